@@ -1,0 +1,88 @@
+"""CLIP's text encoder (Radford et al. 2021, section 2.4): a prompt's tokens become the U-Net's context.
+
+A GPT-2-like transformer (Radford et al. 2019): normalisation before each block, causal attention.
+Shapes: n prompts, t tokens (77), c = width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdscratch.models.config import TextEncoderConfig
+from sdscratch.models.layers import attention
+
+__all__ = ["TextEncoder"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x·σ(1.702x), OpenAI's approximation of GELU (Hendrycks & Gimpel 2016, section 2)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+class CausalAttention(nn.Module):
+    """Multi-head self-attention in which a token sees itself and those before it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(  # type: ignore[no-any-return]
+            attention(self.query(x), self.key(x), self.value(x), self.heads, causal=True)
+        )
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width)
+        self.attention = CausalAttention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width)
+        self.expand = nn.Linear(config.width, config.feed_forward)
+        self.contract = nn.Linear(config.feed_forward, config.width)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.contract(self.activation(self.expand(self.norm2(x))))  # type: ignore[no-any-return]
+
+
+class TextEncoder(nn.Module):
+    """Token ids → one vector a token."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.length, config.width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.width)
+
+    def forward(self, ids: Tensor, skip: int = 0) -> Tensor:
+        """Encode prompts.
+
+        Args:
+            ids: [n, t] int64, start and end token included, padded.
+            skip: how many of the last layers to leave out; the final norm is applied all the same
+                (diffusers' `clip_skip`; the web UIs count one more).
+
+        Returns:
+            [n, t, c].
+        """
+        x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
+        for layer in self.layers[: len(self.layers) - skip]:
+            x = layer(x)
+        return self.final_norm(x)  # type: ignore[no-any-return]
