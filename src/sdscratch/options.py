@@ -1,0 +1,194 @@
+"""What a user can ask for, as frozen values: one definition serves the command line, Python, and metadata.
+
+`GenerateOptions` is what was asked, None where the model decides; `resolve` fills those from the model's
+own `Defaults`. Ranges are checked here, so that every way in refuses the same things in the same words.
+This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from sdscratch.errors import UsageError
+
+__all__ = [
+    "MAX_SEED",
+    "SAMPLERS",
+    "SCHEDULERS",
+    "SD1_DEFAULTS",
+    "Defaults",
+    "Fit",
+    "GenerateOptions",
+    "ResolvedOptions",
+    "parse_sampler",
+    "parse_scheduler",
+]
+
+MAX_SEED = 2**63 - 1
+MIN_SIDE = 64
+SIDE_STEP = 8
+
+Fit = Literal["cover", "stretch", "contain"]
+
+SAMPLERS = ("ddpm", "ddim", "euler", "euler_a", "heun", "dpm++2m")
+SCHEDULERS = ("leading", "trailing", "linspace", "normal", "karras", "exponential")
+
+# Other tools' spellings, compared without case, spaces and punctuation (but with +, which tells 2M from ++2M).
+SAMPLER_SPELLINGS = {
+    "ddpmscheduler": "ddpm",
+    "ddimscheduler": "ddim",
+    "eulerdiscretescheduler": "euler",
+    "keuler": "euler",
+    "eulera": "euler_a",
+    "keulera": "euler_a",
+    "eulerancestral": "euler_a",
+    "keulerancestral": "euler_a",
+    "eulerancestraldiscretescheduler": "euler_a",
+    "kheun": "heun",
+    "heundiscretescheduler": "heun",
+    "dpm++2m": "dpm++2m",
+    "dpmpp2m": "dpm++2m",
+    "kdpm++2m": "dpm++2m",
+    "kdpmpp2m": "dpm++2m",
+    "dpmsolvermultistepscheduler": "dpm++2m",
+    "dpmsolver++": "dpm++2m",
+}
+SCHEDULER_SPELLINGS = {"discrete": "normal", "polyexponential": "exponential"}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
+
+
+def parse_scheduler(name: str) -> str:
+    """The spacing meant by `name`, in any of the usual spellings.
+
+    Raises:
+        UsageError: no such spacing.
+    """
+    plain = SCHEDULER_SPELLINGS.get(_plain(name), _plain(name))
+    if plain not in SCHEDULERS:
+        raise UsageError(f"no scheduler is called {name!r}; choose one of {', '.join(SCHEDULERS)}")
+    return plain
+
+
+def parse_sampler(name: str) -> tuple[str, str | None]:
+    """The sampler meant by `name`, and the spacing where the name says one ("DPM++ 2M Karras").
+
+    Raises:
+        UsageError: no such sampler.
+    """
+    spellings = {_plain(own): own for own in SAMPLERS} | SAMPLER_SPELLINGS
+    plain = _plain(name)
+    if plain in spellings:
+        return spellings[plain], None
+    for scheduler in SCHEDULERS:
+        stem = plain.removesuffix(scheduler)
+        if stem != plain and stem in spellings:
+            return spellings[stem], scheduler
+    raise UsageError(f"no sampler is called {name!r}; choose one of {', '.join(SAMPLERS)}")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model would like to be asked for; travels in its file's metadata."""
+
+    width: int = 512
+    height: int = 512
+    steps: int = 30
+    cfg_scale: float = 7.5
+    sampler: str = "ddpm"
+    scheduler: str | None = None  # None: the sampler's own (schedule.py)
+
+
+SD1_DEFAULTS = Defaults()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked for whatever the model."""
+
+    prompt: str
+    negative_prompt: str = ""
+    eta: float = 0.0  # ddim's share of fresh noise: 0 none, 1 as much as ddpm
+    clip_skip: int = 0  # how many of the text encoder's last layers to leave out
+    strength: float = 0.75  # img2img: 0 keeps the picture, 1 ignores it
+
+
+@dataclass(frozen=True)
+class ResolvedOptions(_Asked):
+    """Everything a picture depends on besides the model, the init picture and the precision."""
+
+    width: int = 0
+    height: int = 0
+    steps: int = 0
+    cfg_scale: float = 0.0
+    seed: int = 0
+    sampler: str = ""
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
+class GenerateOptions(_Asked):
+    """What a user asked for; None leaves it to the model (the seed: to chance).
+
+    Raises:
+        UsageError: a value out of its range, or a name that nothing is called.
+    """
+
+    width: int | None = None  # pixels
+    height: int | None = None
+    steps: int | None = None
+    cfg_scale: float | None = None
+    seed: int | None = None
+    sampler: str | None = None  # any usual spelling
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, side in (("width", self.width), ("height", self.height)):
+            if side is not None and (side < MIN_SIDE or side % SIDE_STEP):
+                raise UsageError(
+                    f"the {name} is {side}, but must be a multiple of {SIDE_STEP} of at least {MIN_SIDE}"
+                )
+        _check_range("steps", self.steps, 1, 1000)
+        _check_range("cfg-scale", self.cfg_scale, 0.0, 1000.0)
+        _check_range("seed", self.seed, 0, MAX_SEED)
+        _check_range("strength", self.strength, 0.0, 1.0)
+        _check_range("eta", self.eta, 0.0, 1.0)
+        _check_range("clip-skip", self.clip_skip, 0, 11)
+        if self.sampler is not None:
+            parse_sampler(self.sampler)
+        if self.scheduler is not None:
+            parse_scheduler(self.scheduler)
+
+    def resolve(self, defaults: Defaults, seed: int) -> ResolvedOptions:
+        """The same with the model's defaults where nothing was asked, and `seed` where none was.
+
+        A sampler chosen by name brings its own spacing, not the one that the model's default sampler likes.
+        """
+        sampler, named_scheduler = parse_sampler(self.sampler or defaults.sampler)
+        scheduler = self.scheduler or named_scheduler
+        if scheduler is None and sampler == parse_sampler(defaults.sampler)[0]:
+            scheduler = defaults.scheduler
+        return ResolvedOptions(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            eta=self.eta,
+            clip_skip=self.clip_skip,
+            strength=self.strength,
+            width=defaults.width if self.width is None else self.width,
+            height=defaults.height if self.height is None else self.height,
+            steps=defaults.steps if self.steps is None else self.steps,
+            cfg_scale=defaults.cfg_scale if self.cfg_scale is None else self.cfg_scale,
+            seed=seed if self.seed is None else self.seed,
+            sampler=sampler,
+            scheduler=None if scheduler is None else parse_scheduler(scheduler),
+        )
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    # `not (low <= value <= high)`, so that NaN is refused too
+    if value is not None and not (low <= value <= high):
+        raise UsageError(f"the {name} is {value}, but must be from {low} to {high}")
