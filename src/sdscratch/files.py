@@ -1,0 +1,150 @@
+"""Files that are complete or absent: how everything this package makes reaches the disk.
+
+A file is written under a hidden temporary name in the folder where it will live, flushed and synced, and only
+then given its own name. Whatever goes wrong before, Ctrl-C and a full disk included, nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from sdscratch.errors import SdscratchError, UsageError
+
+__all__ = ["atomic_write", "make_folder", "refuse_existing", "write_error"]
+
+REASONS = {
+    errno.ENOSPC: "no space is left on its disk; free some, or choose another place",
+    errno.EDQUOT: "the disk quota is used up; free some space, or choose another place",
+    errno.EACCES: "permission is denied; choose another place",
+    errno.EPERM: "permission is denied; choose another place",
+    errno.EROFS: "its file system is read-only; choose another place",
+    errno.ENOENT: "its folder does not exist; make it first",
+    errno.ENOTDIR: "a part of its path is a file, not a folder; choose another place",
+    errno.EEXIST: "a part of its path is a file, not a folder; choose another place",
+    errno.EISDIR: "a folder has that name; choose another",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EPIPE: "the program that reads it has ended",
+}
+
+# File systems without hard links (FAT, some network shares) answer os.link with one of these.
+NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
+
+
+def write_error(name: str | Path, error: OSError) -> SdscratchError:
+    """The sentence for an operating system's refusal to write `name`."""
+    reason = REASONS.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
+    return SdscratchError(f"cannot write {name}: {reason}")
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse a name that is taken.
+
+    Raises:
+        UsageError: something has that name, a dangling link included.
+    """
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists already; give --overwrite to replace it, or choose another name")
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and those above it, where missing, and prove that a file can be made in it.
+
+    Permissions alone do not tell (root, read-only mounts, access lists): a file is made, and removed again.
+
+    Raises:
+        SdscratchError: it cannot be made, or nothing can be written into it.
+    """
+    probe = _temporary_name(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.open("xb").close()
+    except OSError as error:
+        raise write_error(f"into {folder}", error) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+@contextmanager
+def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Open a file for writing that has its name only once it is complete; `.name` is its temporary path.
+
+    The file can be read back through the same object. It gets the permissions that the umask leaves. With
+    `overwrite` a symbolic link is followed: what it points to is replaced. Without, the name is taken in one
+    step that fails if another process took it first.
+
+    Raises:
+        UsageError: the name is taken and `overwrite` is not set.
+        SdscratchError: the operating system refuses (no space, no permission, …), with the reason in words.
+    """
+    if not overwrite:
+        refuse_existing(path)
+    final = path.resolve() if path.is_symlink() else path
+    temporary = _temporary_name(final.parent)
+    try:
+        with temporary.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(final)
+        else:
+            _rename_if_free(temporary, final)
+        _sync_folder(final.parent)
+    except OSError as error:
+        # An error about some other file (one that the caller reads from) is not ours to explain.
+        if error.filename not in (None, str(temporary), str(final)):
+            raise
+        raise write_error(path, error) from error
+    finally:
+        with suppress(OSError):  # gone already when all went well
+            temporary.unlink()
+
+
+def _temporary_name(folder: Path) -> Path:
+    # Not made from the final name, which may already be as long as a name can be.
+    return folder / f".sdscratch-{secrets.token_hex(8)}.part"
+
+
+def _rename_if_free(temporary: Path, final: Path) -> None:
+    """Give `temporary` the name `final` unless that is taken; os.rename would replace a file silently."""
+    try:
+        final.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno in NO_HARD_LINKS:
+            _rename_over_placeholder(temporary, final)
+        elif error.errno == errno.EEXIST:
+            refuse_existing(final)
+            raise
+        else:
+            raise
+
+
+def _rename_over_placeholder(temporary: Path, final: Path) -> None:
+    """The same where hard links do not exist: take the name with an empty file, then rename over it."""
+    try:
+        final.open("xb").close()
+    except FileExistsError:
+        refuse_existing(final)
+        raise
+    try:
+        temporary.replace(final)
+    except BaseException:
+        final.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the new name itself on the disk, where the system lets a folder be opened (not on Windows)."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
