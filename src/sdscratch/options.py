@@ -8,7 +8,8 @@ This module imports no torch.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sdscratch.errors import UsageError
@@ -24,6 +25,8 @@ __all__ = [
     "ResolvedOptions",
     "parse_sampler",
     "parse_scheduler",
+    "random_seed",
+    "size_of_init",
 ]
 
 MAX_SEED = 2**63 - 1
@@ -186,6 +189,26 @@ class GenerateOptions(_Asked):
             sampler=sampler,
             scheduler=None if scheduler is None else parse_scheduler(scheduler),
         )
+
+
+def random_seed() -> int:
+    """A seed from chance, short enough to be typed again."""
+    return secrets.randbelow(2**32)
+
+
+def size_of_init(options: GenerateOptions, size: tuple[int, int]) -> GenerateOptions:
+    """The same, with the init picture's (width, height), rounded down to 8, where no size was asked for.
+
+    Raises:
+        UsageError: the picture is too small for that.
+    """
+    width, height = (side - side % SIDE_STEP for side in size)
+    if min(options.width or width, options.height or height) < MIN_SIDE:
+        raise UsageError(
+            f"the init picture is {size[0]}x{size[1]}, too small; ask for a --size of at least "
+            f"{MIN_SIDE}x{MIN_SIDE}"
+        )
+    return replace(options, width=options.width or width, height=options.height or height)
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -1,0 +1,85 @@
+"""The command line: its commands, and what scripts can rely on (stdout, exit codes, one sentence an error)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+from sdscratch import __version__
+from sdscratch.cli import convert, generate, info, tokens
+from sdscratch.errors import SdscratchError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="sdscratch",
+    help="Stable Diffusion 1.x, written from scratch: pictures from words, on your own machine.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command("txt2img", help=generate.TXT2IMG_HELP)(generate.txt2img)
+app.command("img2img", help=generate.IMG2IMG_HELP)(generate.img2img)
+app.command("convert-weights")(convert.convert_weights)
+app.command("tokens")(tokens.tokens)
+app.command("info")(info.info)
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and end, where asked."""
+    if asked:
+        typer.echo(f"sdscratch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def sdscratch(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Stable Diffusion 1.x, written from scratch: pictures from words, on your own machine."""
+
+
+def main() -> NoReturn:
+    """Run the command line and end with its exit code."""
+    signal.signal(signal.SIGTERM, terminate)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    verbose = any(word in ("-v", "--verbose") for word in sys.argv[1:])
+    try:
+        code = app(standalone_mode=False)
+    except (SdscratchError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        code = report(error, message, verbose)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our results has gone; Python would complain again when it flushes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    if code == INTERRUPTED:
+        print("sdscratch: interrupted", file=sys.stderr)
+    sys.exit(code)
+
+
+def report(error: SdscratchError | typer.TyperException, message: str, verbose: bool) -> int:
+    """Say what went wrong in one sentence, and the exit code that belongs to it."""
+    if verbose:
+        traceback.print_exception(error)
+    if message:  # none where no command was given and the help has been shown
+        print(f"sdscratch: error: {message}", file=sys.stderr)
+    return error.exit_code
+
+
+def terminate(*_: object) -> NoReturn:
+    """Leave by an exception, so that temporary files are removed."""
+    sys.exit(128 + signal.SIGTERM)

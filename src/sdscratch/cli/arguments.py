@@ -1,0 +1,205 @@
+"""The options that txt2img and img2img share, each defined once: name, type, help."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from sdscratch.errors import UsageError
+from sdscratch.options import SAMPLERS, SCHEDULERS, GenerateOptions
+
+__all__ = ["Arguments", "with_arguments"]
+
+PICTURE, SAMPLING, MODEL, OUTPUT = "Picture", "Sampling", "Model and machine", "Output"
+
+
+def option(*names: str, help: str, panel: str, **more: Any) -> Any:
+    """An option in one of the help's panels; a default of None shows as nothing."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was typed, unchecked but for types."""
+
+    negative_prompt: Annotated[
+        str, option("-n", "--negative-prompt", help="What the picture should not show.", panel=PICTURE)
+    ] = ""
+    width: Annotated[
+        int | None, option("-W", "--width", help="Pixels, a multiple of 8. [the model's own]", panel=PICTURE)
+    ] = None
+    height: Annotated[
+        int | None, option("-H", "--height", help="Pixels, a multiple of 8. [the model's own]", panel=PICTURE)
+    ] = None
+    size: Annotated[
+        str | None, option("--size", metavar="WxH", help="Both at once, like 512x768.", panel=PICTURE)
+    ] = None
+    batch_count: Annotated[
+        int, option("-b", "--batch-count", "--count", min=1, help="How many pictures.", panel=PICTURE)
+    ] = 1
+    seed: Annotated[
+        int | None,
+        option(
+            "-s", "--seed", help="0 to 2⁶³−1; picture i has seed + i. [random, always printed]", panel=SAMPLING
+        ),
+    ] = None
+    steps: Annotated[
+        int | None, option("--steps", help="Denoising steps. [the model's own; SD 1.x: 30]", panel=SAMPLING)
+    ] = None
+    cfg_scale: Annotated[
+        float | None,
+        option(
+            "--cfg-scale",
+            "--cfg",
+            "--scale",
+            help="How closely to follow the prompt; 1 is no guidance. [the model's own; SD 1.x: 7.5]",
+            panel=SAMPLING,
+        ),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        option("--sampler", help=f"{', '.join(SAMPLERS)}. [the model's own; SD 1.x: ddpm]", panel=SAMPLING),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        option("--scheduler", help=f"{', '.join(SCHEDULERS)}. [the sampler's own]", panel=SAMPLING),
+    ] = None
+    eta: Annotated[
+        float, option("--eta", help="ddim's share of fresh noise, 0 to 1.", panel=SAMPLING)
+    ] = 0.0
+    clip_skip: Annotated[
+        int,
+        option(
+            "--clip-skip",
+            help="Leave out the text encoder's last N layers (the web UIs count one more).",
+            panel=SAMPLING,
+        ),
+    ] = 0
+    model: Annotated[
+        str,
+        option(
+            "-m",
+            "--model",
+            "--ckpt",
+            envvar="SDSCRATCH_MODEL",
+            help="A .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a hub id. "
+            "'default' is the embedded model.",
+            panel=MODEL,
+        ),
+    ] = "default"
+    tokenizer: Annotated[
+        str | None,
+        option("--tokenizer", help="A folder with vocab.json and merges.txt, or tokenizer.json.", panel=MODEL),
+    ] = None
+    device: Annotated[
+        str, option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.", panel=MODEL)
+    ] = "auto"
+    dtype: Annotated[
+        str, option("--dtype", help="auto, float32, bfloat16, float16.", panel=MODEL)
+    ] = "auto"
+    batch_size: Annotated[
+        int,
+        option(
+            "--batch-size",
+            min=1,
+            help="How many pictures at once. On a GPU the last bit may differ from one at a time.",
+            panel=MODEL,
+        ),
+    ] = 1
+    output: Annotated[
+        str | None,
+        option(
+            "-o",
+            "--output",
+            help="A file (.png, .jpg, .webp), a folder, or - for PNG bytes on stdout. "
+            "[outputs/0001-SEED.png, next free number]",
+            panel=OUTPUT,
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool, option("--overwrite", help="Replace files that exist.", panel=OUTPUT)
+    ] = False
+    json: Annotated[
+        bool, option("--json", help="A line of JSON for each picture on stdout.", panel=OUTPUT)
+    ] = False
+    quiet: Annotated[
+        bool, option("-q", "--quiet", help="Show nothing but errors.", panel=OUTPUT)
+    ] = False
+    verbose: Annotated[
+        bool, option("-v", "--verbose", help="Say more; show tracebacks.", panel=OUTPUT)
+    ] = False
+
+    def generate_options(self, prompt: str, strength: float | None = None) -> GenerateOptions:
+        """What was asked for, checked.
+
+        Raises:
+            UsageError: a value out of its range, or options that do not go together.
+        """
+        width, height = self.width, self.height
+        if self.size is not None:
+            if width is not None or height is not None:
+                raise UsageError("--size says both sides, so it goes with neither --width nor --height")
+            width, height = parse_size(self.size)
+        sides: dict[str, Any] = {"width": width, "height": height}
+        if strength is not None:
+            sides["strength"] = strength
+        return GenerateOptions(
+            prompt,
+            self.negative_prompt,
+            eta=self.eta,
+            clip_skip=self.clip_skip,
+            steps=self.steps,
+            cfg_scale=self.cfg_scale,
+            seed=self.seed,
+            sampler=self.sampler,
+            scheduler=self.scheduler,
+            **sides,
+        )
+
+
+Fit = Literal["cover", "stretch", "contain"]
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """The two sides in "512x768".
+
+    Raises:
+        UsageError: another form.
+    """
+    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", size.strip())
+    if match is None:
+        raise UsageError(f"the size is {size!r}, but must be WIDTHxHEIGHT, like 512x768")
+    return int(match[1]), int(match[2])
+
+
+def with_arguments(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, besides its own parameters, an option for every field of `Arguments`.
+
+    The command receives them as one value, `arguments`; Typer reads the signature made here.
+    """
+    hints = get_type_hints(Arguments, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(Arguments)
+    ]
+    own = [
+        parameter
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "arguments"
+    ]
+
+    @wraps(command)
+    def collected(**values: Any) -> None:
+        command(arguments=Arguments(**{field.name: values.pop(field.name) for field in fields(Arguments)}), **values)
+
+    collected.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    collected.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
+    return collected

@@ -1,0 +1,109 @@
+"""Where to compute, in which precision, and why: the one place that knows about hardware."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from sdscratch.errors import DeviceError, UsageError
+
+__all__ = ["DTYPES", "Placement", "choose", "out_of_memory_explained"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A device, a precision, and the reason for both in words."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def batches(self) -> bool:
+        """Whether several pictures at once are faster than one after another.
+
+        On a CPU they are not, and one at a time keeps every bit of a picture independent of its batch.
+        """
+        return self.device.type != "cpu"
+
+    @property
+    def dtype_name(self) -> str:
+        """float32, bfloat16 or float16."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+def choose(device: str = "auto", dtype: str = "auto") -> Placement:
+    """Decide where to compute and how exactly.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto, float32, bfloat16 or float16.
+
+    Raises:
+        UsageError: a name that means nothing.
+        DeviceError: a device that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"no device is called {device!r}; say auto, cpu, cuda, cuda:1 (a number) or mps")
+    if dtype != "auto" and dtype not in DTYPES:
+        raise UsageError(f"no precision is called {dtype!r}; say auto, {', '.join(DTYPES)}")
+    where, why_device = _best_device() if device == "auto" else (torch.device(device), "asked for")
+    _check_present(where)
+    precision, why_dtype = _best_dtype(where) if dtype == "auto" else (DTYPES[dtype], "asked for")
+    name = str(precision).removeprefix("torch.")
+    return Placement(where, precision, f"{where} ({why_device}), {name} ({why_dtype})")
+
+
+def _best_device() -> tuple[torch.device, str]:
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.cuda.get_device_name()
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple GPU"
+    return torch.device("cpu"), "no GPU found"
+
+
+def _best_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return torch.bfloat16, "tensor cores, and the range of float32"
+        return torch.float16, "tensor cores; no bfloat16 in this GPU"
+    if device.type == "mps":
+        return torch.float16, "half the memory"
+    capabilities = torch.cpu.get_capabilities()
+    for feature in ("amx_bf16", "avx512_bf16"):
+        if capabilities.get(feature, False):
+            return torch.bfloat16, f"the processor has {feature.upper()}"
+    return torch.float32, "the processor has no bfloat16 arithmetic"
+
+
+def _check_present(device: torch.device) -> None:
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            found = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "no CUDA device"
+            raise DeviceError(f"{device} was asked for, but there is {found} here; use --device auto or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("mps was asked for, but there is no Apple GPU here; use --device auto or cpu")
+
+
+@contextlib.contextmanager
+def out_of_memory_explained() -> Iterator[None]:
+    """Turn running out of memory, on whichever device, into a DeviceError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(_OUT_OF_MEMORY) from error
+    except RuntimeError as error:
+        # the CPU allocator has no exception class of its own
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise DeviceError(_OUT_OF_MEMORY) from error
+        raise
+
+
+_OUT_OF_MEMORY = "out of memory; ask for a smaller picture, a smaller --batch-size or a 16-bit --dtype"

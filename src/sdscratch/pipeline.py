@@ -1,0 +1,358 @@
+"""From prompt to picture: load, encode, denoise, decode.
+
+Every stage reports (generators that yield) and never draws; the command line puts its bars around the same
+code that Python users call:
+
+    >>> from sdscratch import load
+    >>> load("default").txt2img("a dog wearing sunglasses", seed=0).save("dog.png")
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sdscratch.checkpoints.model import ModelFiles, Part, open_model
+from sdscratch.device import Placement, choose, out_of_memory_explained
+from sdscratch.diffusion.guidance import guided, network_denoiser
+from sdscratch.diffusion.samplers import SAMPLERS, Denoiser
+from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
+from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.images import fit_picture
+from sdscratch.noise import Noise
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, random_seed, size_of_init
+from sdscratch.text.prompt import encode_prompt
+
+__all__ = ["Pipeline", "Progress", "load"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the denoising is.
+
+    `latent` is what the decoder takes when `done == total`; before, it is noisy, in σ-space
+    (x = x₀ + σ·noise). `denoised` is the picture that the network sees in it so far (None before the
+    first step), which the decoder takes too.
+    """
+
+    done: int
+    total: int
+    latent: Tensor  # [n, c, h, w] float32
+    denoised: Tensor | None
+
+
+class NotFiniteError(SdscratchError):
+    """A network gave NaN or infinity."""
+
+
+def load(
+    model: str = "default", *, device: str = "auto", dtype: str = "auto", tokenizer: str | None = None
+) -> Pipeline:
+    """Open a model.
+
+    Args:
+        model: "default" (the embedded one), a file, a diffusers folder, a name, or a hub id.
+        device: auto, cpu, cuda, cuda:N or mps.
+        dtype: auto, float32, bfloat16 or float16.
+        tokenizer: a tokenizer file or folder; by default the model's own.
+
+    Raises:
+        CheckpointError: the model is missing, unreadable or refused.
+        DeviceError: the device is not there.
+        UsageError: a name that means nothing.
+    """
+    return Pipeline(open_model(model, tokenizer=tokenizer), choose(device, dtype))
+
+
+class Pipeline:
+    """A model on a device; its networks are loaded when first needed, and kept."""
+
+    def __init__(self, files: ModelFiles, placement: Placement) -> None:
+        self.files = files
+        self.placement = placement
+        self.schedule = Schedule(files.config.schedule)
+        self._networks: dict[Part, nn.Module] = {}
+
+    # Loading
+
+    def load(self, parts: Iterable[Part]) -> Iterator[Part]:
+        """Load networks, yielding each one's name once it stands."""
+        for part in parts:
+            self._network(part)
+            yield part
+
+    def _network(self, part: Part) -> Any:
+        if part not in self._networks:
+            self._networks[part] = self._load(part, self.placement.dtype)
+        return self._networks[part]
+
+    def _load(self, part: Part, dtype: torch.dtype) -> nn.Module:
+        with out_of_memory_explained():
+            network = self.files.load(part, self.placement.device, dtype)
+            # convolutions are fastest with a position's channels side by side
+            return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    # From options to latents
+
+    def resolve(self, options: GenerateOptions, init: Image.Image | None = None) -> ResolvedOptions:
+        """Fill what was not asked for: by the init picture's size, the model's defaults, and chance."""
+        if init is not None:
+            options = size_of_init(options, init.size)
+        layers = self.files.config.text.layers
+        if options.clip_skip >= layers:
+            raise UsageError(f"the clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
+        return options.resolve(self.files.defaults, random_seed())
+
+    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> Path:
+        """The noise levels that these options go through; with an init picture only the last of them."""
+        path = make_path(self.schedule, options.sampler, options.scheduler, options.steps)
+        return path.tail(steps_from_strength(options.steps, options.strength)) if from_init else path
+
+    def steps(
+        self,
+        options: ResolvedOptions,
+        *,
+        count: int = 1,
+        init: Image.Image | None = None,
+        fit: Fit = "cover",
+        background: str = "white",
+    ) -> Iterator[Progress]:
+        """Denoise `count` pictures at once, of seeds `options.seed`, `options.seed` + 1, …
+
+        Yields a `Progress` before the first step and after each. Should the network give NaN, the whole
+        stage runs again in float32, and the count of steps done begins anew.
+
+        Args:
+            init: a picture to start from (img2img); `fit` and `background` bring it to size.
+
+        Raises:
+            SdscratchError: not finite in float32 either.
+            DeviceError: out of memory.
+        """
+        seeds = [options.seed + index for index in range(count)]
+        contexts = [self._encode(text, options.clip_skip) for text in self._prompts(options)]
+        picture = None if init is None else to_tensor(fit_picture(init, options.width, options.height, fit, background))
+        with out_of_memory_explained():
+            try:
+                yield from self._denoise(options, seeds, picture, contexts)
+            except NotFiniteError:
+                self._fall_back("unet")
+                yield from self._denoise(options, seeds, picture, contexts)
+
+    def _prompts(self, options: ResolvedOptions) -> list[str]:
+        """What the text encoder reads; guidance needs the negative prompt, and only above scale 1."""
+        return [options.negative_prompt, options.prompt] if options.cfg_scale > 1.0 else [options.prompt]
+
+    def _encode(self, text: str, clip_skip: int) -> Tensor:
+        """A prompt → its context, [1, t, c]. One prompt at a time: no picture depends on another's prompt."""
+        ids = torch.tensor([encode_prompt(self.files.tokenizer, text)], device=self.placement.device)
+        return self._finite("text", lambda network: network(ids, clip_skip))
+
+    def _denoise(
+        self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None, contexts: list[Tensor]
+    ) -> Iterator[Progress]:
+        config, device = self.files.config, self.placement.device
+        downscale = config.autoencoder.downscale
+        shape = (config.unet.latent_channels, options.height // downscale, options.width // downscale)
+        path = self.path(options, from_init=picture is not None)
+        source = Noise(seeds, shape)
+
+        def noise() -> Tensor:
+            return source().to(device)
+
+        if picture is None:
+            x = noise() * path.start_scale
+        elif path.timesteps:
+            latent = self._encode_picture(picture, noise)  # draws its noise before the sampler's (diffusers)
+            x = latent + noise() * path.sigmas[0]
+        else:
+            x = self._encode_picture(picture, None).repeat(len(seeds), 1, 1, 1)
+        total = len(path.timesteps)
+        yield Progress(0, total, x, None)
+        denoise = self._denoiser(path, contexts, options.cfg_scale)
+        for step in SAMPLERS[options.sampler](denoise, x, path.sigmas, noise, **sampler_options(options)):
+            done = step.index + 1
+            # looking at every step would make a GPU wait for the CPU
+            if done in (1, total) and not torch.isfinite(step.latent).all():
+                raise self._not_finite("unet")
+            latent = step.latent * path.end_scale if done == total else step.latent
+            yield Progress(done, total, latent, step.denoised)
+
+    def _denoiser(self, path: Path, contexts: list[Tensor], scale: float) -> Denoiser:
+        network = self._network("unet")
+        dtype = next(network.parameters()).dtype
+
+        def predict(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return network(x.to(dtype), timesteps, context.to(dtype)).float()  # type: ignore[no-any-return]
+
+        prediction = self.files.config.schedule.prediction
+        if len(contexts) == 2:
+            denoise = guided(predict, path, prediction, prompt=contexts[1], negative=contexts[0], scale=scale)
+        else:
+            denoise = network_denoiser(predict, path, prediction, contexts[0])
+        return denoise if self.placement.batches else one_by_one(denoise)
+
+    def _encode_picture(self, picture: Tensor, noise: Callable[[], Tensor] | None) -> Tensor:
+        """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
+
+        def encode(network: Any) -> Tensor:
+            posterior = network(picture.to(self.placement.device, dtype_of(network)))
+            return torch.cat([posterior.mean, posterior.log_variance], 1).float()
+
+        mean, log_variance = self._finite("encoder", encode).chunk(2, dim=1)
+        drawn = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise()
+        return drawn * self.files.config.autoencoder.latent_scale
+
+    # From latents to pictures
+
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Latents [n, c, h, w] as the last `Progress` holds them → n pictures (one at a time: memory).
+
+        Raises:
+            SdscratchError: not finite in float32 either; no black picture is ever given.
+            DeviceError: out of memory.
+        """
+        scaled = latents / self.files.config.autoencoder.latent_scale
+
+        def decode_one(latent: Tensor) -> Image.Image:
+            return to_picture(self._finite("decoder", lambda network: network(latent.to(dtype_of(network)))))
+
+        return [decode_one(latent) for latent in scaled.split(1)]
+
+    # Precision
+
+    def _finite(self, part: Part, compute: Callable[[Any], Tensor]) -> Tensor:
+        """compute(network) in float32, with the network in float32 too if the result is not finite."""
+        with torch.inference_mode(), out_of_memory_explained():
+            result = compute(self._network(part)).float()
+            if not torch.isfinite(result).all():
+                self._fall_back(part)
+                result = compute(self._network(part)).float()
+                if not torch.isfinite(result).all():
+                    raise self._not_finite(part)
+            return result
+
+    def _fall_back(self, part: Part) -> None:
+        """Load a network again in float32, to stay; an error where it is in float32 already."""
+        error = self._not_finite(part)
+        if dtype_of(self._network(part)) == torch.float32:
+            raise error
+        log.warning("%s; trying again in float32", error)
+        del self._networks[part]
+        self._networks[part] = self._load(part, torch.float32)
+
+    def _not_finite(self, part: Part) -> NotFiniteError:
+        dtype = dtype_of(self._network(part))
+        hint = "; the checkpoint is damaged, or not made for these options" if dtype == torch.float32 else ""
+        name = str(dtype).removeprefix("torch.")
+        return NotFiniteError(f"the {PART_NAMES[part]} gave NaN or infinity in {name}{hint}")
+
+    # Everything at once
+
+    @overload
+    def txt2img(self, prompt: str, *, batch_count: None = None, **options: Any) -> Image.Image: ...
+    @overload
+    def txt2img(self, prompt: str, *, batch_count: int, **options: Any) -> list[Image.Image]: ...
+
+    def txt2img(
+        self, prompt: str, *, batch_count: int | None = None, **options: Any
+    ) -> Image.Image | list[Image.Image]:
+        """A picture of the prompt, or with `batch_count` a list of them, of seeds `seed`, `seed` + 1, …
+
+        Args:
+            options: the fields of `GenerateOptions`, named as on the command line.
+        """
+        pictures = self._generate(GenerateOptions(prompt, **options), batch_count or 1, None)
+        return pictures if batch_count else pictures[0]
+
+    @overload
+    def img2img(
+        self, image: Image.Image, prompt: str, *, batch_count: None = None, **options: Any
+    ) -> Image.Image: ...
+    @overload
+    def img2img(
+        self, image: Image.Image, prompt: str, *, batch_count: int, **options: Any
+    ) -> list[Image.Image]: ...
+
+    def img2img(
+        self,
+        image: Image.Image,
+        prompt: str,
+        *,
+        batch_count: int | None = None,
+        fit: Fit = "cover",
+        background: str = "white",
+        **options: Any,
+    ) -> Image.Image | list[Image.Image]:
+        """The picture changed towards the prompt, or with `batch_count` a list of such pictures.
+
+        Args:
+            image: the picture to start from.
+            fit, background: how it is brought to another size, where one is asked for.
+            options: the fields of `GenerateOptions`, named as on the command line.
+        """
+        given = GenerateOptions(prompt, **options)
+        pictures = self._generate(given, batch_count or 1, image, fit=fit, background=background)
+        return pictures if batch_count else pictures[0]
+
+    def _generate(
+        self, given: GenerateOptions, count: int, init: Image.Image | None, **fitting: Any
+    ) -> list[Image.Image]:
+        resolved = self.resolve(given, init)
+        pictures = []
+        for index in range(count):
+            for progress in self.steps(replace(resolved, seed=resolved.seed + index), init=init, **fitting):
+                last = progress
+            pictures += self.decode(last.latent)
+        return pictures
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._networks.clear()
+
+
+PART_NAMES: dict[Part, str] = {
+    "text": "text encoder",
+    "unet": "U-Net",
+    "encoder": "picture encoder",
+    "decoder": "picture decoder",
+}
+
+
+def sampler_options(options: ResolvedOptions) -> dict[str, float]:
+    """What a sampler takes beyond the four arguments that all take."""
+    return {"eta": options.eta} if options.sampler == "ddim" else {}
+
+
+def one_by_one(denoise: Denoiser) -> Denoiser:
+    """A denoiser that runs pictures one after another, so that none depends on its batch."""
+    return lambda x, sigma: torch.cat([denoise(picture, sigma) for picture in x.split(1)])
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """The precision of a network's weights."""
+    return next(network.parameters()).dtype
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """RGB picture → [1, 3, H, W] float32 in −1 to 1."""
+    levels = torch.from_numpy(np.array(picture, dtype=np.float32))
+    return (levels / 255.0 * 2.0 - 1.0).permute(2, 0, 1)[None]
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """[1, 3, H, W] float32, −1 to 1 (clamped) → RGB picture, rounded to the nearest level."""
+    levels = ((pixels[0] / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round()
+    return Image.fromarray(levels.permute(1, 2, 0).to("cpu", torch.uint8).numpy())
