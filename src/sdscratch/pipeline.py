@@ -109,8 +109,17 @@ class Pipeline:
             options = size_of_init(options, init.size)
         layers = self.files.config.text.layers
         if options.clip_skip >= layers:
-            raise UsageError(f"the clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
+            raise UsageError(
+                f"the clip-skip is {options.clip_skip}, but the text encoder has {layers} layers"
+            )
         return options.resolve(self.files.defaults, random_seed())
+
+    def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
+        """The networks that a task needs."""
+        if not from_init:
+            return ("text", "unet", "decoder")
+        runs = steps_from_strength(options.steps, options.strength) > 0
+        return ("text", "unet", "encoder", "decoder") if runs else ("encoder", "decoder")
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> Path:
         """The noise levels that these options go through; with an init picture only the last of them."""
@@ -123,8 +132,6 @@ class Pipeline:
         *,
         count: int = 1,
         init: Image.Image | None = None,
-        fit: Fit = "cover",
-        background: str = "white",
     ) -> Iterator[Progress]:
         """Denoise `count` pictures at once, of seeds `options.seed`, `options.seed` + 1, …
 
@@ -132,21 +139,23 @@ class Pipeline:
         stage runs again in float32, and the count of steps done begins anew.
 
         Args:
-            init: a picture to start from (img2img); `fit` and `background` bring it to size.
+            init: a picture to start from (img2img), of exactly the options' size.
 
         Raises:
             SdscratchError: not finite in float32 either.
             DeviceError: out of memory.
+            ValueError: the init picture has another size.
         """
+        if init is not None and init.size != (options.width, options.height):
+            raise ValueError(f"the init picture is {init.size}, not {options.width, options.height}")
         seeds = [options.seed + index for index in range(count)]
-        contexts = [self._encode(text, options.clip_skip) for text in self._prompts(options)]
-        picture = None if init is None else to_tensor(fit_picture(init, options.width, options.height, fit, background))
+        picture = None if init is None else to_tensor(init)
         with out_of_memory_explained():
             try:
-                yield from self._denoise(options, seeds, picture, contexts)
+                yield from self._denoise(options, seeds, picture)
             except NotFiniteError:
                 self._fall_back("unet")
-                yield from self._denoise(options, seeds, picture, contexts)
+                yield from self._denoise(options, seeds, picture)
 
     def _prompts(self, options: ResolvedOptions) -> list[str]:
         """What the text encoder reads; guidance needs the negative prompt, and only above scale 1."""
@@ -158,7 +167,7 @@ class Pipeline:
         return self._finite("text", lambda network: network(ids, clip_skip))
 
     def _denoise(
-        self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None, contexts: list[Tensor]
+        self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
     ) -> Iterator[Progress]:
         config, device = self.files.config, self.placement.device
         downscale = config.autoencoder.downscale
@@ -177,8 +186,10 @@ class Pipeline:
         else:
             x = self._encode_picture(picture, None).repeat(len(seeds), 1, 1, 1)
         total = len(path.timesteps)
+        denoise = self._denoiser(path, options) if total else None
         yield Progress(0, total, x, None)
-        denoise = self._denoiser(path, contexts, options.cfg_scale)
+        if denoise is None:
+            return
         for step in SAMPLERS[options.sampler](denoise, x, path.sigmas, noise, **sampler_options(options)):
             done = step.index + 1
             # looking at every step would make a GPU wait for the CPU
@@ -187,7 +198,8 @@ class Pipeline:
             latent = step.latent * path.end_scale if done == total else step.latent
             yield Progress(done, total, latent, step.denoised)
 
-    def _denoiser(self, path: Path, contexts: list[Tensor], scale: float) -> Denoiser:
+    def _denoiser(self, path: Path, options: ResolvedOptions) -> Denoiser:
+        contexts = [self._encode(text, options.clip_skip) for text in self._prompts(options)]
         network = self._network("unet")
         dtype = next(network.parameters()).dtype
 
@@ -197,7 +209,9 @@ class Pipeline:
 
         prediction = self.files.config.schedule.prediction
         if len(contexts) == 2:
-            denoise = guided(predict, path, prediction, prompt=contexts[1], negative=contexts[0], scale=scale)
+            negative, prompt = contexts
+            scale = options.cfg_scale
+            denoise = guided(predict, path, prediction, prompt=prompt, negative=negative, scale=scale)
         else:
             denoise = network_denoiser(predict, path, prediction, contexts[0])
         return denoise if self.placement.batches else one_by_one(denoise)
@@ -272,7 +286,8 @@ class Pipeline:
         Args:
             options: the fields of `GenerateOptions`, named as on the command line.
         """
-        pictures = self._generate(GenerateOptions(prompt, **options), batch_count or 1, None)
+        resolved = self.resolve(GenerateOptions(prompt, **options))
+        pictures = self._generate(resolved, batch_count or 1, None)
         return pictures if batch_count else pictures[0]
 
     @overload
@@ -302,16 +317,15 @@ class Pipeline:
             options: the fields of `GenerateOptions`, named as on the command line.
         """
         given = GenerateOptions(prompt, **options)
-        pictures = self._generate(given, batch_count or 1, image, fit=fit, background=background)
+        resolved = self.resolve(given, image)
+        init = fit_picture(image.convert("RGB"), resolved.width, resolved.height, fit, background)
+        pictures = self._generate(resolved, batch_count or 1, init)
         return pictures if batch_count else pictures[0]
 
-    def _generate(
-        self, given: GenerateOptions, count: int, init: Image.Image | None, **fitting: Any
-    ) -> list[Image.Image]:
-        resolved = self.resolve(given, init)
+    def _generate(self, options: ResolvedOptions, count: int, init: Image.Image | None) -> list[Image.Image]:
         pictures = []
         for index in range(count):
-            for progress in self.steps(replace(resolved, seed=resolved.seed + index), init=init, **fitting):
+            for progress in self.steps(replace(options, seed=options.seed + index), init=init):
                 last = progress
             pictures += self.decode(last.latent)
         return pictures

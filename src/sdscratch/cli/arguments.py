@@ -46,7 +46,10 @@ class Arguments:
     seed: Annotated[
         int | None,
         option(
-            "-s", "--seed", help="0 to 2⁶³−1; picture i has seed + i. [random, always printed]", panel=SAMPLING
+            "-s",
+            "--seed",
+            help="0 to 2⁶³−1; picture i has seed + i. [random, always printed]",
+            panel=SAMPLING,
         ),
     ] = None
     steps: Annotated[
@@ -70,9 +73,7 @@ class Arguments:
         str | None,
         option("--scheduler", help=f"{', '.join(SCHEDULERS)}. [the sampler's own]", panel=SAMPLING),
     ] = None
-    eta: Annotated[
-        float, option("--eta", help="ddim's share of fresh noise, 0 to 1.", panel=SAMPLING)
-    ] = 0.0
+    eta: Annotated[float, option("--eta", help="ddim's share of fresh noise, 0 to 1.", panel=SAMPLING)] = 0.0
     clip_skip: Annotated[
         int,
         option(
@@ -95,14 +96,14 @@ class Arguments:
     ] = "default"
     tokenizer: Annotated[
         str | None,
-        option("--tokenizer", help="A folder with vocab.json and merges.txt, or tokenizer.json.", panel=MODEL),
+        option(
+            "--tokenizer", help="A folder with vocab.json and merges.txt, or tokenizer.json.", panel=MODEL
+        ),
     ] = None
     device: Annotated[
         str, option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.", panel=MODEL)
     ] = "auto"
-    dtype: Annotated[
-        str, option("--dtype", help="auto, float32, bfloat16, float16.", panel=MODEL)
-    ] = "auto"
+    dtype: Annotated[str, option("--dtype", help="auto, float32, bfloat16, float16.", panel=MODEL)] = "auto"
     batch_size: Annotated[
         int,
         option(
@@ -122,18 +123,14 @@ class Arguments:
             panel=OUTPUT,
         ),
     ] = None
-    overwrite: Annotated[
-        bool, option("--overwrite", help="Replace files that exist.", panel=OUTPUT)
-    ] = False
+    overwrite: Annotated[bool, option("--overwrite", help="Replace files that exist.", panel=OUTPUT)] = False
     json: Annotated[
         bool, option("--json", help="A line of JSON for each picture on stdout.", panel=OUTPUT)
     ] = False
-    quiet: Annotated[
-        bool, option("-q", "--quiet", help="Show nothing but errors.", panel=OUTPUT)
-    ] = False
-    verbose: Annotated[
-        bool, option("-v", "--verbose", help="Say more; show tracebacks.", panel=OUTPUT)
-    ] = False
+    quiet: Annotated[bool, option("-q", "--quiet", help="Show nothing but errors.", panel=OUTPUT)] = False
+    verbose: Annotated[bool, option("-v", "--verbose", help="Say more; show tracebacks.", panel=OUTPUT)] = (
+        False
+    )
 
     def generate_options(self, prompt: str, strength: float | None = None) -> GenerateOptions:
         """What was asked for, checked.
@@ -198,7 +195,10 @@ def with_arguments(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def collected(**values: Any) -> None:
-        command(arguments=Arguments(**{field.name: values.pop(field.name) for field in fields(Arguments)}), **values)
+        command(
+            arguments=Arguments(**{field.name: values.pop(field.name) for field in fields(Arguments)}),
+            **values,
+        )
 
     collected.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     collected.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}

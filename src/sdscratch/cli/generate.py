@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -53,7 +53,9 @@ Examples:
 
 
 @with_arguments
-def txt2img(prompt: Annotated[str, typer.Argument(help="What to draw; - reads it from stdin.")], arguments: Arguments) -> None:
+def txt2img(
+    prompt: Annotated[str, typer.Argument(help="What to draw; - reads it from stdin.")], arguments: Arguments
+) -> None:
     """Text to image."""
     generate(arguments, prompt)
 
@@ -64,13 +66,17 @@ def img2img(
     init: Annotated[str | None, typer.Argument(help="The picture to start from: PNG, JPEG or WebP.")] = None,
     prompt: Annotated[str | None, typer.Argument(help="What to change it to; - reads it from stdin.")] = None,
     init_img: Annotated[
-        str | None, option("-i", "--init-img", help="INIT by another name; then only PROMPT is left.", panel=PICTURE)
+        str | None,
+        option("-i", "--init-img", help="INIT by another name; then only PROMPT is left.", panel=PICTURE),
     ] = None,
     strength: Annotated[
         float, option("--strength", help="0 keeps the picture, 1 ignores it.", panel=PICTURE)
     ] = 0.75,
     fit: Annotated[
-        Fit, option("--fit", help="How INIT meets another size: cover crops, contain adds borders.", panel=PICTURE)
+        Fit,
+        option(
+            "--fit", help="How INIT meets another size: cover crops, contain adds borders.", panel=PICTURE
+        ),
     ] = "cover",
     background: Annotated[
         str, option("--background", help="The colour under transparent parts and borders.", panel=PICTURE)
@@ -100,10 +106,14 @@ def generate(
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
     options = arguments.generate_options(read_prompt(prompt), strength)
     if arguments.output == "-" and (arguments.batch_count > 1 or arguments.json):
-        raise UsageError("-o - writes one picture to stdout, so it goes with neither --batch-count nor --json")
+        raise UsageError(
+            "-o - writes one picture to stdout, so it goes with neither --batch-count nor --json"
+        )
     seed = random_seed() if options.seed is None else options.seed
     if seed + arguments.batch_count - 1 > MAX_SEED:
-        raise UsageError(f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}")
+        raise UsageError(
+            f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
+        )
     picture = read_init(init, background)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = make_plan(arguments, seeds)
@@ -116,7 +126,9 @@ def generate(
                 arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
             )
             resolved = pipeline.resolve(replace(options, seed=seed), picture)
-        Run(arguments, pipeline, resolved, picture, fit, background, plan, view).all()
+            if picture is not None:
+                picture = fit_picture(picture, resolved.width, resolved.height, fit, background)
+        Run(arguments, pipeline, resolved, picture, plan, view).all()
 
 
 def read_prompt(prompt: str) -> str:
@@ -140,7 +152,7 @@ class Run:
     arguments: Arguments
     pipeline: Pipeline
     options: ResolvedOptions  # of the first picture; the others differ in their seed
-    init: Init | None
+    init: Image | None  # of the options' size
     plan: OutputPlan
     view: View
     timings: dict[str, float] = field(default_factory=dict)
@@ -149,7 +161,9 @@ class Run:
         """Make every picture; the first that fails ends the run, and those before it are kept."""
         count = self.arguments.batch_count
         with ThreadPoolExecutor(1) as executor:
-            self.model_hash = executor.submit(self.pipeline.files.hash)  # reads the whole file, beside the work
+            self.model_hash = executor.submit(
+                self.pipeline.files.hash
+            )  # reads the whole file, beside the work
             self.load()
             for first in range(0, count, self.arguments.batch_size):
                 try:
@@ -157,7 +171,9 @@ class Run:
                 except SdscratchError as error:
                     if first == 0:
                         raise
-                    raise SdscratchError(f"{first} of {count} pictures are done, then this failed: {error}") from error
+                    raise SdscratchError(
+                        f"{first} of {count} pictures are done, then this failed: {error}"
+                    ) from error
 
     def load(self) -> None:
         """Load the networks that the task needs."""
@@ -170,7 +186,13 @@ class Run:
         """Make, save and report `size` pictures at once."""
         options = replace(self.options, seed=self.options.seed + first)
         count = self.arguments.batch_count
-        which = "" if count == 1 else f" {first + 1}/{count}" if size == 1 else f" {first + 1}-{first + size}/{count}"
+        which = (
+            ""
+            if count == 1
+            else f" {first + 1}/{count}"
+            if size == 1
+            else f" {first + 1}-{first + size}/{count}"
+        )
         steps = self.pipeline.steps(options, count=size, init=self.init)
         start = next(steps)  # the prompts and the init picture are encoded before it
         with self.timed("denoise"), self.view.stage(f"denoising{which}", start.total, "it") as advance:

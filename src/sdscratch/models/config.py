@@ -164,7 +164,9 @@ def unet_groups(config: UNetConfig) -> tuple[list[list[Block]], list[list[Block]
             skips.append(width)
 
     width = widths[-1]
-    middle = [[Block("residual", width, width), Block("transformer", width, width), Block("residual", width, width)]]
+    middle = [
+        [Block("residual", width, width), Block("transformer", width, width), Block("residual", width, width)]
+    ]
 
     up: list[list[Block]] = []
     current = width

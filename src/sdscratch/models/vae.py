@@ -57,7 +57,9 @@ class PositionAttention(nn.Module):
 class Level(nn.Module):
     """The residual blocks of one resolution, and the step to the next (None at the last level)."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, groups: int, resample: nn.Module | None) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, blocks: int, groups: int, resample: nn.Module | None
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             ResidualBlock(inputs if index == 0 else outputs, outputs, groups, EPS) for index in range(blocks)

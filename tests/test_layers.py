@@ -1,0 +1,122 @@
+"""The plan of the house: imports run strictly downward, and nothing light waits for torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sdscratch
+
+ROOT = Path(sdscratch.__file__).parent
+
+# From the ground up. A module may import from the floors below its own, and from its own package.
+FLOORS = (
+    {"errors"},
+    {"options", "files", "noise", "device", "models"},
+    {"diffusion", "text", "images"},
+    {"checkpoints"},
+    {"outputs", "pipeline"},
+    {"training"},
+    {"cli"},
+    {"__main__"},
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+TORCH_FREE = (
+    "sdscratch",
+    "sdscratch.cli.app",
+    "sdscratch.diffusion.schedule",
+    "sdscratch.images",
+    "sdscratch.models.config",
+    "sdscratch.options",
+    "sdscratch.outputs",
+    "sdscratch.text.tokenizer",
+)
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def imported(path: Path) -> list[str]:
+    """The full names of the project's modules that a file imports, anywhere in it."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] == "sdscratch"]
+
+
+def home(parts: tuple[str, ...]) -> str:
+    """The module or package, directly in the house, that a path or a dotted name belongs to."""
+    return parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_strictly_downward(path: Path) -> None:
+    own = home(path.relative_to(ROOT).parts)
+    for name in imported(path):
+        other = name.split(".")[1]
+        if other != own and other != "__version__":
+            assert FLOOR_OF[other] < FLOOR_OF[own], f"{own} imports {name}"
+
+
+def test_modules_of_a_package_do_not_import_each_other_in_circles() -> None:
+    graph = {}
+    for path in modules():
+        name = ".".join(("sdscratch", *path.relative_to(ROOT).with_suffix("").parts))
+        graph[name] = set(imported(path))
+    names = {known for known in graph if not known.endswith("__init__")}
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " → ".join((*trail, name))
+        for target in graph[name]:
+            for known in (target, target.rpartition(".")[0]):
+                if known in names and known not in done:
+                    visit(known, (*trail, name))
+        done.add(name)
+
+    done: set[str] = set()
+    for name in sorted(names):
+        visit(name, ())
+
+
+def test_every_module_has_its_floor() -> None:
+    assert {home(path.relative_to(ROOT).parts) for path in modules()} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_light_modules_do_not_import_torch(module: str) -> None:
+    check = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_nothing_of_the_references_is_imported() -> None:
+    for path in modules():
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                target = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                assert (target or "").split(".")[0] not in {"diffusers", "transformers"}, path
+
+
+@pytest.mark.parametrize("command", [[], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"]])
+def test_help_does_not_import_torch(command: list[str]) -> None:
+    check = (
+        "import sys; sys.argv = ['sdscratch', *sys.argv[1:], '--help']\n"
+        "from sdscratch.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as end: sys.exit(99 if 'torch' in sys.modules else end.code)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", check, *command], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Usage" in result.stdout
