@@ -1,0 +1,153 @@
+"""CLIP's tokenizer: a prompt becomes the ids that the text encoder knows (Radford et al. 2021, section 2.4).
+
+Byte-level BPE (Sennrich et al. 2016; over bytes: Radford et al. 2019) on lowercased text, run by the
+`tokenizers` library; same ids as transformers' CLIPTokenizer. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+
+from sdscratch.errors import UsageError
+from sdscratch.text.files import folder_files, read_form
+from sdscratch.text.form import WORD_END, Form, Merge, byte_pieces
+
+__all__ = ["Tokenizer", "Tokens", "learn_merges"]
+
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the text encoder sees it, and what it does not see."""
+
+    ids: tuple[int, ...]  # start … end, unpadded, at most the tokenizer's length
+    pieces: tuple[str, ...]  # the vocabulary's entries for them
+    cut: str = ""  # the tail of the prompt that found no room, in the user's own words
+    truncated: int = 0  # how many tokens were cut
+
+    def padded(self, length: int, pad: int) -> list[int]:
+        """The ids, followed by `pad` up to `length`."""
+        return [*self.ids, *[pad] * (length - len(self.ids))]
+
+
+class Tokenizer:
+    """Prompts to ids, for any vocabulary in CLIP's form.
+
+    Attributes:
+        length: ids of a padded prompt (77), start and end included.
+        start, end, pad: the ids of the special tokens (49406, 49407, 49407 for Stable Diffusion 1.x).
+        size: how many rows the text encoder's table must have (49408).
+    """
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.length = form.length
+        self.start, self.end, self.pad = (form.vocabulary[name] for name in (form.start, form.end, form.pad))
+        self.size = max(form.vocabulary.values()) + 1
+
+    @classmethod
+    def from_merges(cls, merges: Sequence[Merge], length: int = 77) -> Self:
+        """From merges alone: CLIP's ids are 256 bytes, 256 bytes at a word's end, the merges, start, end."""
+        return cls(Form.from_merges(merges, length))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """From the string that rides in a model file's metadata.
+
+        Raises:
+            TokenizerError: not such a string.
+        """
+        return cls(Form.from_json(text))
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> Self:
+        """From a folder (`vocab.json` and `merges.txt`, or `tokenizer.json`), the diffusers folder around it, one
+        of these files, or a merge table alone.
+
+        Raises:
+            TokenizerError: missing, broken, or not in CLIP's form.
+        """
+        return cls(read_form(Path(path)))
+
+    def to_json(self) -> str:
+        """A compact string for a model file's metadata; the same for equal tokenizers."""
+        return self.form.to_json()
+
+    def to_files(self) -> dict[str, str]:
+        """The files of a diffusers folder's `tokenizer/`, by name; every transformers version reads them."""
+        return folder_files(self.form)
+
+    def encode(self, prompt: str) -> Tokens:
+        """The ids of a prompt, cut to `length`.
+
+        Raises:
+            UsageError: the prompt holds bytes that are no text (lone surrogates, as a shell passes them on).
+        """
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"character {error.start + 1} of the prompt is not valid text; give the prompt in UTF-8"
+            ) from None
+        words = self._backend.encode(prompt, add_special_tokens=False)
+        room = self.length - 2
+        form, truncated = self.form, max(0, len(words) - room)
+        return Tokens(
+            ids=(self.start, *words.ids[:room], self.end),
+            pieces=(form.start, *words.tokens[:room], form.end),
+            cut=prompt[words.offsets[room][0] :] if truncated else "",
+            truncated=truncated,
+        )
+
+    @cached_property
+    def _backend(self) -> tokenizers.Tokenizer:
+        form = self.form
+        model = models.BPE(
+            vocab=dict(form.vocabulary),
+            merges=list(form.merges),
+            unk_token=form.unknown,
+            continuing_subword_prefix="",
+            end_of_word_suffix=WORD_END,
+        )
+        backend = _empty_backend(model)
+        backend.add_tokens([tokenizers.AddedToken(**asdict(token)) for token in form.added])
+        return backend
+
+
+def _empty_backend(model: models.BPE) -> tokenizers.Tokenizer:
+    """How text becomes words, whatever the vocabulary."""
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),  # splits once more, by GPT-2's rule
+        ]
+    )
+    return backend
+
+
+def learn_merges(texts: Iterable[str], count: int) -> list[Merge]:
+    """At most `count` merges learnt from texts, for `Tokenizer.from_merges`; fewer where no pair is left."""
+    backend = _empty_backend(models.BPE(end_of_word_suffix=WORD_END))
+    alphabet = byte_pieces()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2 * len(alphabet) + count,  # of the bytes at a word's end, it counts only those it met
+        initial_alphabet=alphabet,
+        end_of_word_suffix=WORD_END,
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    learnt = json.loads(backend.to_str())["model"]["merges"]
+    return [(left, right) for left, right in learnt[:count]]
