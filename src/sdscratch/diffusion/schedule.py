@@ -35,9 +35,9 @@ class Schedule:
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
-        roots: Array = np.linspace(config.beta_start**0.5, config.beta_end**0.5, config.timesteps)
-        self.betas: Array = np.square(roots)
-        self.alphas_bar: Array = np.cumprod(1.0 - self.betas)
+        low, high = math.sqrt(config.beta_start), math.sqrt(config.beta_end)
+        self.betas: Array = np.linspace(low, high, config.timesteps) ** 2
+        self.alphas_bar: Array = np.cumprod(1.0 - self.betas, dtype=np.float64)
         self.sigmas: Array = np.sqrt((1.0 - self.alphas_bar) / self.alphas_bar)
         self._log_sigmas = np.log(self.sigmas)
         self._timesteps = np.arange(config.timesteps, dtype=np.float64)
