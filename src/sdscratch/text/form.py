@@ -104,7 +104,7 @@ class Form:
         return tuple(map(AddedToken, dict.fromkeys((self.start, self.end, self.unknown, self.pad))))
 
     def to_json(self) -> str:
-        """One line of JSON, equal for equal forms: merges as one string, two pieces a merge; what deviates."""
+        """One line of JSON, equal for equal forms: the merges, two pieces each, and what deviates."""
         record: dict[str, Any] = {"merges": " ".join(piece for merge in self.merges for piece in merge)}
         record |= {name: getattr(self, name) for name, usual in PLAIN.items() if getattr(self, name) != usual}
         if self.vocabulary != clip_vocabulary(self.merges, self.start, self.end):

@@ -70,8 +70,8 @@ class Tokenizer:
 
     @classmethod
     def from_path(cls, path: str | Path) -> Self:
-        """From a folder (`vocab.json` and `merges.txt`, or `tokenizer.json`), the diffusers folder around it, one
-        of these files, or a merge table alone.
+        """From a folder (`vocab.json` and `merges.txt`, or `tokenizer.json`), the diffusers folder around it,
+        one of these files, or a merge table alone.
 
         Raises:
             TokenizerError: missing, broken, or not in CLIP's form.
