@@ -116,7 +116,7 @@ def read_header(path: str | Path) -> Header:
 
 
 def _parse(text: bytes, start: int, size: int) -> Header:
-    """The header of a file of `size` bytes whose data begin at byte `start`; ValueError says what is wrong."""
+    """The header of a file of `size` bytes, its data beginning at `start`; ValueError says what is wrong."""
     # decoded here, for json.loads would guess the encoding
     record = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     if not isinstance(record, dict):

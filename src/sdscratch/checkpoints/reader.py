@@ -1,0 +1,200 @@
+"""Any file of weights as names, shapes, metadata and tensors that are read when asked for.
+
+`open_tensors` looks at the file's first bytes, not at its extension, reads what describes the tensors, and
+checks every place against the size of the file. Opening 4 GB takes milliseconds and no memory to speak of;
+a tensor's bytes are mapped from the file when it is read. Nothing that a pickle names is ever imported or
+called (`unpickle`). torch is imported by `TensorFile.read` alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from sdscratch.checkpoints.archive import Archive, read_legacy, read_zip
+from sdscratch.checkpoints.header import DTYPES, Span, TensorInfo, printable, read_header
+from sdscratch.checkpoints.inert import Module, StoredTensor
+from sdscratch.checkpoints.sniff import sniff
+from sdscratch.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["TensorFile", "TensorInfo", "open_tensors"]
+
+MAX_TENSORS = 100_000
+MAX_DEPTH = 4  # dicts in dicts; an embedding's vectors are two deep
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The bytes of the file that a tensor's elements lie within, and its strides in elements."""
+
+    span: Span
+    strides: tuple[int, ...]
+
+
+@dataclass
+class TensorFile:
+    """The tensors of one file: described at once, read one by one.
+
+    `tensors` keeps the file's order. `ignored` names what the file holds besides: optimizer, callbacks, ...
+    """
+
+    path: Path
+    kind: str  # what the file is, in words
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, TensorInfo]
+    ignored: tuple[str, ...]
+    _places: Mapping[str, _Place]
+    _size: int
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor `name` on the CPU, in the file's type, mapped from it: changing it changes only memory.
+
+        Raises:
+            KeyError: no such tensor.
+            CheckpointError: the file is no longer what it was.
+        """
+        import torch
+
+        info, place = self.tensors[name], self._places[name]
+        empty = torch.empty(0, dtype=getattr(torch, DTYPES[info.dtype][1]))
+        if place.span.start == place.span.end:
+            return empty.new_empty(info.shape)
+        return empty.set_(self._mapped[place.span.start : place.span.end], 0, info.shape, place.strides)
+
+    @cached_property
+    def _mapped(self) -> torch.UntypedStorage:
+        import torch
+
+        try:
+            mapped = torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self._size)
+        except RuntimeError as error:
+            raise CheckpointError(f"{printable(self.path)} cannot be mapped: {printable(error)}") from None
+        assert isinstance(mapped, torch.UntypedStorage)
+        return mapped
+
+    def close(self) -> None:
+        """Let go of the file; tensors that were read keep their part of it."""
+        self.__dict__.pop("_mapped", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_tensors(path: str | Path) -> TensorFile:
+    """The tensors of a safetensors file, or of a file that torch.save wrote (.ckpt, .pt, .pth, .bin).
+
+    Names are those of the `state_dict` in the file, however deep it stands; where there is none, those of
+    the saved dict itself, dicts in it being joined by dots.
+
+    Raises:
+        CheckpointError: missing, damaged, refused, or no file of weights; says what it is.
+    """
+    path = Path(path)
+    form = sniff(path)
+    if form == "safetensors":
+        return _open_safetensors(path)
+    kind, reader = _ARCHIVES[form]
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            archive = reader(file, size)
+        return _open_archive(path, kind, archive, size)
+    except OSError as error:
+        raise CheckpointError(f"{printable(path)} cannot be read: {error.strerror}") from None
+    except (ValueError, OverflowError) as error:
+        raise CheckpointError(f"{printable(path)} is refused: {printable(error)}") from None
+
+
+_ARCHIVES: dict[str, tuple[str, Callable[[BinaryIO, int], Archive]]] = {
+    "zip": ("PyTorch checkpoint", read_zip),
+    "pickle": ("PyTorch checkpoint of the form used before 1.6", read_legacy),
+}
+
+
+def _open_safetensors(path: Path) -> TensorFile:
+    header = read_header(path)
+    places = {
+        name: _Place(span, _row_major(header.tensors[name].shape)) for name, span in header.spans.items()
+    }
+    size = max((span.end for span in header.spans.values()), default=0)
+    return TensorFile(path, "safetensors file", header.metadata, header.tensors, (), places, size)
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _open_archive(path: Path, kind: str, archive: Archive, size: int) -> TensorFile:
+    root, ignored = _state_dict(archive.root)
+    tensors: dict[str, TensorInfo] = {}
+    places: dict[str, _Place] = {}
+    for key, value in root.items():
+        leaves = _leaves(key, value, MAX_TENSORS)
+        stored = {name: leaf for name, leaf in leaves if isinstance(leaf, StoredTensor)}
+        ignored += [name for name, _ in leaves if name not in stored] if stored else [key]
+        for name, tensor in stored.items():
+            if name in tensors:
+                raise ValueError(f"two of its tensors are called {name!r}")
+            tensors[name] = TensorInfo(tensor.dtype, tensor.shape)
+            places[name] = _place(name, tensor, archive.storages, size)
+    if not tensors:
+        raise ValueError("it holds no tensors")
+    return TensorFile(path, kind, {}, tensors, tuple(ignored), places, size)
+
+
+def _state_dict(root: Any) -> tuple[dict[str, Any], list[str]]:
+    """The innermost `state_dict`, else `root` itself; and the names of what stands beside it."""
+    beside: list[str] = []
+    for _ in range(MAX_DEPTH):
+        if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
+            beside += [name for name in root if name != "state_dict"]
+            root = root["state_dict"]
+    if not isinstance(root, dict):
+        raise ValueError("it holds no dict of tensors")
+    return root, beside
+
+
+def _leaves(name: str, value: Any, limit: int, depth: int = 1) -> list[tuple[str, Any]]:
+    """Everything in `value` and in the dicts in it, with dotted names; at most `limit` of them."""
+    if isinstance(value, Module) and isinstance(value.state, dict):
+        value = value.state.get("_parameters")
+    if not isinstance(value, dict) or depth == MAX_DEPTH:
+        return [(name, value)]
+    leaves: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        leaves += _leaves(f"{name}.{key}", item, limit - len(leaves), depth + 1)
+        if len(leaves) > limit:
+            raise ValueError("it holds more tensors than any model")
+    return leaves
+
+
+def _place(name: str, tensor: StoredTensor, storages: Mapping[str, Span], size: int) -> _Place:
+    """Where a tensor's elements are, after a check that its storage, and the file, hold all of them."""
+    info, storage = TensorInfo(tensor.dtype, tensor.shape), tensor.storage
+    if not info.bytes:
+        return _Place(Span(0, 0), tensor.strides)
+    if storage.key not in storages:
+        raise ValueError(f"the bytes of {name!r} are not in it")
+    item, storage_item = DTYPES[tensor.dtype][0], DTYPES[storage.dtype][0]
+    whole = storages[storage.key]
+    last = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.strides, strict=True))
+    begin = storage.start * storage_item
+    start, end = begin + tensor.offset * item, begin + (tensor.offset + last + 1) * item
+    # a view may repeat its elements, but not until the tensor is larger than the file
+    if end > begin + storage.elements * storage_item or whole.start + end > whole.end or info.bytes > size:
+        raise ValueError(f"the tensor {name!r} is larger than its storage")
+    return _Place(Span(whole.start + start, whole.start + end), tensor.strides)
