@@ -1,4 +1,4 @@
-"""The command line: its commands, and what scripts can rely on (stdout, exit codes, one sentence an error)."""
+"""The command line: its commands, and what scripts can rely on (exit codes, one sentence an error)."""
 
 from __future__ import annotations
 

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from sdscratch.errors import UsageError
-from sdscratch.options import SAMPLERS, SCHEDULERS, GenerateOptions
+from sdscratch.options import SAMPLERS, SCHEDULERS, Fit, GenerateOptions
 
-__all__ = ["Arguments", "with_arguments"]
+__all__ = ["PICTURE", "Arguments", "Fit", "option", "with_arguments"]
 
 PICTURE, SAMPLING, MODEL, OUTPUT = "Picture", "Sampling", "Model and machine", "Output"
 
@@ -158,9 +158,6 @@ class Arguments:
             scheduler=self.scheduler,
             **sides,
         )
-
-
-Fit = Literal["cover", "stretch", "contain"]
 
 
 def parse_size(size: str) -> tuple[int, int]:

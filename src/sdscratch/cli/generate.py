@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -104,19 +104,20 @@ def generate(
     background: str = "white",
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    from sdscratch.images import fit_picture, picture_hash, read_picture
+    from sdscratch.outputs import plan_outputs
+
     options = arguments.generate_options(read_prompt(prompt), strength)
-    if arguments.output == "-" and (arguments.batch_count > 1 or arguments.json):
-        raise UsageError(
-            "-o - writes one picture to stdout, so it goes with neither --batch-count nor --json"
-        )
+    if arguments.output == "-" and arguments.json:
+        raise UsageError("--output - and --json both write to stdout; give one of them")
     seed = random_seed() if options.seed is None else options.seed
     if seed + arguments.batch_count - 1 > MAX_SEED:
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
         )
-    picture = read_init(init, background)
+    picture = None if init is None else read_picture(init, background)
     seeds = [seed + index for index in range(arguments.batch_count)]
-    plan = make_plan(arguments, seeds)
+    plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
 
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
@@ -126,23 +127,16 @@ def generate(
                 arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
             )
             resolved = pipeline.resolve(replace(options, seed=seed), picture)
-            if picture is not None:
-                picture = fit_picture(picture, resolved.width, resolved.height, fit, background)
-        Run(arguments, pipeline, resolved, picture, plan, view).all()
+        init_record: dict[str, Any] = {}
+        if picture is not None:
+            init_record = {"fit": fit, "init_hash": picture_hash(picture)}
+            picture = fit_picture(picture, resolved.width, resolved.height, fit, background)
+        Run(arguments, pipeline, resolved, picture, init_record, plan, view).all()
 
 
 def read_prompt(prompt: str) -> str:
     """The prompt itself, or for - what stdin holds, without the last line's end."""
     return sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
-
-
-def read_init(init: str | None, background: str) -> Image | None:
-    """The init picture, read and checked."""
-    if init is None:
-        return None
-    from sdscratch.images import read_picture
-
-    return read_picture(init, background)
 
 
 @dataclass
@@ -153,9 +147,10 @@ class Run:
     pipeline: Pipeline
     options: ResolvedOptions  # of the first picture; the others differ in their seed
     init: Image | None  # of the options' size
+    init_record: dict[str, Any]  # what the picture's record says of it
     plan: OutputPlan
     view: View
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)  # seconds, of the newest picture
 
     def all(self) -> None:
         """Make every picture; the first that fails ends the run, and those before it are kept."""
@@ -207,8 +202,19 @@ class Run:
 
     def finish(self, index: int, picture: Image) -> None:
         """Save one picture with its records, and say where it is."""
+        from sdscratch.images import Record
+
         options = replace(self.options, seed=self.options.seed + index)
-        record = self.pipeline.record(options, self.init, self.model_hash.result())
+        placement = self.pipeline.placement
+        record = Record(
+            mode="txt2img" if self.init is None else "img2img",
+            options=options,
+            model=self.pipeline.files.name,
+            model_hash=self.model_hash.result(),
+            dtype=placement.dtype_name,
+            device=placement.device.type,
+            **self.init_record,
+        )
         path = self.plan.save(index, picture, record)
         if self.arguments.json:
             line = {

@@ -1,4 +1,4 @@
-"""What a person sees while they wait: bars on a terminal, a plain line a stage in a log, nothing with --quiet."""
+"""What a person sees while they wait: bars on a terminal, a line a stage in a log, nothing with --quiet."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class BarView(View):
 
     @contextmanager
     def stage(self, name: str, total: float | None, unit: str = "") -> Iterator[Advance]:
-        """A bar; without a total it only moves."""
+        """A bar; without a total it only moves, and goes when it is done."""
         task = self.progress.add_task(name, total=total, unit=unit)
 
         def advance(done: float) -> None:
@@ -109,6 +109,8 @@ class BarView(View):
             self.progress.update(task, completed=done)
 
         yield advance
+        if total is None:
+            self.progress.remove_task(task)
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
