@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from sdscratch.checkpoints.header import DTYPES, Span
+from sdscratch.checkpoints.inert import Storage
 from sdscratch.checkpoints.unpickle import MAX_PICKLE, unpickle
 
 __all__ = ["Archive", "read_legacy", "read_zip"]
@@ -24,7 +25,7 @@ LOCAL_HEADER = 30  # bytes of a zip record's own header, before its name
 
 @dataclass(frozen=True)
 class Archive:
-    """The value that was saved, with `StoredTensor`s in it, and the bytes of the file that each storage is."""
+    """What was saved, tensors being `StoredTensor`s, and the bytes of the file that each storage is."""
 
     root: Any
     storages: Mapping[str, Span]
@@ -104,10 +105,10 @@ def read_legacy(file: BinaryIO, size: int) -> Archive:
         raise ValueError("it was written on a big-endian machine")
     saved = unpickle(data, machine.end)
     keys = unpickle(data, saved.end)
-    if not isinstance(keys.value, list) or any(key not in saved.storages for key in keys.value):
+    if not _are_keys(keys.value, saved.storages):
         raise ValueError("its list of storages is damaged")
     storages, end = {}, keys.end
-    for key in keys.value:
+    for key in keys.value:  # each storage: the number of its elements, and they
         file.seek(end)
         count = file.read(8)
         if len(count) < 8:
@@ -118,3 +119,8 @@ def read_legacy(file: BinaryIO, size: int) -> Archive:
     if end > size:
         raise ValueError(f"it ends after {size} of {end} bytes, so the download was cut; fetch it again")
     return Archive(saved.value, storages)
+
+
+def _are_keys(keys: Any, storages: Mapping[str, Storage]) -> bool:
+    # texts, before they are looked up: the hash of tuples in tuples overflows the stack
+    return isinstance(keys, list) and all(isinstance(key, str) and key in storages for key in keys)

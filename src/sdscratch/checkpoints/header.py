@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdscratch.checkpoints.sniff import printable, sniff
 from sdscratch.errors import CheckpointError
 
-__all__ = ["DTYPES", "Header", "Span", "TensorInfo", "printable", "read_header", "read_metadata"]
+__all__ = ["DTYPES", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
 
 # Name in the file: bytes an element, and what torch calls it. Types of less than a byte are not among them.
 DTYPES: dict[str, tuple[int, str]] = {
@@ -44,6 +45,7 @@ DTYPES: dict[str, tuple[int, str]] = {
 # SD 1.x needs 156 kB; parsed JSON takes some twenty times its size in memory.
 MAX_HEADER = 16 << 20
 MAX_DIMENSIONS = 64
+MAX_NAME = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,6 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def printable(text: object) -> str:
-    """`text` in one line fit for a terminal: control characters escaped, cut after 200 characters."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[:201])
-    return plain if len(plain) <= 200 else plain[:199] + "…"
-
-
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The metadata of a safetensors file; {} if it has none.
 
@@ -98,20 +94,30 @@ def read_header(path: str | Path) -> Header:
         CheckpointError: missing, not a safetensors file, or one whose header and size contradict each other.
     """
     name = printable(path)
+    if sniff(path) != "safetensors":
+        raise CheckpointError(
+            f"{name} is a PyTorch checkpoint, not a safetensors file; convert-weights makes one"
+        )
     try:
         with Path(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if size < 10 or not 2 <= length <= size - 8:
-                raise CheckpointError(f"{name} is no safetensors file, or a truncated one; download it again")
-            if length > MAX_HEADER:
-                raise CheckpointError(f"{name} has a header of {length} bytes, more than any model needs")
-            text = file.read(length)
+            text = file.read(min(length, MAX_HEADER))
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {error.strerror}") from None
+    if length > MAX_HEADER:
+        raise CheckpointError(
+            f"{name} has a header of {length} bytes, more than any model needs; look elsewhere"
+        )
+    if len(text) < length:
+        raise CheckpointError(f"{name} ends within its header, so the download was cut; fetch it again")
     try:
         return _parse(text, 8 + length, size)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise CheckpointError(
+            f"{name} is a damaged safetensors file: its header is nested too deep"
+        ) from None
+    except ValueError as error:
         raise CheckpointError(f"{name} is a damaged safetensors file: {printable(error)}") from None
 
 
@@ -129,8 +135,6 @@ def _parse(text: bytes, start: int, size: int) -> Header:
         tensors[name], span = _tensor(name, entry)
         spans[name] = Span(start + span.start, start + span.end)
     _check_coverage(spans, start, size)
-    for name in (*tensors, *metadata):
-        name.encode()  # half of a surrogate pair is no character: UnicodeEncodeError is a ValueError
     return Header(tensors, spans, metadata)
 
 
@@ -147,6 +151,9 @@ def _refuse_constant(name: str) -> None:
 
 
 def _tensor(name: str, entry: Any) -> tuple[TensorInfo, Span]:
+    name.encode()  # half of a surrogate pair is no character: UnicodeEncodeError is a ValueError
+    if len(name) > MAX_NAME:
+        raise ValueError(f"it holds a name of {len(name)} characters")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

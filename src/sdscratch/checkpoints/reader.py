@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from sdscratch.checkpoints.archive import Archive, read_legacy, read_zip
-from sdscratch.checkpoints.header import DTYPES, Span, TensorInfo, printable, read_header
+from sdscratch.checkpoints.header import DTYPES, Span, TensorInfo, read_header
 from sdscratch.checkpoints.inert import Module, StoredTensor
-from sdscratch.checkpoints.sniff import sniff
+from sdscratch.checkpoints.sniff import printable, sniff
 from sdscratch.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorFile", "TensorInfo", "open_tensors"]
 
-MAX_TENSORS = 100_000
+MAX_ENTRIES = 100_000
 MAX_DEPTH = 4  # dicts in dicts; an embedding's vectors are two deep
 
 
@@ -140,10 +140,11 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _open_archive(path: Path, kind: str, archive: Archive, size: int) -> TensorFile:
     root, ignored = _state_dict(archive.root)
+    budget = iter(range(MAX_ENTRIES))
     tensors: dict[str, TensorInfo] = {}
     places: dict[str, _Place] = {}
     for key, value in root.items():
-        leaves = _leaves(key, value, MAX_TENSORS)
+        leaves = list(_leaves({key: value}, budget))
         stored = {name: leaf for name, leaf in leaves if isinstance(leaf, StoredTensor)}
         ignored += [name for name, _ in leaves if name not in stored] if stored else [key]
         for name, tensor in stored.items():
@@ -168,18 +169,21 @@ def _state_dict(root: Any) -> tuple[dict[str, Any], list[str]]:
     return root, beside
 
 
-def _leaves(name: str, value: Any, limit: int, depth: int = 1) -> list[tuple[str, Any]]:
-    """Everything in `value` and in the dicts in it, with dotted names; at most `limit` of them."""
-    if isinstance(value, Module) and isinstance(value.state, dict):
-        value = value.state.get("_parameters")
-    if not isinstance(value, dict) or depth == MAX_DEPTH:
-        return [(name, value)]
-    leaves: list[tuple[str, Any]] = []
-    for key, item in value.items():
-        leaves += _leaves(f"{name}.{key}", item, limit - len(leaves), depth + 1)
-        if len(leaves) > limit:
-            raise ValueError("it holds more tensors than any model")
-    return leaves
+def _leaves(tree: dict[str, Any], budget: Iterator[int], depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """What stands in a dict and in the dicts in it, with dotted names; stops where `budget` ends.
+
+    A dict may hold itself, or another one many times over.
+    """
+    for key, value in tree.items():
+        if next(budget, None) is None:
+            raise ValueError("it holds more entries than any model")
+        if isinstance(value, Module) and isinstance(value.state, dict):
+            value = value.state.get("_parameters")
+        if isinstance(value, dict) and depth < MAX_DEPTH:
+            for name, leaf in _leaves(value, budget, depth + 1):
+                yield f"{key}.{name}", leaf
+        else:
+            yield key, value
 
 
 def _place(name: str, tensor: StoredTensor, storages: Mapping[str, Span], size: int) -> _Place:

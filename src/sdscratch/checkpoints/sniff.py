@@ -7,10 +7,9 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from sdscratch.checkpoints.header import printable
 from sdscratch.errors import CheckpointError
 
-__all__ = ["FileFormat", "sniff"]
+__all__ = ["FileFormat", "printable", "sniff"]
 
 FileFormat = Literal["safetensors", "zip", "pickle"]
 
@@ -34,6 +33,12 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (rb"c[\w.]+\n[\w.]+\n|\(dp\d", "a pickle, but not one that torch.save wrote", "do not trust it"),
     (rb"\s*[\[{]", "a JSON file", "name the file of weights beside it"),
 )
+
+
+def printable(text: object) -> str:
+    """`text` in one line fit for a terminal: control characters escaped, cut after 200 characters."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[:201])
+    return plain if len(plain) <= 200 else plain[:199] + "…"
 
 
 def sniff(path: str | Path) -> FileFormat:

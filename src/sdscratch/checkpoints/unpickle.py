@@ -14,14 +14,14 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from sdscratch.checkpoints.header import printable
+from sdscratch.checkpoints.header import MAX_NAME
 from sdscratch.checkpoints.inert import GLOBALS, ElementType, Module, Opaque, Recipe, Storage
+from sdscratch.checkpoints.sniff import printable
 
 __all__ = ["MAX_PICKLE", "Unpickled", "unpickle"]
 
 MAX_PICKLE = 16 << 20  # bytes; SD 1.x with EMA weights and an optimizer's state needs less than one million
-MAX_INSTRUCTIONS = 2_000_000
-MAX_NAME = 300  # characters of a key
+MAX_INSTRUCTIONS = 500_000  # some 35 a tensor
 MAX_ARGUMENTS = 16
 
 CONSTANTS: dict[bytes, Any] = {op.NONE: None, op.NEWTRUE: True, op.NEWFALSE: False, op.EMPTY_TUPLE: ()}
@@ -156,7 +156,7 @@ class _Machine:
                 version = self._number("<B")
                 if version not in (2, 3):
                     raise ValueError(
-                        f"its pickle is of protocol {version}; save it again with torch.save's own, which is 2"
+                        f"its pickle is of protocol {version}, torch.save's own is 2; save it again with that"
                     )
             case _:
                 raise ValueError(f"its pickle has the instruction {code!r}, which torch.save never writes")
