@@ -58,7 +58,7 @@ BLOCKS = [
 
 
 def random_prompts(seed: int, count: int) -> Iterator[str]:
-    """`count` prompts without lone surrogates: most of a few words, some empty, one in a hundred very long."""
+    """`count` prompts without lone surrogates: most of a few words, some empty, one in 100 very long."""
     rng = random.Random(seed)
     for _ in range(count):
         parts = rng.randint(200, 3000) if rng.random() < 0.01 else rng.choice([0, 1, 2, 4, 8, 16, 32, 100])
