@@ -118,7 +118,7 @@ class _Reader:
         value = self._uniform(key) if kind in (int, float) else self.record[key]
         wanted = (list,) if kind is tuple else (int, float) if kind is float else (kind,)
         if type(value) not in wanted:
-            self.refuse(key, f"expected {kind.__name__}")  # type: ignore[attr-defined]
+            self.refuse(key, f"expected {kind.__name__}")
         return kind(value)
 
     def widths(self) -> tuple[int, tuple[int, ...]]:

@@ -1,0 +1,247 @@
+"""Any Stable Diffusion 1.x model as files: what is in it, checked in full before anything of it is loaded.
+
+`open_model` reads headers only. A network is built on the meta device, where nothing is allocated or
+initialised, and its tensors are then mapped, cast and put in place one by one: beside the finished network
+never more than one tensor is in memory, and what a task does not use is never read.
+torch is imported by `ModelFiles.read` and `ModelFiles.load` alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdscratch.checkpoints import hub, places
+from sdscratch.checkpoints.folder_config import from_folder
+from sdscratch.checkpoints.hashing import hash_files
+from sdscratch.checkpoints.header import TensorInfo
+
+# IDENTIFY
+from sdscratch.checkpoints.layouts import Part, Weight, weights
+from sdscratch.checkpoints.names import Layout, ema_name, is_extra
+from sdscratch.checkpoints.reader import open_tensors
+from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
+from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
+from sdscratch.errors import CheckpointError
+from sdscratch.models.config import SD1, ModelConfig
+from sdscratch.options import SD1_DEFAULTS, Defaults
+from sdscratch.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+__all__ = ["CONFIG", "DEFAULTS", "ModelFiles", "Part", "open_model"]
+
+# Keys of the metadata that make a single file one model.
+CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"
+
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+LISTED = 3  # names that an error tells before it counts the others
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model whose every weight is where it should be; nothing of it is in memory yet."""
+
+    name: str  # what people call it: a file's name without suffix, a folder's, "default"
+    path: Path
+    layout: Layout
+    config: ModelConfig
+    defaults: Defaults
+    stored: Mapping[Weight, Stored]
+    dropped: tuple[str, ...]  # what the files hold besides and nobody needs
+    has_ema: bool
+    metadata: Mapping[str, str]
+    given_tokenizer: str | None = None
+
+    @cached_property
+    def own_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that came with the model.
+
+        Raises:
+            TokenizerError: it is broken.
+        """
+        return own_tokenizer(self.path, self.metadata)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The one given, else the model's own, else one from beside it, from the user's folder, from the hub.
+
+        Raises:
+            TokenizerError: there is none, it is broken, or its ids go beyond the text encoder's table.
+        """
+        return find_tokenizer(self.path, self.config.text, self.given_tokenizer, self.own_tokenizer)
+
+    def hash(self) -> str:
+        """The fingerprint (`hashing`); reads all of the files the first time."""
+        return hash_files(dict.fromkeys(stored.file.path for stored in self.stored.values()))
+
+    def info(self, weight: Weight) -> TensorInfo:
+        """A weight's type in its file, and its shape there."""
+        return self.stored[weight].info
+
+    def read(self, weight: Weight) -> Tensor:
+        """A weight in our shape and the file's type, on the CPU, mapped from the file."""
+        stored = self.stored[weight]
+        return stored.file.read(stored.name).reshape(weight.shape)
+
+    def load(self, part: Part, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+        """One network, ready to run: in eval mode, without gradients.
+
+        Raises:
+            CheckpointError: the file has changed since it was opened.
+        """
+        import torch
+
+        with torch.device("meta"):
+            network = build(part, self.config)
+        state = {w.name: self.read(w).to(device, dtype) for w in self.stored if w.part == part}
+        network.load_state_dict(state, strict=True, assign=True)
+        return network.eval().requires_grad_(False)
+
+
+def build(part: Part, config: ModelConfig) -> nn.Module:
+    """A network of this shape, initialised as torch does."""
+    from sdscratch.models.clip import TextEncoder
+    from sdscratch.models.unet import UNet
+    from sdscratch.models.vae import Decoder, Encoder
+
+    match part:
+        case "text":
+            return TextEncoder(config.text)
+        case "unet":
+            return UNet(config.unet)
+        case "encoder":
+            return Encoder(config.autoencoder)
+        case "decoder":
+            return Decoder(config.autoencoder)
+
+
+def open_model(name: str | Path, *, ema: bool = False, tokenizer: str | None = None) -> ModelFiles:
+    """Find a model, and check that it is one.
+
+    Args:
+        name: "default" (the embedded model), a file, a diffusers folder, a name in ./weights or the user's
+            models, or, if nothing here is called so, a hub id `owner/name`.
+        ema: take the moving averages of the U-Net's weights, which some LDM files keep beside them.
+        tokenizer: a tokenizer file or folder, instead of the model's own.
+
+    Raises:
+        CheckpointError: missing, unreadable, or no complete Stable Diffusion 1.x model; names what is wrong.
+        TokenizerError: the tokenizer given is missing or broken.
+    """
+    path = _find(str(name))
+    source = open_folder(path) if path.is_dir() else collect(path, "ldm", {"": [open_tensors(path)]})
+    # IDENTIFY
+    config = _config(source)
+    stored = _check(source, config)
+    averages = {w: source.tensors.get(ema_name(w.ldm) or "") for w in stored if w.part == "unet"}
+    has_ema = source.layout == "ldm" and None not in averages.values()
+    if ema:
+        if not has_ema:
+            raise CheckpointError(f"{path} holds no moving averages (EMA) of its weights; leave out --ema")
+        stored |= {weight: average for weight, average in averages.items() if average is not None}
+    used = {id(tensor) for tensor in stored.values()}
+    files = ModelFiles(
+        name=path.stem if path.is_file() else path.resolve().name,
+        path=path,
+        layout=source.layout,
+        config=config,
+        defaults=_defaults(source, config),
+        stored=stored,
+        dropped=(*source.ignored, *(name for name, t in source.tensors.items() if id(t) not in used)),
+        has_ema=has_ema,
+        metadata=source.metadata,
+        given_tokenizer=tokenizer,
+    )
+    if tokenizer is not None:
+        _ = files.tokenizer  # a wrong path is said before anything slow begins
+    return files
+
+
+def _find(name: str) -> Path:
+    local = places.find_local(name)
+    if local is not None:
+        return local
+    if places.is_hub_id(name):
+        return hub.fetch_model(name)
+    raise places.missing(name)
+
+
+def _config(source: Source) -> ModelConfig:
+    """The model's shape: by a folder's JSON, by the metadata, else SD 1.x's, which the check proves."""
+    if source.layout == "diffusers":
+        text, unet, vae = (read_json(source.path / name) for name in CONFIGS)
+        scheduler = source.path / "scheduler" / "scheduler_config.json"
+        return from_folder(unet, vae, text, read_json(scheduler) if scheduler.exists() else None)
+    if CONFIG not in source.metadata:
+        identity = identify({stored.name: stored.info.shape for stored in source.tensors.values()})
+        if identity.kind not in (Kind.SD1, Kind.SD1_EMA):
+            raise CheckpointError(f"{source.path} is {identity}; sdscratch draws with Stable Diffusion 1.x")
+        return SD1
+    try:
+        return ModelConfig.from_json(source.metadata[CONFIG])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source.path} has a broken {CONFIG} in its metadata: {error}") from None
+
+
+def _defaults(source: Source, config: ModelConfig) -> Defaults:
+    """What the model would like to be asked for: its metadata's word, else its size and SD 1.x's habits."""
+    if DEFAULTS in source.metadata:
+        try:
+            return _parse_defaults(json.loads(source.metadata[DEFAULTS]))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{source.path} has broken {DEFAULTS} in its metadata: {error}") from None
+    if source.layout == "diffusers":
+        latent_side = read_json(source.path / "unet" / "config.json").get("sample_size")
+        if type(latent_side) is int and 8 <= latent_side <= 512:
+            side = latent_side * config.autoencoder.downscale
+            return Defaults(width=side, height=side)
+    return SD1_DEFAULTS
+
+
+def _parse_defaults(record: Any) -> Defaults:
+    kinds = {"width": int, "height": int, "steps": int, "cfg_scale": float, "sampler": str}
+    if not isinstance(record, dict) or record.keys() - {f.name for f in fields(Defaults)}:
+        raise ValueError("expected an object of " + ", ".join(f.name for f in fields(Defaults)))
+    for name, value in record.items():
+        if (
+            name in kinds
+            and type(value) is not kinds[name]
+            and not (kinds[name] is float and type(value) is int)
+        ):
+            raise ValueError(f"{name} is {value!r}")
+    return Defaults(**record)
+
+
+def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
+    """Every weight's place, after a check that all are there in the right shape, and nothing unknown is."""
+    expected = {weight.stored(source.layout)[0]: weight for weight in weights(config)}
+    if missing := [name for name in expected if name not in source.tensors]:
+        raise CheckpointError(f"{source.path} lacks {_listed(missing)}; the model is incomplete")
+    unknown = [name for name in source.tensors if name not in expected and not is_extra(name, source.layout)]
+    if unknown:
+        raise CheckpointError(
+            f"{source.path} holds {_listed(unknown)}, which Stable Diffusion 1.x does not have; "
+            "it is another kind of model"
+        )
+    stored = {weight: source.tensors[name] for name, weight in expected.items()}
+    for weight, tensor in stored.items():
+        # a 1×1 convolution and a matrix are the same numbers, and tools have written both
+        if tensor.info.shape not in (weight.shape, weight.ldm_shape) or tensor.info.dtype not in FLOATS:
+            raise CheckpointError(
+                f"{source.path} holds {tensor.name} as {tensor.info.dtype} {list(tensor.info.shape)}, "
+                f"expected {list(weight.stored(source.layout)[1])}; it is another kind of model"
+            )
+    return stored
+
+
+def _listed(names: list[str]) -> str:
+    """A few names, then a count."""
+    rest = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {rest} more tensors" if rest > 0 else "")

@@ -1,0 +1,89 @@
+"""Where models and tokenizers are looked for on this machine. This module imports no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sdscratch.errors import CheckpointError
+
+__all__ = [
+    "EMBEDDED",
+    "cache_folder",
+    "data_folder",
+    "find_local",
+    "is_hub_id",
+    "missing",
+    "tokenizer_folder",
+]
+
+EMBEDDED = "default"
+SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
+
+
+def _user_folder(variable: str, usual: str) -> Path:
+    # the XDG base directory specification: a relative path in the variable does not count
+    given = Path(os.environ.get(variable, ""))
+    return (given if given.is_absolute() else Path.home() / usual) / "sdscratch"
+
+
+def cache_folder() -> Path:
+    """What can be made again: $XDG_CACHE_HOME/sdscratch."""
+    return _user_folder("XDG_CACHE_HOME", ".cache")
+
+
+def data_folder() -> Path:
+    """What the user keeps: $XDG_DATA_HOME/sdscratch, its models in `models`."""
+    return _user_folder("XDG_DATA_HOME", ".local/share")
+
+
+def tokenizer_folder() -> Path:
+    """Where a user puts CLIP's `vocab.json` and `merges.txt` once for all models without a tokenizer."""
+    return data_folder() / "tokenizer"
+
+
+def _embedded() -> Path:
+    package = Path(__file__).parents[1]
+    name = "weights/default.safetensors"
+    for folder in (package, package.parents[1]):  # in an installed wheel, in a checkout
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"the embedded model is missing ({package / name}); install sdscratch again")
+
+
+def _candidates(name: str) -> Iterator[Path]:
+    yield Path(name).expanduser()
+    for folder in (Path("weights"), data_folder() / "models"):
+        for suffix in SUFFIXES:
+            yield folder / f"{name}{suffix}"
+
+
+def find_local(name: str) -> Path | None:
+    """The file or folder meant by `name`: "default", a path, or a name in ./weights or the user's models.
+
+    Raises:
+        CheckpointError: the embedded model is asked for and is not there.
+    """
+    if name == EMBEDDED:
+        return _embedded()
+    try:
+        return next((path for path in _candidates(name) if path.exists()), None) if name else None
+    except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, an unknown ~user
+        return None
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` can be `owner/name` on the hub; a name with a model file's suffix is a path."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) is not None and not name.endswith(
+        SUFFIXES[1:]
+    )
+
+
+def missing(name: str) -> CheckpointError:
+    """The error for a model that is nowhere."""
+    return CheckpointError(
+        f"there is no model {name}: no such file or folder, here, in ./weights "
+        f"or in {data_folder() / 'models'}; check the name"
+    )
