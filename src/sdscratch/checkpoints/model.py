@@ -21,6 +21,7 @@ from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.header import TensorInfo
 
 # IDENTIFY
+from sdscratch.checkpoints.identify import Kind, identify
 from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.reader import open_tensors
