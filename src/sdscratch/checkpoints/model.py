@@ -20,7 +20,6 @@ from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.header import TensorInfo
 
-# IDENTIFY
 from sdscratch.checkpoints.identify import Kind, identify
 from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
@@ -138,7 +137,6 @@ def open_model(name: str | Path, *, ema: bool = False, tokenizer: str | None = N
     """
     path = _find(str(name))
     source = open_folder(path) if path.is_dir() else collect(path, "ldm", {"": [open_tensors(path)]})
-    # IDENTIFY
     config = _config(source)
     stored = _check(source, config)
     averages = {w: source.tensors.get(ema_name(w.ldm) or "") for w in stored if w.part == "unet"}
