@@ -7,14 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.diffusion import (
-    NETWORKS,
-    Trajectory,
-    random_network,
-    reference_scheduler,
-    reference_trajectory,
-    relative_error,
-)
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import guided
@@ -23,6 +15,14 @@ from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_s
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.noise import Noise
 from sdscratch.options import SAMPLERS as SAMPLER_NAMES
+from support.diffusion import (
+    NETWORKS,
+    Trajectory,
+    random_network,
+    reference_scheduler,
+    reference_trajectory,
+    relative_error,
+)
 
 # diffusers hands tensors to numpy in a way that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -66,7 +66,9 @@ def our_trajectory(
 
 def assert_same(ours: Trajectory, reference: Trajectory) -> None:
     """The same calls of the network, step by step, and the same end."""
-    torch.testing.assert_close(torch.tensor(ours.timesteps), torch.tensor(reference.timesteps), rtol=1e-5, atol=2e-4)
+    torch.testing.assert_close(
+        torch.tensor(ours.timesteps), torch.tensor(reference.timesteps), rtol=1e-5, atol=2e-4
+    )
     errors = [relative_error(a, b) for a, b in zip(ours.inputs, reference.inputs, strict=True)]
     errors.append(relative_error(ours.end, reference.end))
     assert max(errors) <= TOLERANCE, errors
@@ -193,7 +195,12 @@ def test_velocity_prediction_is_that_of_diffusers(sampler: str, spacing: str) ->
 def test_another_forward_process_is_that_of_diffusers(sampler: str) -> None:
     config = ScheduleConfig(timesteps=400, beta_start=0.001, beta_end=0.03)
     network = random_network("perceptron", 3)
-    changes = {"num_train_timesteps": 400, "beta_start": 0.001, "beta_end": 0.03, "timestep_spacing": "trailing"}
+    changes = {
+        "num_train_timesteps": 400,
+        "beta_start": 0.001,
+        "beta_end": 0.03,
+        "timestep_spacing": "trailing",
+    }
     reference = reference_trajectory(
         reference_scheduler(sampler, **changes), network, contexts(), SEEDS, SHAPE, 20
     )

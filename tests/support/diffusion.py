@@ -45,7 +45,7 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def random_network(kind: str, seed: int) -> Network:
-    """A smooth nonlinear function of (x [n,4,h,w], timesteps [n], context [n,t,d]), with outputs of about unit size.
+    """A smooth nonlinear function of (x [n,4,h,w], timesteps [n], context [n,t,d]), of about unit size.
 
     It computes in x's precision; each picture's output depends on that picture alone.
     """
@@ -114,7 +114,7 @@ def reference_trajectory(
     init: Tensor | None = None,
     strength: float = 1.0,
 ) -> Trajectory:
-    """What diffusers' text-to-image pipeline does (image-to-image with `init`), the networks around it left out.
+    """What diffusers' text-to-image pipeline does (image-to-image with `init`) around a U-Net.
 
     Args:
         contexts: negative prompt and prompt, each [n, t, d].
