@@ -85,7 +85,7 @@ def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """
     if not overwrite:
         refuse_existing(path)
-    final = path.resolve() if path.is_symlink() else path
+    final = Path(os.path.realpath(path)) if overwrite else path
     temporary = _temporary_name(final.parent)
     try:
         with temporary.open("x+b") as file:

@@ -1,75 +1,51 @@
-"""The reference's pictures: diffusers' pipelines, reading the very files that ours reads."""
+"""Pictures for tests: PNG files made by hand, chunk by chunk, and a record to go with a picture."""
 
 from __future__ import annotations
 
-import json
-import warnings
-from functools import cache
-from pathlib import Path
+import struct
+import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from sdscratch.checkpoints.folder_config import to_folder
-from sdscratch.models.config import ModelConfig
-from sdscratch.text.tokenizer import Tokenizer
-from support.diffusion import reference_scheduler
+from sdscratch.images import Record
+from sdscratch.options import SD1_DEFAULTS, GenerateOptions
 
-__all__ = ["Reference", "difference", "sketch"]
+__all__ = ["gradient", "png", "png_chunk", "record"]
 
 
-class Reference:
-    """diffusers' text-to-image and image-to-image on a single file in LDM layout, in float32 on the CPU."""
-
-    def __init__(self, file: Path, config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> None:
-        """`folder`: an empty one, for the configurations that diffusers would fetch from the hub."""
-        for name, record in to_folder(config, 512).items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(json.dumps(record))
-        (folder / "tokenizer").mkdir()
-        for name, text in tokenizer.to_files().items():
-            (folder / "tokenizer" / name).write_text(text)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import diffusers
-
-            diffusers.utils.logging.set_verbosity_error()
-            diffusers.utils.logging.disable_progress_bar()
-            self.text = diffusers.StableDiffusionPipeline.from_single_file(
-                str(file), config=str(folder), local_files_only=True, safety_checker=None
-            )
-            self.image = diffusers.StableDiffusionImg2ImgPipeline(**self.text.components)
-        for pipeline in (self.text, self.image):
-            pipeline.set_progress_bar_config(disable=True)
-
-    def picture(
-        self, prompt: str, *, sampler: str, seed: int, init: Image.Image | None = None, **options: Any
-    ) -> Image.Image:
-        """One picture; options as diffusers names them."""
-        pipeline = self.text if init is None else self.image
-        pipeline.scheduler = reference_scheduler(sampler)
-        if init is not None:
-            options["image"] = init
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            result = pipeline(prompt, generator=torch.Generator("cpu").manual_seed(seed), **options)
-        return result.images[0]  # type: ignore[no-any-return]
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def difference(ours: Image.Image, reference: Image.Image) -> tuple[int, float]:
-    """The greatest and the mean distance of two pictures, in levels of 255."""
-    assert ours.size == reference.size
-    distance = np.abs(np.asarray(ours, dtype=int) - np.asarray(reference, dtype=int))
-    return int(distance.max()), float(distance.mean())
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: bytes) -> bytes:
+    """A PNG file of the given IHDR; `rows` are unfiltered, each with its leading 0."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            png_chunk(b"IHDR", header),
+            *chunks,
+            png_chunk(b"IDAT", zlib.compress(rows)),
+            png_chunk(b"IEND", b""),
+        ]
+    )
 
 
-@cache
-def sketch(width: int, height: int) -> Image.Image:
-    """A picture with edges, gradients and noise, to start from."""
-    y, x = np.mgrid[0:height, 0:width]
-    noise = np.random.default_rng(0).normal(0, 12, (height, width))
-    disc = (x - width / 3) ** 2 + (y - height / 2) ** 2 < (height / 3) ** 2
-    channels = [255 * x / width, 255 * y / height, np.where(disc, 230, 40)]
-    return Image.fromarray(np.clip(np.stack(channels, -1) + noise[..., None], 0, 255).astype(np.uint8))
+def gradient(width: int = 48, height: int = 32) -> Image.Image:
+    """A smooth RGB picture without symmetry."""
+    x = np.linspace(0, 255, width)[None, :] + np.zeros((height, 1))
+    y = np.linspace(0, 255, height)[:, None] + np.zeros((1, width))
+    return Image.fromarray(np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8))
+
+
+def record(**changes: Any) -> Record:
+    """A record; `changes` go to its options where they have such a field."""
+    options = GenerateOptions(prompt="a red apple").resolve(SD1_DEFAULTS, seed=7)
+    made = Record("txt2img", options, "v1-5", "6ce0161689", "float32", "cpu")
+    inner = {name: value for name, value in changes.items() if hasattr(options, name)}
+    outer = {name: value for name, value in changes.items() if name not in inner}
+    return replace(made, options=replace(options, **inner), **outer)

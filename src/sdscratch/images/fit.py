@@ -1,0 +1,57 @@
+"""Bringing a picture to a size, naming a colour, telling pictures apart."""
+
+from __future__ import annotations
+
+import hashlib
+
+from PIL import Image, ImageColor
+
+from sdscratch.errors import UsageError
+from sdscratch.options import Fit
+
+__all__ = ["fit_picture", "parse_colour", "picture_hash"]
+
+
+def parse_colour(name: str) -> tuple[int, int, int]:
+    """The colour meant by a CSS name, `#rgb`, `#rrggbb`, `rgb(…)` or `hsl(…)`, as 0 to 255 each.
+
+    Raises:
+        UsageError: no such colour.
+    """
+    try:
+        red, green, blue = ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise UsageError(f"no colour is called {name!r}; give a CSS name or #rrggbb") from error
+    return min(red, 255), min(green, 255), min(blue, 255)
+
+
+def picture_hash(image: Image.Image) -> str:
+    """SHA-256 of an RGB picture's size and pixels, in hex: the same however the file was packed."""
+    return hashlib.sha256(b"%dx%d\n" % image.size + image.tobytes()).hexdigest()
+
+
+def fit_picture(
+    image: Image.Image, width: int, height: int, fit: Fit = "cover", background: str = "white"
+) -> Image.Image:
+    """An RGB picture brought to exactly `width` by `height` pixels with the Lanczos filter.
+
+    `cover` scales and crops the rest, centred; `contain` scales and fills the rest with `background`,
+    centred; `stretch` is what diffusers' VaeImageProcessor does by default. A picture that has the size is
+    untouched.
+    """
+    backdrop = parse_colour(background)
+    if image.size == (width, height):
+        return image
+    lanczos = Image.Resampling.LANCZOS
+    if fit == "stretch":
+        return image.resize((width, height), lanczos)
+    across, down = width / image.width, height / image.height
+    if fit == "cover":
+        scale = max(across, down)
+        left, top = (image.width - width / scale) / 2, (image.height - height / scale) / 2
+        return image.resize((width, height), lanczos, box=(left, top, image.width - left, image.height - top))
+    scale = min(across, down)
+    inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    framed = Image.new("RGB", (width, height), backdrop)
+    framed.paste(image.resize(inner, lanczos), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return framed

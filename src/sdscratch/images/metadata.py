@@ -1,0 +1,163 @@
+"""What a picture says about how it was made: a record of our own, and beside it the web UIs' infotext.
+
+The record is JSON in pure ASCII, so nothing in a prompt can break it. The infotext is for other tools; it is
+not injective (a prompt may contain "Steps: 3, Sampler: x, Seed: 1"), so the record is read first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+
+from sdscratch import __version__
+from sdscratch.errors import ImageError
+from sdscratch.options import Fit, ResolvedOptions
+
+__all__ = ["Infotext", "Record", "parse_infotext"]
+
+T = TypeVar("T")
+
+# The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
+SAMPLER_NAMES = {
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "dpm++2m": "DPM++ 2M",
+}
+
+NEGATIVE = "Negative prompt:"
+# The web UIs' pattern, but with a bound on the key: theirs takes quadratic time on hostile text.
+PARAMETER = re.compile(r'(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
+LEAST_PARAMETERS = 3  # fewer on the last line, and it belongs to the prompt
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that a picture depends on; the model's weights and the init picture it names by hash.
+
+    It says nothing about the batch, the time or the place: a picture's file is the same whether it was made
+    alone or among others. `options.seed` is therefore the picture's own.
+    """
+
+    mode: Literal["txt2img", "img2img"]
+    options: ResolvedOptions
+    model: str  # its name, no path
+    model_hash: str  # first 10 hex digits of the SHA-256
+    dtype: str
+    device: str  # its kind: cpu, cuda, mps
+    fit: Fit | None = None  # img2img: how the init picture was brought to size
+    init_hash: str | None = None  # img2img: picture_hash of the init picture as read, before fitting
+    sdscratch: str = __version__
+
+    def to_json(self) -> str:
+        """The record as one line of ASCII JSON; what does not apply is left out."""
+        own = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps({"sdscratch": own.pop("sdscratch"), **own}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ImageError: not a record that this version understands.
+        """
+        try:
+            values = json.loads(text)
+            options = _typed(ResolvedOptions, values.pop("options"))
+            return _typed(cls, {**values, "options": options})
+        # RecursionError: JSON nested deeper than the interpreter's stack
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ImageError(f"its sdscratch record cannot be read ({error})") from error
+
+    def infotext(self) -> str:
+        """The web UIs' text: prompt, negative prompt if there is one, and a line of parameters.
+
+        A NUL, which PNG text cannot hold, and halves of surrogate pairs become replacement characters.
+        """
+        options = self.options
+        negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
+        line = ", ".join(f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value)
+        text = f"{options.prompt}\n{negative}{line}".replace("\0", "\ufffd")
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+    def _parameters(self) -> dict[str, str]:
+        options = self.options
+        return {
+            "Steps": str(options.steps),
+            "Sampler": SAMPLER_NAMES.get(options.sampler, options.sampler),
+            "Schedule type": (options.scheduler or "").capitalize(),
+            "CFG scale": f"{options.cfg_scale:.10g}",
+            "Seed": str(options.seed),
+            "Size": f"{options.width}x{options.height}",
+            "Model hash": self.model_hash,
+            "Model": self.model,
+            "Denoising strength": f"{options.strength:.10g}" if self.mode == "img2img" else "",
+            "Clip skip": str(options.clip_skip + 1) if options.clip_skip else "",  # theirs counts one more
+            "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
+        }
+
+
+@dataclass(frozen=True)
+class Infotext:
+    """The web UIs' text, taken apart; `parameters` holds the last line's keys and values as they stand."""
+
+    prompt: str
+    negative_prompt: str
+    parameters: Mapping[str, str]
+
+
+def parse_infotext(text: str) -> Infotext:
+    """Take an infotext apart as the web UIs do.
+
+    The last line counts as parameters only with at least three `key: value` in it; the negative prompt starts
+    at the first line that says so.
+    """
+    *lines, last = text.split("\n")
+    found = PARAMETER.findall(last)
+    if len(found) < LEAST_PARAMETERS:
+        lines, found = [*lines, last], []
+    start = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
+    negative = "\n".join(lines[start:]).removeprefix(NEGATIVE).removeprefix(" ")
+    return Infotext("\n".join(lines[:start]), negative, {key: _unquoted(value) for key, value in found})
+
+
+def _quoted(value: str) -> str:
+    plain = value == value.strip() and not value.startswith('"') and not re.search("[,:\n]", value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _unquoted(value: str) -> str:
+    if value.startswith('"'):
+        try:
+            return str(json.loads(value))
+        except ValueError:
+            pass
+    return value.strip()
+
+
+def _typed(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass made from untrusted values, each of its declared type.
+
+    Raises:
+        TypeError: a value of another type, or a name that is unknown or missing.
+    """
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise TypeError(f"{name} is {value!r}")
+    return kind(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_args(hint):  # X | None
+        return any(_fits(value, choice) for choice in get_args(hint))
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint  # no isinstance: True is an int to it

@@ -1,0 +1,80 @@
+"""Pictures that go out: complete or absent, and byte for byte the same for the same picture and record."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.files import atomic_write, write_error
+from sdscratch.images.carry import exif_bytes, png_text
+from sdscratch.images.metadata import Record
+
+__all__ = ["SUFFIXES", "save_picture"]
+
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+QUALITY: dict[
+    str, dict[str, object]
+] = {  # near the best of each: the model's work should not be lost to the last step
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95, "method": 4},
+}
+
+
+def save_picture(
+    image: Image.Image,
+    destination: Path | BinaryIO,
+    record: Record | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write an RGB picture and its record; the suffix picks PNG, JPEG or WebP, a stream gets PNG.
+
+    PNG holds the record under the text key `sdscratch` and the infotext under `parameters`; JPEG and WebP
+    hold them in EXIF, as ImageDescription and UserComment. JPEG has 64 KB for both: what does not fit is left
+    out, the infotext first. JPEG and WebP are lossy, at quality 95.
+
+    Raises:
+        UsageError: an unknown suffix, or the file exists and `overwrite` is not set.
+        SdscratchError: it cannot be written; nothing is left behind.
+    """
+    if not isinstance(destination, Path):
+        _write_to_stream(destination, _encode(image, "PNG", record))
+        return
+    kind = SUFFIXES.get(destination.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{destination} has no suffix of a picture; end it in {', '.join(SUFFIXES)}")
+    data = _encode(image, kind, record)
+    with atomic_write(destination, overwrite=overwrite) as file:
+        file.write(data)
+
+
+def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:
+    bare = image.copy()
+    bare.info = {}  # Pillow would write what it remembers of the file that the picture came from
+    extra: dict[str, object] = {}
+    if record is not None:
+        extra = {"pnginfo": png_text(record)} if kind == "PNG" else {"exif": exif_bytes(record, kind)}
+    buffer = io.BytesIO()
+    try:
+        bare.save(buffer, kind, **QUALITY[kind], **extra)
+    except (OSError, ValueError) as error:  # a side longer than the format can say
+        size = f"{image.width}x{image.height}"
+        raise SdscratchError(f"cannot write {size} pixels as {kind} ({error}); choose PNG") from error
+    return buffer.getvalue()
+
+
+def _write_to_stream(stream: BinaryIO, data: bytes) -> None:
+    # Past the buffer: what it cannot write, it would try to write once more when Python ends, and fail again.
+    raw = getattr(stream, "raw", stream)
+    rest = memoryview(data)
+    try:
+        stream.flush()
+        while rest:
+            rest = rest[raw.write(rest) :]
+    except OSError as error:
+        raise write_error("to standard output", error) from error
