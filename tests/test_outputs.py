@@ -84,9 +84,7 @@ def test_a_dash_writes_png_to_standard_output(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("output", ["", "a", "a.gif", ".png", "pics/a", "a.png.bak"])
 def test_an_unknown_suffix_is_a_wrong_use(output: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"ends neither in \.png, .*\.webp, nor in / for a folder"
-    ):
+    with pytest.raises(UsageError, match=r"ends neither in \.png, .*\.webp, nor in / for a folder"):
         plan_outputs(output, [1])
     assert not list(Path().iterdir())
 

@@ -14,22 +14,9 @@ from sdscratch.options import ResolvedOptions
 from support.pictures import record
 
 # Any text at all, halves of surrogate pairs and NUL included, mixed with what an infotext is made of.
-GRAMMAR = [
-    "\n",
-    "Negative prompt: ",
-    "Steps: 3, Sampler: x, Seed: 1",
-    '"',
-    "\\",
-    ", ",
-    ": ",
-    "\0",
-    "\r",
-    "\ud800",
-]
-HOSTILE = st.lists(
-    st.text(st.characters(), max_size=20) | st.sampled_from(GRAMMAR),
-    max_size=8,
-).map("".join)
+PARAMETERS = "Steps: 3, Sampler: x, Seed: 1"
+GRAMMAR = [PARAMETERS, "\n", "Negative prompt: ", '"', "\\", ", ", ": ", "\0", "\r", "\ud800"]
+HOSTILE = st.lists(st.text(st.characters(), max_size=20) | st.sampled_from(GRAMMAR), max_size=8).map("".join)
 PLAIN = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]), max_size=60)
 
 EXAMPLE = (
