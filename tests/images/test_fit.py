@@ -41,6 +41,12 @@ def test_cover_crops_the_longer_side_alike_at_both_ends() -> None:
     assert fit_picture(wide.transpose(Image.Transpose.ROTATE_90), 64, 64).getpixel((32, 32)) == (255, 0, 0)
 
 
+def test_cover_only_crops_what_needs_no_scaling() -> None:
+    image = gradient(45, 32)
+    assert fit_picture(image, 40, 32).tobytes() == image.crop((2, 0, 42, 32)).tobytes()
+    assert fit_picture(image, 45, 29).tobytes() == image.crop((0, 1, 45, 30)).tobytes()
+
+
 def test_contain_adds_borders_of_the_background_alike_at_both_ends() -> None:
     framed = fit_picture(Image.new("RGB", (20, 10), "red"), 40, 40, "contain", "lime")
     rows = np.asarray(framed)[:, 0].tolist()

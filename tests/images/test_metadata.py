@@ -142,3 +142,11 @@ def test_hostile_infotext_takes_linear_time(piece: str) -> None:
     start = time.perf_counter()
     parse_infotext(piece * (1_000_000 // len(piece)))
     assert time.perf_counter() - start < 10
+
+
+def test_what_is_wrong_in_a_record_is_named_briefly_and_without_control_characters() -> None:
+    for text in (spoilt(options={"steps": "\x1b" * 9999}), spoilt(**{"\x1b" * 9999: 1})):
+        with pytest.raises(ImageError) as caught:
+            Record.from_json(text)
+        assert len(str(caught.value)) < 200
+        assert str(caught.value).isprintable()

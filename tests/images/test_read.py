@@ -127,7 +127,7 @@ def test_grey_and_one_bit(tmp_path: Path) -> None:
     )
 
 
-def test_cmyk_with_and_without_adobes_inversion(tmp_path: Path) -> None:
+def test_cmyk_stored_inverted_as_adobe_does(tmp_path: Path) -> None:
     cmyk = gradient().convert("CMYK")
     data = encoded(cmyk, "JPEG", quality=95)
     assert b"Adobe" in data  # Adobe's marker: stored inverted

@@ -48,8 +48,11 @@ def fit_picture(
     across, down = width / image.width, height / image.height
     if fit == "cover":
         scale = max(across, down)
-        left, top = (image.width - width / scale) / 2, (image.height - height / scale) / 2
-        return image.resize((width, height), lanczos, box=(left, top, image.width - left, image.height - top))
+        inner_width, inner_height = width / scale, height / scale
+        # Whole pixels, so that what needs no scaling is only cropped, not blurred by half a pixel.
+        left, top = (image.width - inner_width) // 2, (image.height - inner_height) // 2
+        box = (left, top, left + inner_width, top + inner_height)
+        return image.resize((width, height), lanczos, box=box)
     scale = min(across, down)
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     framed = Image.new("RGB", (width, height), backdrop)

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from sdscratch import __version__
@@ -148,8 +149,10 @@ def _typed(kind: type[T], values: Mapping[str, Any]) -> T:
     """
     hints = get_type_hints(kind)
     for name, value in values.items():
-        if name in hints and not _fits(value, hints[name]):
-            raise TypeError(f"{name} is {value!r}")
+        if name not in hints:
+            raise TypeError(f"it has a field {short(name)}, unknown to version {__version__}")
+        if not _fits(value, hints[name]):
+            raise TypeError(f"its {name} is {short(value)}")
     return kind(**values)
 
 
