@@ -44,7 +44,7 @@ def find_tokenizer(
         TokenizerError: there is none, it is broken, or it does not fit the text encoder.
     """
     if given is not None:
-        return _fitting(Tokenizer.from_path(Path(given).expanduser()), text, given)
+        return _fitting(Tokenizer.from_path(given), text, given)
     return _fitting(own or _search(path, text), text, str(path))
 
 

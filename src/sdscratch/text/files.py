@@ -58,6 +58,7 @@ def read_form(path: Path) -> Form:
         TokenizerError: missing, broken, or not in CLIP's form.
     """
     try:
+        path = path.expanduser()
         if path.is_dir():
             return _read_folder(path)
         if not path.is_file():
@@ -69,7 +70,7 @@ def read_form(path: Path) -> Form:
         return Form.from_merges(_read_merges(path))
     except OSError as error:
         raise TokenizerError(f"the tokenizer {path} cannot be read ({error.strerror}); {ADVICE}") from None
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # whatever a file of another shape runs into; Form's checks are ValueErrors
         raise TokenizerError(f"the tokenizer {path} is broken ({error}); {ADVICE}") from None
 
