@@ -37,11 +37,7 @@ def read_zip(file: BinaryIO, size: int) -> Archive:
     Raises:
         ValueError: damaged, not one of torch's, or more than weights.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            records = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error):
-        raise ValueError("it has no table of contents, so the download was cut; fetch it again") from None
+    records = _records(file)
     pickle = _find_pickle(records, size)
     prefix = pickle.filename.removesuffix("data.pkl")
     spans = {record.filename.removeprefix(prefix): _span(file, record, size) for record in records}
@@ -49,6 +45,27 @@ def read_zip(file: BinaryIO, size: int) -> Archive:
         raise ValueError("it was written on a big-endian machine")
     read = unpickle(_read(file, spans["data.pkl"]))
     return Archive(read.value, {key: spans[f"data/{key}"] for key in read.storages if f"data/{key}" in spans})
+
+
+class _Bounded:
+    """A file that refuses large reads: zipfile takes a table of contents of any size at once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        if count > MAX_PICKLE:
+            raise ValueError("larger than any model's")
+        return self._file.read(count)
+
+
+def _records(file: BinaryIO) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(_Bounded(file)) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError, struct.error):
+        raise ValueError("its table of contents is missing or damaged: cut while downloading?") from None
 
 
 def _find_pickle(records: list[zipfile.ZipInfo], size: int) -> zipfile.ZipInfo:

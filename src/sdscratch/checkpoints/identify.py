@@ -68,7 +68,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class _Sign:
-    """A name that tells: `pattern` must match its beginning and, if a size is given, axis `axis` be as long."""
+    """A name that tells: `pattern` matches its beginning and, if a size is given, axis `axis` is as long."""
 
     kind: Kind
     pattern: str

@@ -68,6 +68,8 @@ class Recipe:
 def _tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any = None, bits: Any = None
 ) -> StoredTensor:
+    if dtype is not None and not isinstance(dtype, ElementType):
+        raise ValueError("a tensor in it has no type")
     if not isinstance(storage, Storage) or type(offset) is not int or offset < 0 or bits:
         raise ValueError("a tensor in it has no plain storage")  # bits: conjugated or negated lazily
     if not _are_sizes(shape) or not _are_sizes(strides) or len(shape) != len(strides):
@@ -152,7 +154,7 @@ GLOBALS: dict[str, Recipe | ElementType] = {
     "torch._utils._rebuild_parameter_with_state": _PARAMETER,
     "torch._tensor._rebuild_from_type_v2": Recipe(_tensor_with_attributes),
     "torch.nn.modules.container.ParameterDict": Recipe(lambda *_: Module()),
-    "collections.OrderedDict": Recipe(dict),
+    "collections.OrderedDict": Recipe(lambda: {}),
     "collections.defaultdict": Recipe(lambda *_: {}),
     "torch.storage.UntypedStorage": ElementType("U8"),
     **dict.fromkeys(_INERT_NAMES, _INERT),

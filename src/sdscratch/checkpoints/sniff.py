@@ -37,7 +37,7 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
 
 def printable(text: object) -> str:
     """`text` in one line fit for a terminal: control characters escaped, cut after 200 characters."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[:201])
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:201])
     return plain if len(plain) <= 200 else plain[:199] + "…"
 
 

@@ -51,7 +51,7 @@ def unpickle(data: bytes, start: int = 0) -> Unpickled:
     machine = _Machine(data, start)
     try:
         return Unpickled(machine.run(), machine.storages, machine.position)
-    except (IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError, struct.error) as error:
         raise ValueError("its pickle is damaged or cut") from error
 
 
@@ -85,8 +85,9 @@ class _Machine:
         return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
 
     def _line(self) -> str:
-        end = self.data.index(b"\n", self.position)
-        return self._take(end + 1 - self.position)[:-1].decode()
+        line, newline, _ = self.data[self.position : self.position + MAX_NAME].partition(b"\n")
+        self.position += len(line) + len(newline)
+        return line.decode()
 
     def _since_mark(self) -> list[Any]:
         mark = self.marks.pop()
@@ -102,7 +103,7 @@ class _Machine:
             stack.append(self._number(NUMBERS[code]))
         elif code in TEXTS:
             text = self._take(self._number(TEXTS[code]))
-            # Python 2 wrote bytes for texts; surrogates that Python 3 lets pass are no character
+            # the short strings are Python 2's
             stack.append(text.decode("utf-8" if code == op.BINUNICODE else "latin-1"))
         elif code in BYTES:
             raw = self._take(self._number(BYTES[code]))
