@@ -12,7 +12,7 @@ from support.pictures import gradient
 SIDES = st.integers(1, 90)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from(["cover", "stretch", "contain"]))
 def test_any_picture_gets_exactly_the_size(
     width: int, height: int, new_width: int, new_height: int, fit: str

@@ -48,7 +48,8 @@ def fit_picture(
     across, down = width / image.width, height / image.height
     if fit == "cover":
         scale = max(across, down)
-        inner_width, inner_height = width / scale, height / scale
+        # at most all of it, which division may exceed by a rounding
+        inner_width, inner_height = min(width / scale, image.width), min(height / scale, image.height)
         # Whole pixels, so that what needs no scaling is only cropped, not blurred by half a pixel.
         left, top = (image.width - inner_width) // 2, (image.height - inner_height) // 2
         box = (left, top, left + inner_width, top + inner_height)
