@@ -153,13 +153,13 @@ class GenerateOptions(_Asked):
         for name, side in (("width", self.width), ("height", self.height)):
             if side is not None and (side < MIN_SIDE or side % SIDE_STEP):
                 raise UsageError(
-                    f"the {name} is {side}, but must be a multiple of {SIDE_STEP} of at least {MIN_SIDE}"
+                    f"the {name} is {side}, but must be a multiple of {SIDE_STEP} and at least {MIN_SIDE}"
                 )
         _check_range("steps", self.steps, 1, 1000)
-        _check_range("cfg-scale", self.cfg_scale, 0.0, 1000.0)
+        _check_range("cfg-scale", self.cfg_scale, 0, 1000)
         _check_range("seed", self.seed, 0, MAX_SEED)
-        _check_range("strength", self.strength, 0.0, 1.0)
-        _check_range("eta", self.eta, 0.0, 1.0)
+        _check_range("strength", self.strength, 0, 1)
+        _check_range("eta", self.eta, 0, 1)
         _check_range("clip-skip", self.clip_skip, 0, 11)
         if self.sampler is not None:
             parse_sampler(self.sampler)
@@ -214,4 +214,4 @@ def size_of_init(options: GenerateOptions, size: tuple[int, int]) -> GenerateOpt
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:
     # `not (low <= value <= high)`, so that NaN is refused too
     if value is not None and not (low <= value <= high):
-        raise UsageError(f"the {name} is {value}, but must be from {low} to {high}")
+        raise UsageError(f"{name} is {value}, but must be from {low} to {high}")

@@ -109,9 +109,7 @@ class Pipeline:
             options = size_of_init(options, init.size)
         layers = self.files.config.text.layers
         if options.clip_skip >= layers:
-            raise UsageError(
-                f"the clip-skip is {options.clip_skip}, but the text encoder has {layers} layers"
-            )
+            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
         return options.resolve(self.files.defaults, random_seed())
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:

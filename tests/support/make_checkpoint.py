@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# the folder above, not this one, in which Python would find our helpers before installed packages
+sys.path[0] = str(Path(__file__).parents[1])
 
 from sdscratch.models.config import SD1
 from support.checkpoints import TINY, ema_tensors, make

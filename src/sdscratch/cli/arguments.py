@@ -16,6 +16,7 @@ from sdscratch.options import SAMPLERS, SCHEDULERS, Fit, GenerateOptions
 
 __all__ = ["PICTURE", "Arguments", "Fit", "option", "with_arguments"]
 
+OWN = "the model's own"
 PICTURE, SAMPLING, MODEL, OUTPUT = "Picture", "Sampling", "Model and machine", "Output"
 
 
@@ -32,10 +33,10 @@ class Arguments:
         str, option("-n", "--negative-prompt", help="What the picture should not show.", panel=PICTURE)
     ] = ""
     width: Annotated[
-        int | None, option("-W", "--width", help="Pixels, a multiple of 8. [the model's own]", panel=PICTURE)
+        int | None, option("-W", "--width", help="Pixels, a multiple of 8.", panel=PICTURE, show_default=OWN)
     ] = None
     height: Annotated[
-        int | None, option("-H", "--height", help="Pixels, a multiple of 8. [the model's own]", panel=PICTURE)
+        int | None, option("-H", "--height", help="Pixels, a multiple of 8.", panel=PICTURE, show_default=OWN)
     ] = None
     size: Annotated[
         str | None, option("--size", metavar="WxH", help="Both at once, like 512x768.", panel=PICTURE)
@@ -48,12 +49,14 @@ class Arguments:
         option(
             "-s",
             "--seed",
-            help="0 to 2⁶³−1; picture i has seed + i. [random, always printed]",
+            help="0 to 2⁶³−1; picture i has seed + i.",
             panel=SAMPLING,
+            show_default="random, always printed",
         ),
     ] = None
     steps: Annotated[
-        int | None, option("--steps", help="Denoising steps. [the model's own; SD 1.x: 30]", panel=SAMPLING)
+        int | None,
+        option("--steps", help="Denoising steps.", panel=SAMPLING, show_default=f"{OWN}; SD 1.x: 30"),
     ] = None
     cfg_scale: Annotated[
         float | None,
@@ -61,17 +64,22 @@ class Arguments:
             "--cfg-scale",
             "--cfg",
             "--scale",
-            help="How closely to follow the prompt; 1 is no guidance. [the model's own; SD 1.x: 7.5]",
+            help="How closely to follow the prompt; 1 is no guidance.",
             panel=SAMPLING,
+            show_default=f"{OWN}; SD 1.x: 7.5",
         ),
     ] = None
     sampler: Annotated[
         str | None,
-        option("--sampler", help=f"{', '.join(SAMPLERS)}. [the model's own; SD 1.x: ddpm]", panel=SAMPLING),
+        option(
+            "--sampler", help=", ".join(SAMPLERS) + ".", panel=SAMPLING, show_default=f"{OWN}; SD 1.x: ddpm"
+        ),
     ] = None
     scheduler: Annotated[
         str | None,
-        option("--scheduler", help=f"{', '.join(SCHEDULERS)}. [the sampler's own]", panel=SAMPLING),
+        option(
+            "--scheduler", help=", ".join(SCHEDULERS) + ".", panel=SAMPLING, show_default="the sampler's own"
+        ),
     ] = None
     eta: Annotated[float, option("--eta", help="ddim's share of fresh noise, 0 to 1.", panel=SAMPLING)] = 0.0
     clip_skip: Annotated[
@@ -89,9 +97,9 @@ class Arguments:
             "--model",
             "--ckpt",
             envvar="SDSCRATCH_MODEL",
-            help="A .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a hub id. "
-            "'default' is the embedded model.",
+            help="A .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a hub id.",
             panel=MODEL,
+            show_default="the embedded model",
         ),
     ] = "default"
     tokenizer: Annotated[
@@ -118,9 +126,9 @@ class Arguments:
         option(
             "-o",
             "--output",
-            help="A file (.png, .jpg, .webp), a folder, or - for PNG bytes on stdout. "
-            "[outputs/0001-SEED.png, next free number]",
+            help="A file (.png, .jpg, .webp), a folder, or - for PNG bytes on stdout.",
             panel=OUTPUT,
+            show_default="outputs/0001-SEED.png, next free number",
         ),
     ] = None
     overwrite: Annotated[bool, option("--overwrite", help="Replace files that exist.", panel=OUTPUT)] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["IMG2IMG_HELP", "TXT2IMG_HELP", "img2img", "txt2img"]
 
+log = logging.getLogger(__name__)
+
 TXT2IMG_HELP = """Draw a picture of PROMPT; - reads the prompt from stdin.
 
 Examples:
@@ -34,7 +37,7 @@ Examples:
 
   sdscratch txt2img "a red apple" --seed 1 -b 4 -o apples/
 
-  sdscratch txt2img "an astronaut" -m v1-5-pruned-emaonly.safetensors --sampler dpm++2m --steps 20
+  sdscratch txt2img "an astronaut" -m v1-5.safetensors --sampler dpm++2m
 
   sdscratch txt2img "pizza" --size 64x64 -o - > pizza.png
 """
@@ -48,13 +51,14 @@ Examples:
 
   sdscratch img2img sketch.png "a lemon"
 
-  sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512 --fit contain
+  sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512
 """
 
 
 @with_arguments
 def txt2img(
-    prompt: Annotated[str, typer.Argument(help="What to draw; - reads it from stdin.")], arguments: Arguments
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
+    arguments: Arguments,
 ) -> None:
     """Text to image."""
     generate(arguments, prompt)
@@ -63,8 +67,12 @@ def txt2img(
 @with_arguments
 def img2img(
     arguments: Arguments,
-    init: Annotated[str | None, typer.Argument(help="The picture to start from: PNG, JPEG or WebP.")] = None,
-    prompt: Annotated[str | None, typer.Argument(help="What to change it to; - reads it from stdin.")] = None,
+    init: Annotated[
+        str | None, typer.Argument(metavar="INIT", help="The picture to start from: PNG, JPEG or WebP.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What to change it to; - reads it from stdin.")
+    ] = None,
     init_img: Annotated[
         str | None,
         option("-i", "--init-img", help="INIT by another name; then only PROMPT is left.", panel=PICTURE),
@@ -104,6 +112,7 @@ def generate(
     background: str = "white",
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    from sdscratch.checkpoints.model import open_model
     from sdscratch.images import fit_picture, picture_hash, read_picture
     from sdscratch.outputs import plan_outputs
 
@@ -115,17 +124,18 @@ def generate(
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
         )
+    files = open_model(arguments.model, tokenizer=arguments.tokenizer)
     picture = None if init is None else read_picture(init, background)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
 
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
-            from sdscratch.pipeline import load
+            from sdscratch.device import choose
+            from sdscratch.pipeline import Pipeline
 
-            pipeline = load(
-                arguments.model, device=arguments.device, dtype=arguments.dtype, tokenizer=arguments.tokenizer
-            )
+            pipeline = Pipeline(files, choose(arguments.device, arguments.dtype))
+            log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(replace(options, seed=seed), picture)
         init_record: dict[str, Any] = {}
         if picture is not None:
