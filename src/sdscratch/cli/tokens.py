@@ -35,7 +35,7 @@ def tokens(
         str | None,
         typer.Option(
             "--tokenizer",
-            help="A tokenizer in place of a model's: a folder with vocab.json and merges.txt, or tokenizer.json.",
+            help="Instead of a model's: a folder with vocab.json and merges.txt, or tokenizer.json.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each prompt.")] = False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ OPENAI_MERGES = 48_894  # their table goes on with merges that CLIP does not use
 
 # Our names of what the special tokens are for, and transformers', in the order in which it adds them.
 ROLES = {"start": "bos_token", "end": "eos_token", "unknown": "unk_token", "pad": "pad_token"}
-EXTRA_ROLES = ("additional_special_tokens", "extra_special_tokens")
+EXTRA, EXTRA_BEFORE_5 = "extra_special_tokens", "additional_special_tokens"
 TOKEN_FLAGS = tuple(field.name for field in fields(AddedToken) if field.name != "content")
 
 FOREIGN_FILES = {
@@ -49,6 +50,9 @@ FOREIGN_STARTS = {
     b"\x80": "a pickle",
 }
 
+# What a file of another shape runs into somewhere; Form's own checks are ValueErrors.
+MISSHAPEN = (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError, zlib.error)
+
 
 def read_form(path: Path) -> Form:
     """The tokenizer at `path`: a folder (or a diffusers folder around it), a file of such a folder, a lone
@@ -62,17 +66,17 @@ def read_form(path: Path) -> Form:
         if path.is_dir():
             return _read_folder(path)
         if not path.is_file():
-            raise TokenizerError(f"there is no tokenizer at {path}; {ADVICE}")
+            raise TokenizerError(f"there is no tokenizer at {shown(path)}; {ADVICE}")
         if path.name == "tokenizer.json" or path.with_name("vocab.json").is_file():
             return _read_folder(path.parent)
         if path.suffix == ".json":
             return _form(*_read_table(path), config={})
         return Form.from_merges(_read_merges(path))
-    except OSError as error:
-        raise TokenizerError(f"the tokenizer {path} cannot be read ({error.strerror}); {ADVICE}") from None
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        # whatever a file of another shape runs into; Form's checks are ValueErrors
-        raise TokenizerError(f"the tokenizer {path} is broken ({error}); {ADVICE}") from None
+    except OSError as error:  # a broken gzip has no strerror
+        reason = error.strerror or error
+        raise TokenizerError(f"the tokenizer {shown(path)} cannot be read ({reason}); {ADVICE}") from None
+    except MISSHAPEN as error:
+        raise TokenizerError(f"the tokenizer {shown(path)} is broken ({error}); {ADVICE}") from None
 
 
 def _read_folder(folder: Path) -> Form:
@@ -87,7 +91,7 @@ def _read_folder(folder: Path) -> Form:
         for name, kind in FOREIGN_FILES.items():
             if (folder / name).is_file():
                 raise _refusal(folder, kind)
-        raise TokenizerError(f"the folder {folder} holds no tokenizer; {ADVICE}")
+        raise TokenizerError(f"the folder {shown(folder)} holds no tokenizer; {ADVICE}")
     if not any(piece.endswith(WORD_END) for piece in vocabulary):
         raise _refusal(folder, FOREIGN_BPE)
 
@@ -95,8 +99,10 @@ def _read_folder(folder: Path) -> Form:
     if "added_tokens_decoder" in config:  # then nothing else is asked about added tokens
         listed = [{**token, "id": int(id)} for id, token in config["added_tokens_decoder"].items()]
     else:
+        if EXTRA not in config and EXTRA_BEFORE_5 in config:
+            config[EXTRA] = config.pop(EXTRA_BEFORE_5)
         config |= _read_optional(folder / "special_tokens_map.json")
-        special = {_token(value).content for value in _roles(config)}
+        special = {_token(value).content for value in _roles(config, EXTRA)}
         old = _read_optional(folder / "added_tokens.json")
         listed[:0] = [{"content": text, "id": id, "special": text in special} for text, id in old.items()]
     return _form(vocabulary, merges, listed, config)
@@ -124,7 +130,11 @@ def _form(vocabulary: Ids, merges: list[Merge], listed: list[Record], config: Re
         if ids.setdefault(token.content, record["id"]) != record["id"]:
             raise ValueError(f"its token {token.content!r} has two ids")
     # A role may be named again by a later one with other flags: the last one counts, as in transformers.
-    added |= {token.content: token for token in map(_token, _roles(config)) if token.content not in added}
+    added |= {
+        token.content: token
+        for token in map(_token, _roles(config, EXTRA, EXTRA_BEFORE_5))
+        if token.content not in added
+    }
 
     said: Record = {role: _token(config[key]).content for role, key in ROLES.items() if config.get(key)}
     length = config.get("model_max_length")
@@ -135,8 +145,9 @@ def _form(vocabulary: Ids, merges: list[Merge], listed: list[Record], config: Re
     return replace(form, added=tuple((usual | added).values()))
 
 
-def _roles(config: Record) -> list[Any]:
-    extra = [token for key in EXTRA_ROLES for token in config.get(key) or ()]
+def _roles(config: Record, *lists: str) -> list[Any]:
+    """The special tokens that `config` names one by one, and those in these lists of it."""
+    extra = [token for key in lists for token in config.get(key) or ()]
     return [config[key] for key in ROLES.values() if config.get(key)] + extra
 
 
@@ -189,7 +200,12 @@ def _read_text(path: Path) -> str:
 
 
 def _refusal(path: Path, kind: str) -> TokenizerError:
-    return TokenizerError(f"{path} is {kind}, not CLIP's; {ADVICE}")
+    return TokenizerError(f"{shown(path)} is {kind}, not CLIP's; {ADVICE}")
+
+
+def shown(path: Path) -> str:
+    """A path as a message may hold it: in one line, without control characters."""
+    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def folder_files(form: Form) -> dict[str, str]:

@@ -91,10 +91,10 @@ class Form:
         "".join(self.vocabulary).encode()  # lone surrogates, which JSON can write, are a ValueError
         for token in (*self.added, *self._usual_tokens()):
             if token.content not in self.vocabulary:
-                raise ValueError(f"its vocabulary lacks the special token {token.content}")
+                raise ValueError(f"its vocabulary lacks the special token {token.content!r}")
         for left, right in self.merges:
             if not all(piece in self.vocabulary for piece in (left, right, left + right)):
-                raise ValueError(f"its vocabulary lacks a part of the merge {left} {right}")
+                raise ValueError(f"its vocabulary lacks a part of its merge of {left!r} and {right!r}")
             if len(f"{left} {right}".split()) != 2:
                 raise ValueError(f"its merge of {left!r} and {right!r} holds white space")
         if not 2 <= self.length <= MAX_ID:

@@ -100,13 +100,18 @@ class Tokenizer:
             ) from None
         words = self._backend.encode(prompt, add_special_tokens=False)
         room = self.length - 2
-        form, truncated = self.form, max(0, len(words) - room)
+        ids = (self.start, *words.ids[:room], self.end)
+        truncated = max(0, len(words) - room)
         return Tokens(
-            ids=(self.start, *words.ids[:room], self.end),
-            pieces=(form.start, *words.tokens[:room], form.end),
+            ids=ids,
+            pieces=tuple(self._pieces[id] for id in ids),
             cut=prompt[words.offsets[room][0] :] if truncated else "",
             truncated=truncated,
         )
+
+    @cached_property
+    def _pieces(self) -> dict[int, str]:
+        return {id: piece for piece, id in self.form.vocabulary.items()}
 
     @cached_property
     def _backend(self) -> tokenizers.Tokenizer:
