@@ -101,6 +101,11 @@ def _tensor_with_attributes(recipe: Any, _type: Any, arguments: Any, _state: Any
     return recipe.make(*arguments)
 
 
+def _ordered_dict() -> dict[str, Any]:
+    # items come afterwards; copying some that are given here, again and again, would take quadratic time
+    return {}
+
+
 _TENSOR_V2 = Recipe(_tensor_v2)
 _TENSOR_V3 = Recipe(_tensor_v3)
 _PARAMETER = Recipe(lambda tensor, *_: tensor)
@@ -127,7 +132,12 @@ _ELEMENT_TYPES = {  # safetensors' name: torch's storage class (if there is one)
 
 # Python 2's module name stands beside Python 3's where files of both are about.
 _INERT_NAMES = (
+    "__builtin__.bytes",
+    "__builtin__.dict",
+    "__builtin__.list",
     "__builtin__.set",
+    "builtins.dict",
+    "builtins.list",
     "builtins.set",
     "_codecs.encode",
     "collections.Counter",
@@ -154,7 +164,7 @@ GLOBALS: dict[str, Recipe | ElementType] = {
     "torch._utils._rebuild_parameter_with_state": _PARAMETER,
     "torch._tensor._rebuild_from_type_v2": Recipe(_tensor_with_attributes),
     "torch.nn.modules.container.ParameterDict": Recipe(lambda *_: Module()),
-    "collections.OrderedDict": Recipe(lambda: {}),
+    "collections.OrderedDict": Recipe(_ordered_dict),
     "collections.defaultdict": Recipe(lambda *_: {}),
     "torch.storage.UntypedStorage": ElementType("U8"),
     **dict.fromkeys(_INERT_NAMES, _INERT),

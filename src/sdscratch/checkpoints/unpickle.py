@@ -150,9 +150,7 @@ class _Machine:
                 if isinstance(stack[-1], Module):
                     stack[-1].state = state
             case op.BINPERSID:
-                storage = _storage(stack.pop())
-                self.storages[storage.key] = storage
-                stack.append(storage)
+                stack.append(self._refer(stack.pop()))
             case op.PROTO:
                 version = self._number("<B")
                 if version not in (2, 3):
@@ -161,6 +159,20 @@ class _Machine:
                     )
             case _:
                 raise ValueError(f"its pickle has the instruction {code!r}, which torch.save never writes")
+
+    def _refer(self, identity: Any) -> Any:
+        """What a persistent id stands for: a storage or, in old files, a module's class with its source."""
+        match identity:
+            case ("module", Recipe(), _, _):
+                return identity[1]
+            case ("storage", ElementType(dtype), str(key), _, int(elements)):
+                part = None
+            case ("storage", ElementType(dtype), str(key), _, int(elements), part):
+                pass
+            case _:
+                raise ValueError("its pickle refers to something other than a storage")
+        self.storages[key] = _storage(key, dtype, elements, part)
+        return self.storages[key]
 
 
 def _append(target: Any, items: list[Any]) -> None:
@@ -196,15 +208,8 @@ def _find(module: str, name: str) -> Recipe | ElementType:
     return GLOBALS[path]
 
 
-def _storage(identity: Any) -> Storage:
-    """The storage that a persistent id names: ("storage", type, key, device, elements[, part of another])."""
-    match identity:
-        case ("storage", ElementType(dtype), str(key), _, int(elements)):
-            part = None
-        case ("storage", ElementType(dtype), str(key), _, int(elements), part):
-            pass
-        case _:
-            raise ValueError("its pickle refers to something other than a storage")
+def _storage(key: str, dtype: str, elements: int, part: Any) -> Storage:
+    """A storage of so many elements or, in old files, a part of it: (another key, start, length)."""
     match part:
         case None if elements >= 0:
             return Storage(key, dtype, elements)
