@@ -206,3 +206,16 @@ def test_another_forward_process_is_that_of_diffusers(sampler: str) -> None:
     )
     path = make_path(Schedule(config), sampler, "trailing", 20)
     assert_same(our_trajectory(network, path, sampler), reference)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("sampler", ["euler", "euler_a", "dpm++2m"])
+def test_sigmas_are_those_of_diffusers(sampler: str, steps: int) -> None:
+    """Closely enough to tell an interpolated σ from an interpolated log σ."""
+    scheduler = reference_scheduler(sampler)
+    scheduler.set_timesteps(steps)
+    path = make_path(SCHEDULE, sampler, None, steps)
+    # near timestep 0 diffusers' float32 has lost more than the interpolations differ by
+    counted = [index for index, t in enumerate(path.timesteps) if t >= 10]
+    ours = torch.tensor(path.sigmas)[counted]
+    torch.testing.assert_close(ours, scheduler.sigmas[counted], rtol=5e-6, atol=0)
