@@ -186,7 +186,9 @@ def make_path(schedule: Schedule, sampler: str, scheduler: str | None, steps: in
         sampler: one of `options.SAMPLERS`.
         scheduler: one of `options.SCHEDULERS`; None is the sampler's own spacing. All follow diffusers, but
             `normal` follows k-diffusion throughout: log σ interpolated, timesteps never rounded, and every
-            sampler starts at noise·σmax and ends at 0.
+            sampler starts at noise·σmax and ends at 0. Every step begins where the one before ended;
+            diffusers' DDIM strides by T // steps whatever the spacing, and so misses that with `linspace`,
+            and with `trailing` where steps do not divide T.
         steps: 1 to T.
 
     Raises:
