@@ -58,7 +58,6 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=[kind]) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
@@ -66,7 +65,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
                     _mend_transparency(image, depth=data[24])
                 image.load()
                 yield image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise ImageError(f"{name} has more than 89 megapixels; make it smaller first") from error
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
