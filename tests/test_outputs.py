@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import errno
 import io
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.images import read_picture, read_records
+from sdscratch.images import read_picture, read_records, save_picture
 from sdscratch.outputs import plan_outputs
 from support.pictures import gradient, record
 
@@ -143,16 +147,37 @@ def test_a_folder_that_goes_away_during_the_work_is_one_sentence() -> None:
         plan.save(0, gradient())
 
 
-def test_processes_side_by_side_never_share_a_number() -> None:
-    program = (
-        "import sys; from PIL import Image; from sdscratch.outputs import plan_outputs\n"
-        "plan = plan_outputs('pics/', range(int(sys.argv[1]), int(sys.argv[1]) + 8))\n"
-        "for i in range(8): plan.save(i, Image.new('RGB', (8, 8)))\n"
-    )
-    running = [subprocess.Popen([sys.executable, "-c", program, str(seed)]) for seed in (100, 200, 300)]
-    assert [process.wait() for process in running] == [0, 0, 0]
+def test_runs_side_by_side_never_share_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Locks belong to open files, so threads that open the folder each for themselves are as good as processes.
+    def slow(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.05)
+        save_picture(*arguments, **options)
+
+    monkeypatch.setattr("sdscratch.outputs.save_picture", slow)
+    barrier = threading.Barrier(4)
+
+    def run(seed: int) -> None:
+        plan = plan_outputs("pics/", [seed, seed + 1])
+        barrier.wait()
+        for index in range(2):
+            plan.save(index, gradient())
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in (10, 20, 30, 40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     numbers = sorted(path.name.split("-")[0] for path in Path("pics").iterdir())
-    assert numbers == [f"{number:04d}" for number in range(1, 25)]
+    assert numbers == [f"{number:04d}" for number in range(1, 9)]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(SdscratchError, match="cannot write into pics/: permission is denied"):
+        plan_outputs("pics/", [1])
 
 
 def test_neither_pictures_nor_plans_import_torch() -> None:
