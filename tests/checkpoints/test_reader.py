@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from contextlib import suppress
@@ -20,8 +21,20 @@ from torch import Tensor
 
 from sdscratch.checkpoints.header import DTYPES
 from sdscratch.checkpoints.reader import TensorInfo, open_tensors
+from sdscratch.checkpoints.unpickle import MAX_PICKLE
 from sdscratch.errors import CheckpointError
-from support.hostile import WEIGHT, as_legacy, as_zip, call, checkpoint, name, tensor, tuple_of, value
+from support.hostile import (
+    WEIGHT,
+    as_legacy,
+    as_zip,
+    call,
+    checkpoint,
+    name,
+    storage,
+    tensor,
+    tuple_of,
+    value,
+)
 
 LEGACY = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 
@@ -113,7 +126,7 @@ def test_torch_files_with_every_view(legacy: bool, tmp_path: Path) -> None:
 @LEGACY
 def test_a_lightning_checkpoint_gives_its_state_dict(legacy: bool, tmp_path: Path) -> None:
     weights = of_every_view()
-    adam = {"state": {0: {"step": torch.tensor(9.0)}}, "param_groups": [{"betas": (0.9, 1e-3), "params": [0]}]}
+    adam = {"state": {0: {"step": torch.tensor(9.0)}}, "param_groups": [{"betas": (0.9, 1e-3)}]}
     content = {
         "epoch": 3,
         "global_step": 875000,
@@ -178,6 +191,12 @@ def test_known_foreign_objects_stay_inert(path: str, tmp_path: Path) -> None:
     assert_same(tmp_path / "x", {"weight": torch.tensor([[1.0, 2], [3, 4]])})
 
 
+def test_the_first_form_of_a_tensor(tmp_path: Path) -> None:
+    parts = (storage(), value(1), value((3,)), value((1,)))
+    as_zip(tmp_path / "x", checkpoint(value(1), call(name("torch._utils", "_rebuild_tensor"), *parts)))
+    assert_same(tmp_path / "x", {"weight": torch.tensor([2.0, 3, 4])})
+
+
 def test_a_legacy_storage_that_is_part_of_another(tmp_path: Path) -> None:
     identity = [value("storage"), name("torch", "FloatStorage"), value("0"), value("cpu"), value(4)]
     part = tuple_of(*identity, value(("part", 1, 3))) + b"Q"
@@ -215,6 +234,15 @@ def test_a_file_that_shrank_is_refused(tmp_path: Path) -> None:
     os.truncate(path, 100)
     with pytest.raises(CheckpointError, match="mapped"):
         file.read("a")
+
+
+def test_a_file_name_that_is_no_utf8_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    try:
+        path = save({"a": torch.ones(2)}, tmp_path / "x").rename(tmp_path / os.fsdecode(b"\xff"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(CheckpointError, match="cannot be mapped"):
+        open_tensors(path).read("a")
 
 
 FOREIGN: dict[str, tuple[bytes, str]] = {
@@ -302,6 +330,20 @@ def test_a_zip_with_one_name_twice_is_refused(tmp_path: Path) -> None:
     rezip(save({"a": torch.ones(2)}, tmp_path / "x"), tmp_path / "y", lambda r: [*r, r[-1]])
     with pytest.raises(CheckpointError, match="one name"):
         open_tensors(tmp_path / "y")
+
+
+def test_a_zips_table_of_contents_is_not_read_at_any_size(tmp_path: Path) -> None:
+    size = 2 * MAX_PICKLE
+    with (tmp_path / "x").open("wb") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(size)
+        file.seek(size)
+        file.write(b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, 1, 1, size, 0, 0))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="table of contents"):
+        open_tensors(tmp_path / "x")
+    assert tracemalloc.get_traced_memory()[1] < MAX_PICKLE
+    tracemalloc.stop()
 
 
 def test_compressed_records_are_refused(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class TensorFile:
 
         try:
             mapped = torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self._size)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeEncodeError) as error:  # torch wants file names in UTF-8
             raise CheckpointError(f"{printable(self.path)} cannot be mapped: {printable(error)}") from None
         assert isinstance(mapped, torch.UntypedStorage)
         return mapped

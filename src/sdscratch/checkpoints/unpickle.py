@@ -96,6 +96,7 @@ class _Machine:
         return items
 
     def _step(self, code: bytes) -> None:
+        """Do one instruction: here those that push something and are most of a pickle, below the others."""
         stack = self.stack
         if code in CONSTANTS:
             stack.append(CONSTANTS[code])
@@ -116,9 +117,9 @@ class _Machine:
             items = [stack.pop() for _ in range(SHORT_TUPLES[code])]
             stack.append(tuple(reversed(items)))
         else:
-            self._rare_step(code)
+            self._combine(code)
 
-    def _rare_step(self, code: bytes) -> None:
+    def _combine(self, code: bytes) -> None:
         stack = self.stack
         match code:
             case op.MARK:
