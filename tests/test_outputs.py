@@ -148,7 +148,7 @@ def test_a_folder_that_goes_away_during_the_work_is_one_sentence() -> None:
 
 
 def test_runs_side_by_side_never_share_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Locks belong to open files, so threads that open the folder each for themselves are as good as processes.
+    # Locks belong to open files: threads that each open the folder are as good as processes.
     def slow(*arguments: Any, **options: Any) -> None:
         time.sleep(0.05)
         save_picture(*arguments, **options)
