@@ -38,7 +38,7 @@ Fit = Literal["cover", "stretch", "contain"]
 SAMPLERS = ("ddpm", "ddim", "euler", "euler_a", "heun", "dpm++2m")
 SCHEDULERS = ("leading", "trailing", "linspace", "normal", "karras", "exponential")
 
-# Other tools' spellings, compared without case, spaces and punctuation (but with +, which tells 2M from ++2M).
+# Other tools' spellings, compared without case, spaces and punctuation (but +: it tells 2M from ++2M).
 SAMPLER_SPELLINGS = {
     "ddpmscheduler": "ddpm",
     "ddimscheduler": "ddim",

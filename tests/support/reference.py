@@ -41,7 +41,7 @@ class Reference:
                 str(file), config=str(folder), local_files_only=True, safety_checker=None
             )
             self.image = diffusers.StableDiffusionImg2ImgPipeline(**self.text.components)
-        # this diffusers' clip_skip looks for a module that transformers 5 no longer has; the encoder is its own
+        # this diffusers' clip_skip looks for a module that transformers 5 dissolved into the encoder
         object.__setattr__(self.text.text_encoder, "text_model", self.text.text_encoder)
         for pipeline in (self.text, self.image):
             pipeline.set_progress_bar_config(disable=True)

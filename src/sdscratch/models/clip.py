@@ -38,9 +38,7 @@ class CausalAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(  # type: ignore[no-any-return]
-            attention(self.query(x), self.key(x), self.value(x), self.heads, causal=True)
-        )
+        return self.out(attention(self.query(x), self.key(x), self.value(x), self.heads, causal=True))
 
 
 class Layer(nn.Module):
@@ -57,7 +55,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.contract(self.activation(self.expand(self.norm2(x))))  # type: ignore[no-any-return]
+        return x + self.contract(self.activation(self.expand(self.norm2(x))))
 
 
 class TextEncoder(nn.Module):
@@ -85,4 +83,4 @@ class TextEncoder(nn.Module):
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
         for layer in self.layers[: len(self.layers) - skip]:
             x = layer(x)
-        return self.final_norm(x)  # type: ignore[no-any-return]
+        return self.final_norm(x)

@@ -70,7 +70,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The forward process (Ho et al. 2020, section 4; LDM's scaled-linear betas) and what the U-Net predicts."""
+    """The forward process (Ho et al. 2020, section 4, with LDM's betas) and what the U-Net predicts of it."""
 
     timesteps: int = 1000
     beta_start: float = 0.00085

@@ -67,7 +67,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] → [n, c, ⌈h/2⌉, ⌈w/2⌉] (rounded down with the autoencoder's padding)."""
-        return self.conv(F.pad(x, self.padding))  # type: ignore[no-any-return]
+        return self.conv(F.pad(x, self.padding))
 
 
 class Upsample(nn.Module):
@@ -80,4 +80,4 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """[n, c, h, w] → [n, c, 2h, 2w], or `size` where the skip to be met is one position smaller."""
         height, width = size or (2 * x.shape[2], 2 * x.shape[3])
-        return self.conv(F.interpolate(x, size=(height, width), mode="nearest"))  # type: ignore[no-any-return]
+        return self.conv(F.interpolate(x, size=(height, width), mode="nearest"))

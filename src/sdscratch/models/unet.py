@@ -1,4 +1,4 @@
-"""The U-Net that predicts the noise (Ronneberger et al. 2015; Ho et al. 2020; Rombach et al. 2022, section 3.2).
+"""The U-Net that predicts the noise (Ronneberger et al. 2015; Ho et al. 2020; Rombach et al. 2022, 3.2).
 
 Its topology is the table that `unet_groups` makes from the configuration. Shapes: n pictures, c channels,
 h × w positions, t tokens of context.
@@ -48,9 +48,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return self.out(  # type: ignore[no-any-return]
-            attention(self.query(x), self.key(context), self.value(context), self.heads)
-        )
+        return self.out(attention(self.query(x), self.key(context), self.value(context), self.heads))
 
 
 class FeedForward(nn.Module):
@@ -63,11 +61,11 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.expand(x).chunk(2, dim=-1)
-        return self.contract(value * F.gelu(gate))  # type: ignore[no-any-return]
+        return self.contract(value * F.gelu(gate))
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the prompt, feed-forward; each behind a norm and added to its input."""
+    """Self-attention, cross-attention to the prompt, feed-forward, each behind a norm and added to x."""
 
     def __init__(self, width: int, context: int, heads: int) -> None:
         super().__init__()
@@ -82,7 +80,7 @@ class TransformerBlock(nn.Module):
         normed = self.norm1(x)
         x = x + self.self_attention(normed, normed)
         x = x + self.cross_attention(self.norm2(x), context)
-        return x + self.feed_forward(self.norm3(x))  # type: ignore[no-any-return]
+        return x + self.feed_forward(self.norm3(x))
 
 
 class SpatialTransformer(nn.Module):
@@ -98,7 +96,7 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         h = self.project_in(self.norm(x))
         tokens = self.block(h.flatten(2).transpose(1, 2), context)  # [n, h·w, c]
-        return x + self.project_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))  # type: ignore[no-any-return]
+        return x + self.project_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 def make_block(block: Block, config: UNetConfig) -> nn.Module:
@@ -156,7 +154,7 @@ class UNet(nn.Module):
             x = torch.cat([x, skips.pop()], dim=1)
             size = skips[-1].shape[2:] if skips else None
             x = run_group(group, x, time, context, size)
-        return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
+        return self.conv_out(F.silu(self.norm_out(x)))
 
 
 def run_group(

@@ -51,7 +51,7 @@ class PositionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # [n, h·w, c]
         mixed = attention(self.query(tokens), self.key(tokens), self.value(tokens), heads=1)
-        return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])  # type: ignore[no-any-return]
+        return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class Level(nn.Module):
@@ -69,7 +69,7 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
-        return x if self.resample is None else self.resample(x)  # type: ignore[no-any-return]
+        return x if self.resample is None else self.resample(x)
 
 
 class Middle(nn.Module):
@@ -82,7 +82,7 @@ class Middle(nn.Module):
         self.block2 = ResidualBlock(channels, channels, groups, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block2(self.attention(self.block1(x)))  # type: ignore[no-any-return]
+        return self.block2(self.attention(self.block1(x)))
 
 
 class Encoder(nn.Module):
@@ -138,4 +138,4 @@ class Decoder(nn.Module):
         x = self.middle(self.conv_in(self.quant(latent)))
         for level in self.up:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
+        return self.conv_out(F.silu(self.norm_out(x)))
