@@ -1,0 +1,131 @@
+"""The embedded model: its shape, its tokenizer, and the file it becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from sdscratch.checkpoints.layouts import Part
+from sdscratch.checkpoints.writer import save_model
+from sdscratch.errors import SdscratchError
+from sdscratch.files import atomic_write
+from sdscratch.models.config import (
+    AutoencoderConfig,
+    ModelConfig,
+    ScheduleConfig,
+    TextEncoderConfig,
+    UNetConfig,
+)
+from sdscratch.options import Defaults
+from sdscratch.text.tokenizer import Tokenizer, learn_merges
+from sdscratch.training.autoencoder import Autoencoder
+from sdscratch.training.data import Composer
+from sdscratch.training.diffusion import Diffusion
+
+__all__ = [
+    "AUTOENCODER",
+    "DEFAULTS",
+    "SIZE",
+    "learn_tokenizer",
+    "load_autoencoder",
+    "model_config",
+    "save_autoencoder",
+    "save_embedded",
+]
+
+SIZE = 64  # of its pictures, in pixels
+PROMPT_LENGTH = 24  # tokens; its captions have at most 18
+MERGES = 1024
+CAPTIONS_READ = 40_000  # by the tokenizer
+
+AUTOENCODER = AutoencoderConfig(
+    channels=24,
+    multipliers=(1, 2, 4),
+    residual_blocks=1,
+    latent_scale=1.0,  # the normalisation of latents is folded into the weights around them
+    norm_groups=8,
+)
+DEFAULTS = Defaults(width=SIZE, height=SIZE, steps=25, cfg_scale=3.0, sampler="dpm++2m", scheduler="trailing")
+
+
+def model_config(tokenizer: Tokenizer) -> ModelConfig:
+    """The whole model's shape; the text encoder has a row for each of the tokenizer's ids.
+
+    Stable Diffusion's betas leave ᾱ = 0.0047 at the end: the mean of so small a latent would show through the
+    noise, and plain backgrounds would drift at sampling. These leave 0.0001.
+    """
+    return ModelConfig(
+        text=TextEncoderConfig(
+            vocabulary=tokenizer.size, length=tokenizer.length, width=192, layers=3, heads=4, feed_forward=768
+        ),
+        unet=UNetConfig(
+            channels=64,
+            multipliers=(1, 2, 4),
+            attends=(False, True, True),
+            residual_blocks=1,
+            heads=4,
+            context=192,
+        ),
+        autoencoder=AUTOENCODER,
+        schedule=ScheduleConfig(beta_end=0.0224, prediction="v"),
+    )
+
+
+def learn_tokenizer(composer: Composer) -> Tokenizer:
+    """A small tokenizer in CLIP's form, learnt from captions; always the same for the same sprites."""
+    captions = (scene.caption for scene in composer.scenes(0, CAPTIONS_READ))
+    return Tokenizer.from_merges(learn_merges(captions, MERGES), length=PROMPT_LENGTH)
+
+
+def save_autoencoder(path: Path, model: Autoencoder, figures: Mapping[str, float]) -> None:
+    """Write a trained, normalised autoencoder for the second stage."""
+    content = safetensors.torch.save(model.state_dict(), {"figures": json.dumps(dict(figures))})
+    with atomic_write(path, overwrite=True) as file:
+        file.write(content)
+
+
+def load_autoencoder(path: Path) -> tuple[Autoencoder, dict[str, float]]:
+    """The inverse of `save_autoencoder`.
+
+    Raises:
+        SdscratchError: it is not there.
+    """
+    if not path.is_file():
+        raise SdscratchError(f"{path} is not there; train the autoencoder first")
+    model = Autoencoder(AUTOENCODER)
+    model.load_state_dict(safetensors.torch.load_file(path))
+    with safetensors.safe_open(path, "pt") as file:
+        return model.eval().requires_grad_(False), json.loads(file.metadata()["figures"])
+
+
+def save_embedded(
+    path: Path,
+    config: ModelConfig,
+    autoencoder: Autoencoder,
+    diffusion: Diffusion,
+    tokenizer: Tokenizer,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write the model as one float16 file in LDM layout, replacing what has the name."""
+    modules: dict[Part, torch.nn.Module] = {
+        "text": diffusion.text,
+        "unet": diffusion.unet,
+        "encoder": autoencoder.encoder,
+        "decoder": autoencoder.decoder,
+    }
+    save_model(
+        path,
+        config,
+        {part: module.state_dict() for part, module in modules.items()},
+        tokenizer=tokenizer,
+        defaults=DEFAULTS,
+        provenance=provenance,
+        dtype=torch.float16,
+        overwrite=True,
+    )
