@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Decoder, Encoder, Gaussian
 from sdscratch.training.data import Composer
-from sdscratch.training.loop import Recipe, share_seed, train
+from sdscratch.training.loop import Recipe, train
+from sdscratch.training.team import share_seed
 
 __all__ = [
     "Autoencoder",
@@ -70,7 +71,7 @@ def train_autoencoder(
     batch: int = 8,
     seed: int = 1,
 ) -> Autoencoder:
-    """Train on fresh scenes until the budget is spent, or go on from `folder`'s checkpoint; return the average.
+    """Train on fresh scenes until the budget is spent, resuming from `folder`; return the average.
 
     After each checkpoint, `preview.png` in `folder` shows held-out scenes and their reconstructions.
     """

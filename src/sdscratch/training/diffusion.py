@@ -21,7 +21,8 @@ from sdscratch.models.unet import SpatialTransformer, UNet
 from sdscratch.models.vae import Encoder
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.data import Composer, Scene, caption
-from sdscratch.training.loop import Recipe, share_seed, train
+from sdscratch.training.loop import Recipe, train
+from sdscratch.training.team import share_seed
 
 __all__ = ["Captions", "Diffusion", "Latents", "stratified_timesteps", "train_diffusion", "velocity_target"]
 
@@ -49,7 +50,7 @@ class Diffusion(nn.Module):
 
 @torch.no_grad()
 def initialise(model: Diffusion) -> None:
-    """Begin with blocks that pass their input on: each block's last layer is zero (Dhariwal & Nichol 2021)."""
+    """Begin with blocks that pass their input on: each block's last layer is 0 (Dhariwal & Nichol 2021)."""
     nn.init.normal_(model.text.positions.weight, std=0.1)  # words matter more than places
     last = [model.unet.conv_out]
     for module in model.unet.modules():

@@ -1,4 +1,4 @@
-"""An exponential moving average of weights: what is trained wobbles, its average does not (Polyak & Juditsky 1992)."""
+"""A moving average of weights: what is trained wobbles, its average does not (Polyak & Juditsky 1992)."""
 
 from __future__ import annotations
 

@@ -6,40 +6,28 @@ on bit for bit as if it had not been stopped (at one learning-rate schedule coun
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import atomic_write
 from sdscratch.training.ema import EMA
+from sdscratch.training.report import Report
+from sdscratch.training.team import Loss, Team
 
-__all__ = ["Budget", "Loss", "Recipe", "learning_rate", "load_weights", "share_seed", "train"]
+__all__ = ["Budget", "Recipe", "learning_rate", "load_weights", "train"]
 
 CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
-METRICS_EVERY = 10  # steps
-
-Loss = Callable[[nn.Module, int, int], tuple[Tensor, dict[str, float]]]
-"""Module, step and worker → the loss of this worker's share of the batch, and other figures worth keeping."""
-
-
-def _gradients(module: nn.Module) -> list[Tensor]:
-    return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
 
 @dataclass(frozen=True)
@@ -75,42 +63,6 @@ class Recipe:
     save_every: float = 180.0  # seconds
 
 
-def share_seed(seed: int, step: int, worker: int) -> int:
-    """The seed of one worker's share of one step's batch."""
-    return (seed << 48) + (step << 8) + worker
-
-
-class Team:
-    """Replicas of a module, one a thread, that share its weights and split a batch between them.
-
-    Torch's own threads meet at the end of every operation: on a machine that also does other work, each of
-    those meetings waits for the thread that was put aside. Replicas meet once a step.
-    """
-
-    def __init__(self, module: nn.Module, workers: int) -> None:
-        self.replicas = [module, *(copy.deepcopy(module) for _ in range(workers - 1))]
-        for replica in self.replicas[1:]:
-            for own, shared in zip(replica.parameters(), module.parameters(), strict=True):
-                own.data = shared.data
-        self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-
-    def descend(self, loss: Loss, step: int) -> dict[str, float]:
-        """Leave the gradient of the whole batch in the module; return the figures' means."""
-
-        def share(worker: int) -> dict[str, float]:
-            replica = self.replicas[worker]
-            replica.zero_grad(set_to_none=True)
-            value, figures = loss(replica, step, worker)
-            (value / len(self.replicas)).backward()  # type: ignore[no-untyped-call]
-            return {"loss": float(value.detach()), **figures}
-
-        figures = list(self.pool.map(share, range(len(self.replicas))))
-        first, *others = (_gradients(replica) for replica in self.replicas)
-        for other in others:
-            torch._foreach_add_(first, other)
-        return {name: sum(f[name] for f in figures) / len(figures) for name in figures[0]}
-
-
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
     """A linear rise, then level, then half a cosine down (Loshchilov & Hutter 2017, eq. 5)."""
     rise = min(1.0, (step + 1) / recipe.warm_up)
@@ -142,7 +94,7 @@ def train(
     ema = EMA(module, recipe.ema)
     team = Team(module, recipe.workers)
     step, seconds = _resume(folder / CHECKPOINT, module, ema, optimiser)
-    started = saved = time.monotonic() - seconds
+    started = time.monotonic() - seconds
 
     def save() -> None:
         state = {
@@ -155,8 +107,8 @@ def train(
         with atomic_write(folder / CHECKPOINT, overwrite=True) as file:
             torch.save(state, file)
 
-    # at these sizes, attention written out is several times faster backwards on the CPU than torch's fused one
-    with sdpa_kernel(SDPBackend.MATH), _Report(folder) as report, _terminations() as terminated:
+    # at these sizes, written-out attention is several times faster backwards on the CPU than the fused one
+    with sdpa_kernel(SDPBackend.MATH), Report(folder) as report, _terminations() as terminated:
         saved = time.monotonic()
         while (progress := recipe.budget.progress(step, seconds)) < 1.0:
             rate = learning_rate(recipe, step, progress)
@@ -225,34 +177,3 @@ def _terminations() -> Iterator[Callable[[], bool]]:
         yield lambda: came
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class _Report:
-    """A bar on a terminal, a line now and then in a log, every tenth step in the metrics file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.console = Console(stderr=True)
-        self.metrics = (folder / METRICS).open("a", encoding="utf-8")
-        self.bar = Progress(
-            TextColumn("{task.fields[text]}"), BarColumn(), TimeElapsedColumn(), console=self.console
-        )
-        self.task = self.bar.add_task("train", total=1.0, text="starting")
-
-    def __enter__(self) -> _Report:
-        if self.console.is_terminal:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-        self.metrics.close()
-
-    def __call__(self, step: int, seconds: float, progress: float, figures: dict[str, float]) -> None:
-        text = f"step {step} " + " ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.bar.update(self.task, completed=progress, text=text)
-        if step % METRICS_EVERY == 0:
-            record = {"step": step, "seconds": round(seconds, 1), **figures}
-            self.metrics.write(json.dumps(record) + "\n")
-            self.metrics.flush()
-        if step % (10 * METRICS_EVERY) == 0 and not self.console.is_terminal:
-            self.console.print(f"{progress:6.1%} {seconds:7.0f} s {text}", soft_wrap=True, highlight=False)

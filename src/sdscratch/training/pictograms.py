@@ -129,10 +129,15 @@ class _Glyphs:
     """Emoji drawn by their CLDR short names."""
 
     def __init__(self, font: Path) -> None:
-        import emoji  # belongs to the `train` extra
-
-        layout = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
-        self.font = ImageFont.truetype(font, FONT_SIZE, layout_engine=layout)
+        try:
+            import emoji
+        except ImportError:
+            raise SdscratchError(
+                "the emoji's names are missing; install the Python package emoji (extra `train`)"
+            ) from None
+        if not features.check("raqm"):  # without it, a polar bear is a bear and a snowflake
+            raise SdscratchError("Pillow cannot join emoji; install the Debian package libfribidi0")
+        self.font = ImageFont.truetype(font, FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
         self.characters = {
             record["en"].strip(":").replace("_", " "): character
             for character, record in emoji.EMOJI_DATA.items()
