@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -171,11 +172,16 @@ def test_a_tokenizer_named_goes_before_the_models(folder: Path, tmp_path: Path) 
     assert line["ids"] == list(tiny_tokenizer().encode("the red dog").ids)
 
 
-def test_a_file_without_tokenizer_takes_the_one_beside_it(tmp_path: Path) -> None:
+def test_a_file_without_tokenizer_takes_the_one_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     metadata = {key: value for key, value in self_contained().items() if key != TOKENIZER}
     model = write_ldm(tmp_path / "model.safetensors", ldm_tensors(), metadata)
     write_folder(tmp_path, models_tokenizer())
     assert lines("the red dog", "-m", model)[0]["ids"] == list(models_tokenizer().encode("the red dog").ids)
+    with caplog.at_level(logging.INFO, "sdscratch"):  # restores what -v sets
+        run("the red dog", "-m", model, "-v")
+    assert str(tmp_path) in caplog.text
 
 
 @pytest.mark.parametrize(

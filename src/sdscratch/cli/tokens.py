@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Annotated
@@ -39,6 +40,9 @@ def tokens(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each prompt.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Say where a tokenizer was found; show tracebacks.")
+    ] = False,
 ) -> None:
     """Show how PROMPT is cut into tokens, and where there is no room for more.
 
@@ -50,6 +54,8 @@ def tokens(
 
       sdscratch tokens - --json < prompts.txt
     """
+    if verbose:
+        logging.getLogger("sdscratch").setLevel(logging.INFO)
     chosen = open_tokenizer(model, tokenizer)
     show = show_json if as_json else show_table if sys.stdout.isatty() else show_lines
     for text in read_lines() if prompt == "-" else [prompt]:
