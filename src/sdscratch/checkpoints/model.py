@@ -19,11 +19,11 @@ from sdscratch.checkpoints import hub, places
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.header import TensorInfo
-
 from sdscratch.checkpoints.identify import Kind, identify
 from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.reader import open_tensors
+from sdscratch.checkpoints.sniff import printable
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError
@@ -55,7 +55,8 @@ class ModelFiles:
     defaults: Defaults
     stored: Mapping[Weight, Stored]
     dropped: tuple[str, ...]  # what the files hold besides and nobody needs
-    has_ema: bool
+    has_ema: bool  # an LDM file that keeps averages of the U-Net beside it
+    ema: bool  # they are what is read
     metadata: Mapping[str, str]
     given_tokenizer: str | None = None
 
@@ -96,30 +97,12 @@ class ModelFiles:
         Raises:
             CheckpointError: the file has changed since it was opened.
         """
-        import torch
+        from sdscratch.checkpoints.network import empty_network
 
-        with torch.device("meta"):
-            network = build(part, self.config)
+        network = empty_network(part, self.config)
         state = {w.name: self.read(w).to(device, dtype) for w in self.stored if w.part == part}
         network.load_state_dict(state, strict=True, assign=True)
         return network.eval().requires_grad_(False)
-
-
-def build(part: Part, config: ModelConfig) -> nn.Module:
-    """A network of this shape, initialised as torch does."""
-    from sdscratch.models.clip import TextEncoder
-    from sdscratch.models.unet import UNet
-    from sdscratch.models.vae import Decoder, Encoder
-
-    match part:
-        case "text":
-            return TextEncoder(config.text)
-        case "unet":
-            return UNet(config.unet)
-        case "encoder":
-            return Encoder(config.autoencoder)
-        case "decoder":
-            return Decoder(config.autoencoder)
 
 
 def open_model(name: str | Path, *, ema: bool = False, tokenizer: str | None = None) -> ModelFiles:
@@ -155,6 +138,7 @@ def open_model(name: str | Path, *, ema: bool = False, tokenizer: str | None = N
         stored=stored,
         dropped=(*source.ignored, *(name for name, t in source.tensors.items() if id(t) not in used)),
         has_ema=has_ema,
+        ema=ema,
         metadata=source.metadata,
         given_tokenizer=tokenizer,
     )
@@ -234,8 +218,9 @@ def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
         # a 1×1 convolution and a matrix are the same numbers, and tools have written both
         if tensor.info.shape not in (weight.shape, weight.ldm_shape) or tensor.info.dtype not in FLOATS:
             raise CheckpointError(
-                f"{source.path} holds {tensor.name} as {tensor.info.dtype} {list(tensor.info.shape)}, "
-                f"expected {list(weight.stored(source.layout)[1])}; it is another kind of model"
+                f"{source.path} holds {printable(tensor.name)} as {tensor.info.dtype} "
+                f"{list(tensor.info.shape)}, expected {list(weight.stored(source.layout)[1])}; "
+                "it is another kind of model"
             )
     return stored
 
@@ -243,4 +228,4 @@ def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
 def _listed(names: list[str]) -> str:
     """A few names, then a count."""
     rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more tensors" if rest > 0 else "")
+    return ", ".join(map(printable, names[:LISTED])) + (f" and {rest} more tensors" if rest > 0 else "")

@@ -98,7 +98,8 @@ def collect(path: Path, layout: Layout, files: Mapping[str, list[TensorFile]]) -
         for stored in file.tensors:
             name = canonical(prefix + stored, layout)
             if name in tensors:
-                raise CheckpointError(f"{path} holds {name} twice, as {tensors[name].name} and as {stored}")
+                both = " and ".join(map(printable, (tensors[name].name, stored)))
+                raise CheckpointError(f"{path} holds the same weight twice, as {both}; it is damaged")
             tensors[name] = Stored(file, stored)
     return Source(path, layout, tensors, tuple(ignored), metadata)
 

@@ -1,0 +1,54 @@
+"""Networks without numbers: built on the meta device, ready to be given the tensors of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
+
+from sdscratch.checkpoints.layouts import Part
+from sdscratch.models.clip import TextEncoder
+from sdscratch.models.config import ModelConfig
+from sdscratch.models.unet import UNet
+from sdscratch.models.vae import Decoder, Encoder
+
+__all__ = ["empty_network"]
+
+NETWORKS: Mapping[Part, Callable[[ModelConfig], nn.Module]] = {
+    "text": lambda config: TextEncoder(config.text),
+    "unet": lambda config: UNet(config.unet),
+    "encoder": lambda config: Encoder(config.autoencoder),
+    "decoder": lambda config: Decoder(config.autoencoder),
+}
+
+DRAWS = frozenset({init.kaiming_uniform_, init.normal_, init.uniform_})
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Leave out the random numbers of new layers.
+
+    Even on the meta device, where nothing is drawn, asking for them makes torch import its symbolic shapes
+    and all of sympy: a second of every start.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in DRAWS:
+            return kwargs.get("tensor", args[0] if args else None)
+        return func(*args, **kwargs)
+
+
+def empty_network(part: Part, config: ModelConfig) -> nn.Module:
+    """One network of a model, on the meta device."""
+    with torch.device("meta"), _WithoutDrawing():
+        return NETWORKS[part](config)

@@ -1,0 +1,179 @@
+"""`info`: what a model, an add-on or a picture is, without running it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sdscratch.checkpoints.sniff import printable
+from sdscratch.errors import ImageError
+
+__all__ = ["info"]
+
+WIDTH, LABEL = 80, 16  # columns
+
+PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+PARTS = {"text": "text encoder", "unet": "U-Net", "encoder": "VAE encoder", "decoder": "VAE decoder"}
+LAYOUTS = {"ldm": "one file, LDM's names", "diffusers": "diffusers folder"}
+PREDICTIONS = {"epsilon": "the noise (epsilon)", "v": "the velocity (v)"}
+
+Row = tuple[str, str]
+
+
+def info(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="A model (file, folder, name, default), an add-on, or a picture made by one."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+) -> None:
+    """Say what FILE is: a model, an add-on, or a picture and how it was made.
+
+    Examples:
+
+      sdscratch info default
+
+      sdscratch info v1-5-pruned-emaonly.safetensors --json
+
+      sdscratch info outputs/0001-42.png
+    """
+    path = find(file)
+    if is_picture(path):
+        facts = picture_facts(path)
+        rows = picture_rows(facts)
+    else:
+        from sdscratch.checkpoints.describe import describe
+
+        facts = describe(path)
+        rows = model_rows(facts) if "parts" in facts else file_rows(facts)
+    if as_json:
+        print(json.dumps({"path": str(path), **facts}))
+    else:
+        show(("file", str(path)), *rows)
+
+
+def find(name: str) -> Path:
+    """What is meant by `name` on this machine.
+
+    Raises:
+        ImageError: it looks like a picture's name, and is not there.
+        CheckpointError: it is nowhere.
+    """
+    from sdscratch.checkpoints.places import find_local, missing
+
+    path = find_local(name)
+    if path is not None:
+        return path
+    if Path(name).suffix.lower() in PICTURE_SUFFIXES:
+        raise ImageError(f"there is no picture {printable(name)}; check its name")
+    raise missing(name)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the file begins like a picture, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(PICTURE_STARTS)
+    except OSError:  # a folder; or unreadable, which is said better later
+        return False
+
+
+def picture_facts(path: Path) -> dict[str, Any]:
+    """Size, and how the picture was made, as it says itself."""
+    from sdscratch.images import read_picture, read_records
+
+    width, height = read_picture(path).size
+    records = read_records(path)
+    facts: dict[str, Any] = {"what": "a picture", "width": width, "height": height}
+    if records.record is not None:
+        facts["record"] = json.loads(records.record.to_json())
+    if records.infotext is not None:
+        facts["infotext"] = asdict(records.infotext) | {"parameters": dict(records.infotext.parameters)}
+    return facts
+
+
+def picture_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
+    """A picture's facts as lines."""
+    yield "what", f"{facts['what']} of {facts['width']}×{facts['height']} pixels"
+    if "record" in facts:
+        record = dict(facts["record"])
+        yield from record.pop("options").items()
+        yield from record.items()
+    elif "infotext" in facts:
+        text = facts["infotext"]
+        yield "prompt", text["prompt"]
+        yield "negative", text["negative_prompt"]
+        yield from text["parameters"].items()
+    else:
+        yield "record", "none: it does not say how it was made"
+
+
+def model_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
+    """A model's facts as lines."""
+    config, defaults = facts["config"], facts["defaults"]
+    yield "what", facts["what"]
+    yield "layout", LAYOUTS[facts["layout"]]
+    yield "size", size(facts["bytes"])
+    yield "hash", facts["hash"]
+    yield "parameters", f"{facts['parameters']:,}"
+    for part, label in PARTS.items():
+        yield f"  {label}", amount(facts["parts"][part])
+    yield "predicts", PREDICTIONS[config["schedule"]["prediction"]]
+    spacing = f", {defaults['scheduler']}" if defaults["scheduler"] else ""
+    yield (
+        "defaults",
+        f"{defaults['width']}×{defaults['height']}, {defaults['steps']} steps, "
+        f"scale {defaults['cfg_scale']:g}, {defaults['sampler']}{spacing}",
+    )
+    yield "tokenizer", "inside" if facts["tokenizer"] else "none inside; CLIP's is looked for elsewhere"
+    yield "averages", "inside (convert-weights --ema takes them)" if facts["ema"] else "none (EMA)"
+    if facts["what"] != "a Stable Diffusion 1.x model":
+        for part, values in config.items():
+            yield part, ", ".join(f"{name} {plain(value)}" for name, value in values.items())
+    if facts["dropped"]:
+        yield "besides", f"{len(facts['dropped'])} entries that no picture needs"
+
+
+def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
+    """An add-on's facts as lines, or those of any other file of tensors."""
+    yield "what", facts["what"] + (f" (by {printable(facts['told_by'])})" if facts["told_by"] else "")
+    yield "format", facts["format"]
+    yield "size", size(facts["bytes"])
+    yield "tensors", f"{facts['tensors']:,}"
+    yield "parameters", amount(facts)
+    yield from ((key, printable(text)) for key, text in facts["metadata"].items())
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def amount(facts: Mapping[str, Any]) -> str:
+    """How many parameters, and in which types."""
+    return f"{facts['parameters']:,} in {', '.join(facts['dtypes'])}"
+
+
+def plain(value: Any) -> str:
+    """A setting as people write it: lists without brackets."""
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def show(*rows: Row) -> None:
+    """Lines of a label and a text; what does not fit goes on below."""
+    for label, value in rows:
+        head = f"{label} " if len(label) >= LABEL else label.ljust(LABEL)
+        lines = textwrap.wrap(str(value), WIDTH - LABEL, break_on_hyphens=False) or [""]
+        print(f"{head}{lines[0]}" if len(head) <= LABEL else f"{head}\n{' ' * LABEL}{lines[0]}")
+        for line in lines[1:]:
+            print(f"{' ' * LABEL}{line}")
