@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import sdscratch
+from sdscratch import __version__
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.names import Layout
@@ -148,7 +148,7 @@ def _tokenizer(model: ModelFiles, layout: Layout) -> Tokenizer | None:
 def _provenance(model: ModelFiles, dtype: str | None) -> dict[str, Any]:
     """Where the result comes from; no dates and no paths, so that the same input gives the same file."""
     record: dict[str, Any] = {
-        "made_by": f"sdscratch {sdscratch.__version__} convert-weights",
+        "made_by": f"sdscratch {__version__} convert-weights",
         "source": model.path.name,
         "source_hash": model.hash(),
         "source_layout": model.layout,
