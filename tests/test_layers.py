@@ -16,8 +16,8 @@ ROOT = Path(sdscratch.__file__).parent
 # From the ground up. A module may import from the floors below its own, and from its own package.
 FLOORS = (
     {"errors"},
-    {"options", "files", "noise", "device", "models"},
-    {"diffusion", "text", "images"},
+    {"options", "files", "noise", "models"},
+    {"device", "diffusion", "text", "images"},
     {"checkpoints"},
     {"outputs", "pipeline"},
     {"training"},

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from sdscratch.errors import DeviceError, UsageError
+from sdscratch.errors import DeviceError
+from sdscratch.options import check_placement
 
-__all__ = ["DTYPES", "Placement", "choose", "out_of_memory_explained"]
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+__all__ = ["Placement", "choose", "out_of_memory_explained"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,10 @@ def choose(device: str = "auto", dtype: str = "auto") -> Placement:
         UsageError: a name that means nothing.
         DeviceError: a device that is not there.
     """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"no device is called {device!r}; say auto, cpu, cuda, cuda:1 (a number) or mps")
-    if dtype != "auto" and dtype not in DTYPES:
-        raise UsageError(f"no precision is called {dtype!r}; say auto, {', '.join(DTYPES)}")
+    check_placement(device, dtype)
     where, why_device = _best_device() if device == "auto" else (torch.device(device), "asked for")
     _check_present(where)
-    precision, why_dtype = _best_dtype(where) if dtype == "auto" else (DTYPES[dtype], "asked for")
+    precision, why_dtype = _best_dtype(where) if dtype == "auto" else (getattr(torch, dtype), "asked for")
     name = str(precision).removeprefix("torch.")
     return Placement(where, precision, f"{where} ({why_device}), {name} ({why_dtype})")
 
@@ -86,8 +82,8 @@ def _check_present(device: torch.device) -> None:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            found = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "no CUDA device"
-            raise DeviceError(f"{device} was asked for, but there is {found} here; use --device auto or cpu")
+            found = {0: "is no CUDA device", 1: "is 1 CUDA device"}.get(count, f"are {count} CUDA devices")
+            raise DeviceError(f"{device} was asked for, but there {found} here; use --device auto or cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("mps was asked for, but there is no Apple GPU here; use --device auto or cpu")
 
@@ -100,8 +96,8 @@ def out_of_memory_explained() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DeviceError(_OUT_OF_MEMORY) from error
     except RuntimeError as error:
-        # the CPU allocator has no exception class of its own
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+        # the allocators of CPU and MPS have no exception class of their own
+        if re.search("can't allocate memory|not enough memory|out of memory", str(error)):
             raise DeviceError(_OUT_OF_MEMORY) from error
         raise
 

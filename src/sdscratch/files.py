@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from sdscratch.errors import SdscratchError, UsageError
 
-__all__ = ["atomic_write", "make_folder", "refuse_existing", "write_error"]
+__all__ = ["atomic_write", "make_folder", "refuse_existing", "write_error", "write_stream"]
 
 REASONS = {
     errno.ENOSPC: "no space is left on its disk; free some, or choose another place",
@@ -69,6 +69,23 @@ def make_folder(folder: Path) -> None:
     finally:
         with suppress(OSError):
             probe.unlink()
+
+
+def write_stream(stream: BinaryIO, data: bytes) -> None:
+    """Write all of `data` to standard output.
+
+    Raises:
+        SdscratchError: it cannot be written.
+    """
+    # Past the buffer: what it cannot write, it would try to write once more when Python ends, and fail again.
+    raw = getattr(stream, "raw", stream)
+    rest = memoryview(data)
+    try:
+        stream.flush()
+        while rest:
+            rest = rest[raw.write(rest) :]
+    except OSError as error:
+        raise write_error("to standard output", error) from error
 
 
 @contextmanager

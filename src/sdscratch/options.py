@@ -15,6 +15,7 @@ from typing import Literal
 from sdscratch.errors import UsageError
 
 __all__ = [
+    "DTYPES",
     "MAX_SEED",
     "SAMPLERS",
     "SCHEDULERS",
@@ -23,6 +24,7 @@ __all__ = [
     "Fit",
     "GenerateOptions",
     "ResolvedOptions",
+    "check_placement",
     "parse_sampler",
     "parse_scheduler",
     "random_seed",
@@ -37,6 +39,7 @@ Fit = Literal["cover", "stretch", "contain"]
 
 SAMPLERS = ("ddpm", "ddim", "euler", "euler_a", "heun", "dpm++2m")
 SCHEDULERS = ("leading", "trailing", "linspace", "normal", "karras", "exponential")
+DTYPES = ("float32", "bfloat16", "float16")
 
 # Other tools' spellings, compared without case, spaces and punctuation (but +: it tells 2M from ++2M).
 SAMPLER_SPELLINGS = {
@@ -92,6 +95,18 @@ def parse_sampler(name: str) -> tuple[str, str | None]:
         if stem != plain and stem in spellings:
             return spellings[stem], scheduler
     raise UsageError(f"no sampler is called {name!r}; choose one of {', '.join(SAMPLERS)}")
+
+
+def check_placement(device: str, dtype: str) -> None:
+    """Check the names of a device and a precision; whether the device is there, only torch knows.
+
+    Raises:
+        UsageError: a name that means nothing.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", device):
+        raise UsageError(f"no device is called {device!r}; say auto, cpu, cuda, cuda:1 (a number) or mps")
+    if dtype != "auto" and dtype not in DTYPES:
+        raise UsageError(f"no precision is called {dtype!r}; say auto, {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,8 @@ class GenerateOptions(_Asked):
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
+        _check_text("prompt", self.prompt)
+        _check_text("negative prompt", self.negative_prompt)
         for name, side in (("width", self.width), ("height", self.height)):
             if side is not None and (side < MIN_SIDE or side % SIDE_STEP):
                 raise UsageError(
@@ -209,6 +226,15 @@ def size_of_init(options: GenerateOptions, size: tuple[int, int]) -> GenerateOpt
             f"{MIN_SIDE}x{MIN_SIDE}"
         )
     return replace(options, width=options.width or width, height=options.height or height)
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes that are no UTF-8 arrive as surrogates
+        raise UsageError(
+            f"character {error.start + 1} of the {name} is not valid text; give it in UTF-8"
+        ) from None
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -25,7 +25,7 @@ from sdscratch.diffusion.guidance import guided, network_denoiser
 from sdscratch.diffusion.samplers import SAMPLERS, Denoiser
 from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.images import fit_picture
+from sdscratch.images import fit_picture, plain_picture
 from sdscratch.noise import Noise
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, random_seed, size_of_init
 from sdscratch.text.prompt import encode_prompt
@@ -81,6 +81,7 @@ class Pipeline:
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
         self._networks: dict[Part, nn.Module] = {}
+        self._contexts: dict[tuple[str, int], Tensor] = {}  # the newest prompts, encoded
 
     # Loading
 
@@ -197,7 +198,11 @@ class Pipeline:
             yield Progress(done, total, latent, step.denoised)
 
     def _denoiser(self, path: Path, options: ResolvedOptions) -> Denoiser:
-        contexts = [self._encode(text, options.clip_skip) for text in self._prompts(options)]
+        keys = [(text, options.clip_skip) for text in self._prompts(options)]
+        # a batch's pictures share their prompts: encoded once, and warned of once
+        known = self._contexts
+        self._contexts = {key: known[key] if key in known else self._encode(*key) for key in keys}
+        contexts = [self._contexts[key] for key in keys]
         network = self._network("unet")
         dtype = next(network.parameters()).dtype
 
@@ -277,16 +282,16 @@ class Pipeline:
     def txt2img(self, prompt: str, *, batch_count: int, **options: Any) -> list[Image.Image]: ...
 
     def txt2img(
-        self, prompt: str, *, batch_count: int | None = None, **options: Any
+        self, prompt: str, *, batch_count: int | None = None, batch_size: int = 1, **options: Any
     ) -> Image.Image | list[Image.Image]:
         """A picture of the prompt, or with `batch_count` a list of them, of seeds `seed`, `seed` + 1, …
 
         Args:
+            batch_size: how many are made at once.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
         resolved = self.resolve(GenerateOptions(prompt, **options))
-        pictures = self._generate(resolved, batch_count or 1, None)
-        return pictures if batch_count else pictures[0]
+        return self._generate(resolved, batch_count, batch_size)
 
     @overload
     def img2img(
@@ -303,6 +308,7 @@ class Pipeline:
         prompt: str,
         *,
         batch_count: int | None = None,
+        batch_size: int = 1,
         fit: Fit = "cover",
         background: str = "white",
         **options: Any,
@@ -310,29 +316,38 @@ class Pipeline:
         """The picture changed towards the prompt, or with `batch_count` a list of such pictures.
 
         Args:
-            image: the picture to start from.
-            fit, background: how it is brought to another size, where one is asked for.
+            image: the picture to start from, of any mode.
+            batch_size: how many are made at once.
+            fit: how it is brought to another size, where one is asked for.
+            background: the colour under transparent parts and borders.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
-        given = GenerateOptions(prompt, **options)
-        resolved = self.resolve(given, image)
-        init = fit_picture(image.convert("RGB"), resolved.width, resolved.height, fit, background)
-        pictures = self._generate(resolved, batch_count or 1, init)
-        return pictures if batch_count else pictures[0]
+        plain = plain_picture(image, background)
+        resolved = self.resolve(GenerateOptions(prompt, **options), plain)
+        init = fit_picture(plain, resolved.width, resolved.height, fit, background)
+        return self._generate(resolved, batch_count, batch_size, init)
 
-    def _generate(self, options: ResolvedOptions, count: int, init: Image.Image | None) -> list[Image.Image]:
-        pictures = []
-        for index in range(count):
-            for progress in self.steps(replace(options, seed=options.seed + index), init=init):
+    def _generate(
+        self, options: ResolvedOptions, count: int | None, size: int, init: Image.Image | None = None
+    ) -> Image.Image | list[Image.Image]:
+        """A list of `count` pictures, `size` at once; without a count, one picture by itself."""
+        wanted = 1 if count is None else count
+        if min(wanted, size) < 1:
+            raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
+        pictures: list[Image.Image] = []
+        while (made := len(pictures)) < wanted:
+            batch = replace(options, seed=options.seed + made)
+            for progress in self.steps(batch, count=min(size, wanted - made), init=init):
                 last = progress
             pictures += self.decode(last.latent)
-        return pictures
+        return pictures[0] if count is None else pictures
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._networks.clear()
+        self._contexts.clear()
 
 
 PART_NAMES: dict[Part, str] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -13,7 +12,7 @@ import typer
 
 from sdscratch import __version__
 from sdscratch.cli import convert, generate, info, tokens
-from sdscratch.errors import SdscratchError
+from sdscratch.errors import DeviceError, SdscratchError
 
 __all__ = ["app", "main"]
 
@@ -57,27 +56,37 @@ def main() -> NoReturn:
     verbose = any(word in ("-v", "--verbose") for word in sys.argv[1:])
     try:
         code = app(standalone_mode=False)
-    except (SdscratchError, typer.TyperException) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        code = report(error, message, verbose)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our results has gone; Python would complain again when it flushes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    except Exception as error:
+        code = report(error, verbose)
     if code == INTERRUPTED:
         print("sdscratch: interrupted", file=sys.stderr)
     sys.exit(code)
 
 
-def report(error: SdscratchError | typer.TyperException, message: str, verbose: bool) -> int:
+def report(error: Exception, verbose: bool) -> int:
     """Say what went wrong in one sentence, and the exit code that belongs to it."""
     if verbose:
         traceback.print_exception(error)
+    message, code = explain(error)
     if message:  # none where no command was given and the help has been shown
         print(f"sdscratch: error: {message}", file=sys.stderr)
-    return error.exit_code
+    return code
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """The sentence and the exit code for an error of any kind."""
+    match error:
+        case SdscratchError():
+            return str(error), error.exit_code
+        case typer.TyperException():
+            return error.format_message(), error.exit_code
+        case MemoryError():
+            return "out of memory; close other programs, or ask for less", DeviceError.exit_code
+        case _:
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            return f"unexpected {words}; -v shows where", SdscratchError.exit_code
 
 
 def terminate(*_: object) -> NoReturn:

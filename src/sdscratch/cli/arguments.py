@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from sdscratch.errors import UsageError
-from sdscratch.options import SAMPLERS, SCHEDULERS, Fit, GenerateOptions
+from sdscratch.options import DTYPES, SAMPLERS, SCHEDULERS, Fit, GenerateOptions, check_placement
 
 __all__ = ["PICTURE", "Arguments", "Fit", "option", "with_arguments"]
 
@@ -111,7 +111,7 @@ class Arguments:
     device: Annotated[
         str, option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.", panel=MODEL)
     ] = "auto"
-    dtype: Annotated[str, option("--dtype", help="auto, float32, bfloat16, float16.", panel=MODEL)] = "auto"
+    dtype: Annotated[str, option("--dtype", help=f"auto, {', '.join(DTYPES)}.", panel=MODEL)] = "auto"
     batch_size: Annotated[
         int,
         option(
@@ -146,6 +146,9 @@ class Arguments:
         Raises:
             UsageError: a value out of its range, or options that do not go together.
         """
+        check_placement(self.device, self.dtype)
+        if self.output == "-" and self.json:
+            raise UsageError("--output - and --json both write to stdout; give one of them")
         width, height = self.width, self.height
         if self.size is not None:
             if width is not None or height is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +19,8 @@ import typer
 from sdscratch.cli.arguments import PICTURE, Arguments, Fit, option, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.options import MAX_SEED, ResolvedOptions, random_seed
+from sdscratch.files import write_stream
+from sdscratch.options import MAX_SEED, ResolvedOptions, random_seed, size_of_init
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +33,8 @@ __all__ = ["IMG2IMG_HELP", "TXT2IMG_HELP", "img2img", "txt2img"]
 log = logging.getLogger(__name__)
 
 TXT2IMG_HELP = """Draw a picture of PROMPT; - reads the prompt from stdin.
+
+The paths of the pictures are printed on stdout, everything else on stderr.
 
 Examples:
 
@@ -44,8 +49,8 @@ Examples:
 
 IMG2IMG_HELP = """Change the picture INIT towards PROMPT.
 
---strength says how much: 0 keeps the picture (it is only encoded and decoded), 1 ignores it. Of --steps, that
-share is run.
+--strength says how much: 0 keeps the picture (it is only encoded and
+decoded), 1 ignores it. Of --steps, that share is run.
 
 Examples:
 
@@ -75,7 +80,7 @@ def img2img(
     ] = None,
     init_img: Annotated[
         str | None,
-        option("-i", "--init-img", help="INIT by another name; then only PROMPT is left.", panel=PICTURE),
+        option("-i", "--init-img", help="INIT by another name; then PROMPT alone is left.", panel=PICTURE),
     ] = None,
     strength: Annotated[
         float, option("--strength", help="0 keeps the picture, 1 ignores it.", panel=PICTURE)
@@ -83,7 +88,10 @@ def img2img(
     fit: Annotated[
         Fit,
         option(
-            "--fit", help="How INIT meets another size: cover crops, contain adds borders.", panel=PICTURE
+            "--fit",
+            metavar="HOW",
+            help="To another size: cover crops, contain adds borders, stretch distorts.",
+            panel=PICTURE,
         ),
     ] = "cover",
     background: Annotated[
@@ -116,18 +124,21 @@ def generate(
     from sdscratch.images import fit_picture, picture_hash, read_picture
     from sdscratch.outputs import plan_outputs
 
+    if prompt == init == "-":
+        raise UsageError("INIT and PROMPT are both -, but stdin can be only one of them")
     options = arguments.generate_options(read_prompt(prompt), strength)
-    if arguments.output == "-" and arguments.json:
-        raise UsageError("--output - and --json both write to stdout; give one of them")
     seed = random_seed() if options.seed is None else options.seed
     if seed + arguments.batch_count - 1 > MAX_SEED:
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
         )
-    files = open_model(arguments.model, tokenizer=arguments.tokenizer)
-    picture = None if init is None else read_picture(init, background)
+    picture = None
+    if init is not None:
+        picture = read_picture(init, background)
+        options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
+    files = open_model(arguments.model, tokenizer=arguments.tokenizer)
 
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
@@ -145,8 +156,24 @@ def generate(
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt itself, or for - what stdin holds, without the last line's end."""
-    return sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
+    """The prompt itself, or for - what stdin holds, without the last line's end.
+
+    Raises:
+        UsageError: it is not UTF-8.
+    """
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"byte {error.start + 1} on stdin is not UTF-8; convert the prompt to UTF-8"
+        ) from None
+
+
+def print_line(line: str) -> None:
+    """Print a result; a path in the bytes it was typed in, whatever the encoding of stdout."""
+    write_stream(sys.stdout.buffer, os.fsencode(f"{line}\n"))
 
 
 @dataclass
@@ -161,28 +188,35 @@ class Run:
     plan: OutputPlan
     view: View
     timings: dict[str, float] = field(default_factory=dict)  # seconds, of the newest picture
+    model_hash: Future[str] = field(default_factory=Future)
+    done: int = 0  # pictures saved and reported
 
     def all(self) -> None:
         """Make every picture; the first that fails ends the run, and those before it are kept."""
-        count = self.arguments.batch_count
-        with ThreadPoolExecutor(1) as executor:
-            self.model_hash = executor.submit(
-                self.pipeline.files.hash
-            )  # reads the whole file, beside the work
-            self.load()
-            for first in range(0, count, self.arguments.batch_size):
-                try:
-                    self.batch(first, min(self.arguments.batch_size, count - first))
-                except SdscratchError as error:
-                    if first == 0:
-                        raise
-                    raise SdscratchError(
-                        f"{first} of {count} pictures are done, then this failed: {error}"
-                    ) from error
+        # A daemon: who presses Ctrl-C does not wait for it.
+        Thread(target=self.hash_model, daemon=True).start()
+        self.load()
+        count, size = self.arguments.batch_count, self.arguments.batch_size
+        for first in range(0, count, size):
+            try:
+                self.batch(first, min(size, count - first))
+            except SdscratchError as error:
+                if self.done == 0:
+                    raise
+                raise SdscratchError(f"picture {self.done + 1} of {count} failed: {error}") from error
+
+    def hash_model(self) -> None:
+        """Find the model's hash, beside the work: all of its file is read."""
+        try:
+            self.model_hash.set_result(self.pipeline.files.hash())
+        except Exception as error:
+            self.model_hash.set_exception(error)
 
     def load(self) -> None:
         """Load the networks that the task needs."""
         parts = self.pipeline.parts_for(self.options, from_init=self.init is not None)
+        if "text" in parts:
+            _ = self.pipeline.files.tokenizer  # a missing one is said before gigabytes are loaded
         with self.timed("load"), self.view.stage("loading", len(parts)) as advance:
             for done, _ in enumerate(self.pipeline.load(parts), start=1):
                 advance(done)
@@ -191,24 +225,20 @@ class Run:
         """Make, save and report `size` pictures at once."""
         options = replace(self.options, seed=self.options.seed + first)
         count = self.arguments.batch_count
-        which = (
-            ""
-            if count == 1
-            else f" {first + 1}/{count}"
-            if size == 1
-            else f" {first + 1}-{first + size}/{count}"
-        )
+        which = f" {first + 1}" + (f"-{first + size}" if size > 1 else "") + f"/{count}" if count > 1 else ""
         steps = self.pipeline.steps(options, count=size, init=self.init)
-        start = next(steps)  # the prompts and the init picture are encoded before it
-        with self.timed("denoise"), self.view.stage(f"denoising{which}", start.total, "it") as advance:
-            last = start
-            for last in steps:
-                advance(last.done)
-        for index, latent in enumerate(last.latent.split(1)):
+        with self.timed("encode"), self.view.stage(f"encoding{which}", None):
+            last = next(steps)  # the prompts and the init picture are encoded before it
+        if last.total:
+            with self.timed("denoise"), self.view.stage(f"denoising{which}", last.total, "it") as advance:
+                for last in steps:
+                    advance(last.done)
+        for index, latent in enumerate(last.latent.split(1), start=first):
+            which = f" {index + 1}/{count}" if count > 1 else ""
             with self.timed("decode"), self.view.stage(f"decoding{which}", 1) as advance:
                 (picture,) = self.pipeline.decode(latent)
                 advance(1)
-            self.finish(first + index, picture)
+            self.finish(index, picture)
 
     def finish(self, index: int, picture: Image) -> None:
         """Save one picture with its records, and say where it is."""
@@ -235,9 +265,10 @@ class Run:
                 "model_hash": record.model_hash,
                 "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
             }
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print_line(json.dumps(line))
         elif path is not None:
-            print(path, flush=True)
+            print_line(path)
+        self.done += 1
         self.view.note(f"seed {options.seed}")
 
     @contextmanager

@@ -24,6 +24,8 @@ from rich.text import Text
 
 __all__ = ["Advance", "View", "make_view"]
 
+NAME_WIDTH = len("denoising 10/10")  # so that bars of usual names stand in line
+
 Advance = Callable[[float], None]  # takes how many of a stage's units are done; 0 begins the stage anew
 
 
@@ -45,7 +47,10 @@ class View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("sdscratch").removeHandler(self.handler)
+        library = logging.getLogger("sdscratch")
+        library.removeHandler(self.handler)
+        library.setLevel(logging.NOTSET)
+        library.propagate = True
 
     @contextmanager
     def stage(self, name: str, total: float | None, unit: str = "") -> Iterator[Advance]:
@@ -74,47 +79,46 @@ class PlainView(View):
 
 
 class BarView(View):
-    """Rich bars, a line each, which stay when they are done."""
+    """Rich bars, a line each, which stay when they are done.
+
+    Only the newest moves: of any number of stages, what happens now is in sight, and between two of them
+    the terminal is free for results.
+    """
 
     def __init__(self, verbose: bool = False) -> None:
         super().__init__(verbose)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            RateColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            expand=True,
-        )
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return super().__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self.progress.stop()
+        self.console = Console(stderr=True)
 
     @contextmanager
     def stage(self, name: str, total: float | None, unit: str = "") -> Iterator[Advance]:
         """A bar; without a total it only moves, and goes when it is done."""
-        task = self.progress.add_task(name, total=total, unit=unit)
+        columns: list[ProgressColumn] = [
+            TextColumn(f"{{task.description:<{NAME_WIDTH}}}"),
+            BarColumn(bar_width=None),
+        ]
+        if total is not None:
+            columns += [MofNCompleteColumn(), RateColumn(), TimeElapsedColumn(), TextColumn("left")]
+            columns += [TimeRemainingColumn()]
+        progress = Progress(
+            *columns,
+            console=self.console,
+            expand=True,
+            transient=total is None,
+            redirect_stdout=False,  # it would turn results into messages
+        )
+        task = progress.add_task(name, total=total, unit=unit)
 
         def advance(done: float) -> None:
             if done == 0:
-                self.progress.reset(task)
-            self.progress.update(task, completed=done)
+                progress.reset(task)
+            progress.update(task, completed=done)
 
-        yield advance
-        if total is None:
-            self.progress.remove_task(task)
+        with progress:
+            yield advance
 
     def note(self, text: str) -> None:
-        """Print a line above the bars."""
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line, above the bar that moves."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class RateColumn(ProgressColumn):

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from sdscratch.images.fit import parse_colour
 from sdscratch.images.open import opened
 
-__all__ = ["read_picture"]
+__all__ = ["plain_picture", "read_picture"]
 
 # EXIF 2.3, tag 0x0112: how to turn the stored picture upright.
 ORIENTATION = 0x0112
@@ -43,16 +43,25 @@ def read_picture(path: str | Path, background: str = "white") -> Image.Image:
         UsageError: `background` is no colour.
         ImageError: missing, unreadable, truncated, over 89 megapixels, or not PNG, JPEG or WebP.
     """
-    backdrop = parse_colour(background)
+    parse_colour(background)
     with opened(path) as image:
-        colour, alpha = _colour_and_alpha(image)
-        colour = _to_srgb(colour, image.info.get("icc_profile"))
-        if alpha is not None:
-            colour = Image.composite(colour, Image.new("RGB", colour.size, backdrop), alpha)
-        turn = UPRIGHT.get(_orientation(image))
-        upright = colour if turn is None else colour.transpose(turn)
-        upright.info = {}  # what it says of the file, its profile above all, is no longer true
-        return upright
+        return plain_picture(image, background)
+
+
+def plain_picture(image: Image.Image, background: str = "white") -> Image.Image:
+    """Any picture that Pillow has in hand, brought to the form that `read_picture` gives.
+
+    Raises:
+        UsageError: `background` is no colour.
+    """
+    colour, alpha = _colour_and_alpha(image)
+    colour = _to_srgb(colour, image.info.get("icc_profile"))
+    if alpha is not None:
+        colour = Image.composite(colour, Image.new("RGB", colour.size, parse_colour(background)), alpha)
+    turn = UPRIGHT.get(_orientation(image))
+    upright = colour if turn is None else colour.transpose(turn)
+    upright.info = {}  # what it says of the file, its profile above all, is no longer true
+    return upright
 
 
 def _orientation(image: Image.Image) -> int:

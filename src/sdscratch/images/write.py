@@ -9,7 +9,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.files import atomic_write, write_error
+from sdscratch.files import atomic_write, write_stream
 from sdscratch.images.carry import exif_bytes, png_text
 from sdscratch.images.metadata import Record
 
@@ -43,7 +43,7 @@ def save_picture(
         SdscratchError: it cannot be written; nothing is left behind.
     """
     if not isinstance(destination, Path):
-        _write_to_stream(destination, _encode(image, "PNG", record))
+        write_stream(destination, _encode(image, "PNG", record))
         return
     kind = SUFFIXES.get(destination.suffix.lower())
     if kind is None:
@@ -66,15 +66,3 @@ def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:
         size = f"{image.width}x{image.height}"
         raise SdscratchError(f"cannot write {size} pixels as {kind} ({error}); choose PNG") from error
     return buffer.getvalue()
-
-
-def _write_to_stream(stream: BinaryIO, data: bytes) -> None:
-    # Past the buffer: what it cannot write, it would try to write once more when Python ends, and fail again.
-    raw = getattr(stream, "raw", stream)
-    rest = memoryview(data)
-    try:
-        stream.flush()
-        while rest:
-            rest = rest[raw.write(rest) :]
-    except OSError as error:
-        raise write_error("to standard output", error) from error
