@@ -9,6 +9,7 @@ import tracemalloc
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,33 @@ def test_a_zips_table_of_contents_is_not_read_at_any_size(tmp_path: Path) -> Non
         open_tensors(tmp_path / "x")
     assert tracemalloc.get_traced_memory()[1] < MAX_PICKLE
     tracemalloc.stop()
+
+
+def test_records_that_lie_upon_each_other_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("archive/data.pkl", checkpoint(value(1)))
+        archive.writestr("archive/data/0", WEIGHT * 1000)
+        for index in (1, 2):
+            again = copy(archive.getinfo("archive/data/0"))
+            again.filename = f"archive/data/{index}"
+            archive.filelist.append(again)
+    with pytest.raises(CheckpointError, match="claim to be larger"):
+        open_tensors(tmp_path / "x")
+
+
+def test_a_table_of_contents_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("archive/data.pkl", checkpoint(value(1)))
+        archive.writestr("archive/data/0", WEIGHT)
+        archive.getinfo("archive/data/0").header_offset += 1
+    with pytest.raises(CheckpointError, match="points nowhere"):
+        open_tensors(tmp_path / "x")
+
+
+def test_a_tensor_that_is_conjugated_lazily_is_refused(tmp_path: Path) -> None:
+    path = save({"a": torch.ones(2, dtype=torch.complex64).conj()}, tmp_path / "x")
+    with pytest.raises(CheckpointError, match="no plain storage"):
+        open_tensors(path)
 
 
 def test_compressed_records_are_refused(tmp_path: Path) -> None:
