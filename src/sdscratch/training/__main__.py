@@ -92,8 +92,8 @@ def diffusion(
     font: Font = None,
     minutes: Minutes = None,
     steps: Steps = None,
-    batch: Batch = 64,
-    rate: Rate = 8e-4,
+    batch: Batch = 32,
+    rate: Rate = 7e-4,
     workers: Workers = 2,
 ) -> None:
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
