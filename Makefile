@@ -6,6 +6,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
 
 .PHONY: demo test test-full check clean
 
@@ -20,7 +21,9 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+$(VENV)/.installed-# a file a process, a thread each: torch's threads would fight over the cores
+test: export OMP_NUM_THREADS := 1
+test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev,train]"
 	@touch $@
 
@@ -29,17 +32,19 @@ demo: $(VENV)/.installed
 	$(BIN)/sdscratch txt2img "a dog wearing sunglasses" --seed 0 --output outputs/demo.png --overwrite
 	@echo "The picture is outputs/demo.png"
 
+# a file a process, a thread each: torch's threads would fight over the cores
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not full"
+	$(PYTEST) -m "not full" -n 2 --dist loadfile
 
 test-full: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m full
+	$(PYTEST) -m full
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(PYTEST) -q tests/test_layers.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
