@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -86,7 +87,7 @@ class Model:
     provenance: Mapping[str, Any]
     other_metadata: Mapping[str, str]
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """How many bytes the weights take."""
         return sum(self._entry(weight, "ldm").bytes for weight in self.dtypes)
