@@ -50,8 +50,24 @@ class Progress:
     denoised: Tensor | None
 
 
+PART_NAMES: dict[Part, str] = {
+    "text": "text encoder",
+    "unet": "U-Net",
+    "encoder": "picture encoder",
+    "decoder": "picture decoder",
+}
+
+
 class NotFiniteError(SdscratchError):
     """A network gave NaN or infinity."""
+
+    def __init__(self, part: Part, dtype: torch.dtype) -> None:
+        exact = dtype == torch.float32
+        hint = "; the checkpoint is damaged, or not made for these options" if exact else ""
+        name = str(dtype).removeprefix("torch.")
+        super().__init__(f"the {PART_NAMES[part]} gave NaN or infinity in {name}{hint}")
+        self.part = part
+        self.final = exact  # no precision is left to try
 
 
 def load(
@@ -152,8 +168,10 @@ class Pipeline:
         with out_of_memory_explained():
             try:
                 yield from self._denoise(options, seeds, picture)
-            except NotFiniteError:
-                self._fall_back("unet")
+            except NotFiniteError as error:
+                if error.part != "unet":  # the others have been tried again by _finite
+                    raise
+                self._fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
     def _prompts(self, options: ResolvedOptions) -> list[str]:
@@ -253,26 +271,22 @@ class Pipeline:
         with torch.inference_mode(), out_of_memory_explained():
             result = compute(self._network(part)).float()
             if not torch.isfinite(result).all():
-                self._fall_back(part)
+                self._fall_back(self._not_finite(part))
                 result = compute(self._network(part)).float()
                 if not torch.isfinite(result).all():
                     raise self._not_finite(part)
             return result
 
-    def _fall_back(self, part: Part) -> None:
-        """Load a network again in float32, to stay; an error where it is in float32 already."""
-        error = self._not_finite(part)
-        if dtype_of(self._network(part)) == torch.float32:
+    def _fall_back(self, error: NotFiniteError) -> None:
+        """Load the network that failed again in float32, to stay; raise where it is in float32 already."""
+        if error.final:
             raise error
         log.warning("%s; trying again in float32", error)
-        del self._networks[part]
-        self._networks[part] = self._load(part, torch.float32)
+        del self._networks[error.part]
+        self._networks[error.part] = self._load(error.part, torch.float32)
 
     def _not_finite(self, part: Part) -> NotFiniteError:
-        dtype = dtype_of(self._network(part))
-        hint = "; the checkpoint is damaged, or not made for these options" if dtype == torch.float32 else ""
-        name = str(dtype).removeprefix("torch.")
-        return NotFiniteError(f"the {PART_NAMES[part]} gave NaN or infinity in {name}{hint}")
+        return NotFiniteError(part, dtype_of(self._network(part)))
 
     # Everything at once
 
@@ -348,14 +362,6 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self._networks.clear()
         self._contexts.clear()
-
-
-PART_NAMES: dict[Part, str] = {
-    "text": "text encoder",
-    "unet": "U-Net",
-    "encoder": "picture encoder",
-    "decoder": "picture decoder",
-}
 
 
 def sampler_options(options: ResolvedOptions) -> dict[str, float]:
