@@ -75,13 +75,25 @@ def test_folding_normalises_latents_and_changes_no_picture(composer: Composer, m
     assert_close(new_std, torch.ones(4), rtol=1e-4, atol=0)
 
 
-def test_training_betters_reconstructions(composer: Composer, tmp_path: Path) -> None:
-    def train_for(steps: int) -> Autoencoder:
-        recipe = Recipe(Budget(steps=steps), 5e-3, warm_up=5, ema=0.5)
-        return train_autoencoder(composer, TINY, recipe, tmp_path, batch=8)
+def recipe(steps: int) -> Recipe:
+    return Recipe(Budget(steps=steps), 5e-3, warm_up=5, ema=0.5)
 
-    first = held_out_psnr(composer, train_for(1), 64)
-    assert held_out_psnr(composer, train_for(40), 64) > first + 0.5
+
+def test_training_betters_reconstructions(composer: Composer, model: Autoencoder, tmp_path: Path) -> None:
+    first = train_autoencoder(model, composer, recipe(1), tmp_path, batch=8)
+    before = held_out_psnr(composer, first, 64)
+    trained = train_autoencoder(model, composer, recipe(40), tmp_path, batch=8)
+    assert held_out_psnr(composer, trained, 64) > before + 0.5
+
+
+def test_a_frozen_encoder_stays_while_the_decoder_learns(
+    composer: Composer, model: Autoencoder, tmp_path: Path
+) -> None:
+    model.encoder.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    after = train_autoencoder(model, composer, recipe(2), tmp_path, batch=4).state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("encoder."))
+    assert not torch.equal(after["decoder.conv_out.weight"], before["decoder.conv_out.weight"])
 
 
 def test_a_grid_is_read_row_by_row(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
     python -m sdscratch.training autoencoder --minutes 30
     python -m sdscratch.training diffusion --minutes 90
+    python -m sdscratch.training refine --minutes 15
     python -m sdscratch.training export weights/default.safetensors
     python -m sdscratch.training samples weights/default.safetensors samples.png
 
@@ -23,6 +24,7 @@ from sdscratch.errors import SdscratchError
 from sdscratch.pipeline import load, to_tensor
 from sdscratch.training import embedded
 from sdscratch.training.autoencoder import (
+    Autoencoder,
     fold_normalisation,
     held_out_psnr,
     latent_statistics,
@@ -79,11 +81,31 @@ def autoencoder(
     """Train the autoencoder, then normalise its latents and measure it on held-out pictures."""
     composer = Composer(load_sprites(folder, font), embedded.SIZE)
     recipe = Recipe(_budget(minutes, steps), rate, ema=0.995, workers=workers)
-    model = train_autoencoder(composer, embedded.AUTOENCODER, recipe, folder / "autoencoder", batch=batch)
+    torch.manual_seed(1)
+    model = Autoencoder(embedded.AUTOENCODER)
+    model = train_autoencoder(model, composer, recipe, folder / "autoencoder", batch=batch)
     fold_normalisation(model, *latent_statistics(composer, model.encoder))
-    figures = {"psnr": held_out_psnr(composer, model)}
-    embedded.save_autoencoder(folder / "autoencoder.safetensors", model, figures)
-    typer.echo(f"{figures['psnr']:.2f} dB on held-out pictures")
+    _keep(folder, composer, model)
+
+
+@app.command()
+def refine(
+    folder: Folder = HOME,
+    font: Font = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    batch: Batch = 8,
+    rate: Rate = 8e-4,
+    workers: Workers = 2,
+) -> None:
+    """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
+    composer = Composer(load_sprites(folder, font), embedded.SIZE)
+    model, _ = embedded.load_autoencoder(folder / "autoencoder.safetensors")
+    model.decoder.requires_grad_(True)
+    recipe = Recipe(_budget(minutes, steps), rate, ema=0.995, workers=workers)
+    _keep(
+        folder, composer, train_autoencoder(model, composer, recipe, folder / "decoder", batch=batch, seed=2)
+    )
 
 
 @app.command()
@@ -160,6 +182,13 @@ def samples(
     columns = [pipeline.txt2img(text, batch_count=seeds, seed=0, **asked) for text in prompts]
     rows = [to_tensor(column[row]) for row in range(seeds) for column in columns]
     save_grid(torch.cat(rows), picture, columns=len(prompts))
+
+
+def _keep(folder: Path, composer: Composer, model: Autoencoder) -> None:
+    """Measure an autoencoder on held-out pictures, and keep it for what follows."""
+    figures = {"psnr": held_out_psnr(composer, model)}
+    embedded.save_autoencoder(folder / "autoencoder.safetensors", model, figures)
+    typer.echo(f"{figures['psnr']:.2f} dB on held-out pictures")
 
 
 def _budget(minutes: float | None, steps: int | None) -> Budget:

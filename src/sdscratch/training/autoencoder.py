@@ -39,6 +39,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
+        self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
@@ -63,27 +64,20 @@ def psnr(output: Tensor, picture: Tensor) -> Tensor:
 
 
 def train_autoencoder(
-    composer: Composer,
-    config: AutoencoderConfig,
-    recipe: Recipe,
-    folder: Path,
-    *,
-    batch: int = 8,
-    seed: int = 1,
+    model: Autoencoder, composer: Composer, recipe: Recipe, folder: Path, *, batch: int = 8, seed: int = 1
 ) -> Autoencoder:
     """Train on fresh scenes until the budget is spent, resuming from `folder`; return the average.
 
+    Weights that require no gradient stay as they are: with the encoder so frozen, latents keep their meaning.
     After each checkpoint, `preview.png` in `folder` shows held-out scenes and their reconstructions.
     """
-    torch.manual_seed(seed)
-    model = Autoencoder(config)
-    side = composer.size // config.downscale
+    side = composer.size // model.config.downscale
 
     def loss(replica: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
         share, own_seed = batch // recipe.workers, share_seed(seed, step, worker)
         picture = composer.draw(composer.scenes(own_seed, share))
         chance = torch.Generator().manual_seed(own_seed)
-        noise = torch.randn(share, config.latent_channels, side, side, generator=chance)
+        noise = torch.randn(share, model.config.latent_channels, side, side, generator=chance)
         with torch.autocast("cpu", torch.bfloat16):
             output, posterior = replica(picture, noise)
         output = output.float()
