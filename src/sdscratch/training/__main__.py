@@ -199,7 +199,10 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # the workers share the work; see training.loop.Team
     try:
         code = app(standalone_mode=False)
-    except SdscratchError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (SdscratchError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"error: {message}", file=sys.stderr)
         code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     sys.exit(code)
