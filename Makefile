@@ -21,9 +21,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-# a file a process, a thread each: torch's threads would fight over the cores
-test: export OMP_NUM_THREADS := 1
-test: $(VENV)/.installed
+$(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev,train]"
 	@touch $@
 
