@@ -16,6 +16,7 @@ from PIL import Image
 
 from sdscratch import __version__
 from sdscratch.cli import generate
+from support.checkpoints import self_contained, write_ldm
 from support.cli import Result, sdscratch
 from support.pictures import gradient, png
 
@@ -88,6 +89,7 @@ TXT2IMG = [
 ]
 IMG2IMG = [
     ("", 2, "INIT is missing"),
+    ("--init-img= dog", 2, "INIT is missing"),
     ("init.png", 2, "PROMPT is missing"),
     ("init.png dog -i init.png", 2, "INIT is given twice"),
     ("- -", 2, "stdin can be only one of them"),
@@ -134,7 +136,7 @@ def test_bad_input_is_one_sentence_before_torch_is_needed(tiny_model: Path) -> N
     outcomes = [json.loads(line) for line in ran.stdout.splitlines()]
     assert len(outcomes) == len(cases)
     for (words, code, said), (got, stdout, stderr, torch_is_there) in zip(cases, outcomes, strict=True):
-        assert (words, got, stdout, torch_is_there) == (words, code, "", False)
+        assert (words, got, stdout, torch_is_there) == (words, code, "", False), stderr
         assert said in stderr, words
         assert re.fullmatch(r"sdscratch: error: [^\n]+\n", stderr), words
     assert Path("taken.png").read_text() == "mine"
@@ -158,6 +160,27 @@ def test_a_device_that_is_not_there_ends_with_5(tiny_model: Path, monkeypatch: p
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = sdscratch("txt2img", "a dog", "-m", tiny_model, "--device", "cuda")
     check(result, 5, "cuda was asked for, but there is no CUDA device here; use --device auto or cpu")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "said"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"width": 63}, "the width is 63"),
+        ({"sampler": "frob"}, "no sampler is called 'frob'"),
+        ({"scheduler": 5}, "scheduler is 5"),
+    ],
+    ids=str,
+)
+def test_a_model_that_asks_for_nonsense_is_refused(
+    defaults: dict[str, object], said: str, tiny_model: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    metadata = self_contained() | {"sdscratch.defaults": json.dumps(defaults)}
+    write_ldm(Path("odd.safetensors"), load_file(tiny_model), metadata)
+    said = f"odd.safetensors has broken sdscratch.defaults in its metadata: {said}"
+    check(sdscratch("txt2img", "a dog", "-m", "odd.safetensors"), 3, said)
 
 
 def test_clip_skip_leaves_a_layer(tiny_model: Path) -> None:

@@ -28,7 +28,7 @@ from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import SD1, ModelConfig
-from sdscratch.options import SD1_DEFAULTS, Defaults
+from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions
 from sdscratch.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -199,6 +199,9 @@ def _parse_defaults(record: Any) -> Defaults:
             and not (kinds[name] is float and type(value) is int)
         ):
             raise ValueError(f"{name} is {value!r}")
+    if not isinstance(record.get("scheduler"), str | None):
+        raise ValueError(f"scheduler is {record['scheduler']!r}")
+    GenerateOptions("", **record)  # refuses what is out of range
     return Defaults(**record)
 
 

@@ -103,7 +103,7 @@ def img2img(
         if prompt is not None:
             raise UsageError("INIT is given twice: as an argument and by --init-img")
         init, prompt = init_img, init
-    if init is None:
+    if not init:
         raise UsageError("INIT is missing: the picture to start from")
     if prompt is None:
         raise UsageError("PROMPT is missing: what the picture should become")
