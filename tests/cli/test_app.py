@@ -16,7 +16,7 @@ from PIL import Image
 
 from sdscratch import __version__
 from sdscratch.cli import generate
-from support.checkpoints import self_contained, write_ldm
+from support.checkpoints import ldm_tensors, self_contained, write_ldm
 from support.cli import Result, sdscratch
 from support.pictures import gradient, png
 
@@ -181,6 +181,14 @@ def test_a_model_that_asks_for_nonsense_is_refused(
     write_ldm(Path("odd.safetensors"), load_file(tiny_model), metadata)
     said = f"odd.safetensors has broken sdscratch.defaults in its metadata: {said}"
     check(sdscratch("txt2img", "a dog", "-m", "odd.safetensors"), 3, said)
+
+
+def test_a_missing_tokenizer_is_said_before_anything_is_loaded() -> None:
+    metadata = {name: text for name, text in self_contained().items() if name != "sdscratch.tokenizer"}
+    write_ldm(Path("mute.safetensors"), ldm_tensors(), metadata)
+    result = sdscratch("txt2img", "a dog", "-m", "mute.safetensors", *SMALL)
+    check(result, 3, "mute.safetensors comes without its tokenizer; name it with --tokenizer")
+    assert "loading" not in result.stderr
 
 
 def test_clip_skip_leaves_a_layer(tiny_model: Path) -> None:

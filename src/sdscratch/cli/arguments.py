@@ -17,6 +17,7 @@ from sdscratch.options import DTYPES, SAMPLERS, SCHEDULERS, Fit, GenerateOptions
 __all__ = ["PICTURE", "Arguments", "Fit", "option", "with_arguments"]
 
 OWN = "the model's own"
+OWN_SIDE = f"{OWN}; img2img: INIT's"
 PICTURE, SAMPLING, MODEL, OUTPUT = "Picture", "Sampling", "Model and machine", "Output"
 
 
@@ -33,10 +34,12 @@ class Arguments:
         str, option("-n", "--negative-prompt", help="What the picture should not show.", panel=PICTURE)
     ] = ""
     width: Annotated[
-        int | None, option("-W", "--width", help="Pixels, a multiple of 8.", panel=PICTURE, show_default=OWN)
+        int | None,
+        option("-W", "--width", help="Pixels, a multiple of 8.", panel=PICTURE, show_default=OWN_SIDE),
     ] = None
     height: Annotated[
-        int | None, option("-H", "--height", help="Pixels, a multiple of 8.", panel=PICTURE, show_default=OWN)
+        int | None,
+        option("-H", "--height", help="Pixels, a multiple of 8.", panel=PICTURE, show_default=OWN_SIDE),
     ] = None
     size: Annotated[
         str | None, option("--size", metavar="WxH", help="Both at once, like 512x768.", panel=PICTURE)

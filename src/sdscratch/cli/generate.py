@@ -73,7 +73,10 @@ def txt2img(
 def img2img(
     arguments: Arguments,
     init: Annotated[
-        str | None, typer.Argument(metavar="INIT", help="The picture to start from: PNG, JPEG or WebP.")
+        str | None,
+        typer.Argument(
+            metavar="INIT", help="The picture to start from, PNG, JPEG or WebP; - reads it from stdin."
+        ),
     ] = None,
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="What to change it to; - reads it from stdin.")
