@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 CLIP = "openai/clip-vit-large-patch14"
 CLIP_FILES = ("vocab.json", "merges.txt")
 SINGLE_FILES = (".safetensors", ".ckpt")
+TIMEOUT = 10.0  # seconds
 
 # huggingface_hub's exceptions, the special ones first; what none of these is did not reach the hub.
 REASONS = {
@@ -40,13 +42,12 @@ def fetch_model(repository: str) -> Path:
     Raises:
         CheckpointError: no such repository, no model in it, or the hub cannot be reached.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
-        files = _wanted(repository, HfApi(endpoint=endpoint).list_repo_files(repository))
+        files = _wanted(repository, _listing(repository))
         log.info("fetching %s from the hub", repository)
-        folder = Path(snapshot_download(repository, allow_patterns=files, endpoint=endpoint))
+        folder = Path(snapshot_download(repository, allow_patterns=files, endpoint=_endpoint()))
     except CheckpointError:
         raise
     except Exception as error:  # whichever library carries the requests raises its own
@@ -57,6 +58,22 @@ def fetch_model(repository: str) -> Path:
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
         files = _wanted(repository, names)
     return folder if len(files) > 1 else folder / files[0]
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _listing(repository: str) -> list[str]:
+    """The files of a repository, by a request that is not repeated: a hub out of reach is noticed at once."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns about every attempt
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    siblings = HfApi(endpoint=_endpoint()).model_info(repository, timeout=TIMEOUT).siblings
+    return [sibling.rfilename for sibling in siblings or []]
 
 
 def _wanted(repository: str, names: Sequence[str]) -> list[str]:
@@ -102,7 +119,8 @@ def _cached(repository: str) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
+        # no pattern: whatever is there, for we do not know what was wanted of it
+        return Path(snapshot_download(repository, local_files_only=True, allow_patterns=[]))
     except Exception:  # never fetched
         return None
 
@@ -112,7 +130,7 @@ def _reason(error: Exception) -> str:
         if kind.__name__ in REASONS:
             return REASONS[kind.__name__]
     what = printable(str(error) or type(error).__name__)
-    return f"the hub cannot be reached ({what}); name a file, or connect first"
+    return f"the hub cannot be reached ({what}); check the connection"
 
 
 def fetch_tokenizer(model: Path) -> Path:
@@ -121,19 +139,19 @@ def fetch_tokenizer(model: Path) -> Path:
     Raises:
         TokenizerError: they were not fetched before and cannot be now; says which two files to put where.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import snapshot_download
 
-    endpoint = os.environ.get("HF_ENDPOINT") or None
-    for local in (True, False):
-        try:
-            paths = [
-                hf_hub_download(CLIP, name, endpoint=endpoint, local_files_only=local) for name in CLIP_FILES
-            ]
-            return Path(paths[0]).parent
-        except Exception as error:  # whichever library carries the requests raises its own
-            failure = error
-    raise TokenizerError(
-        f"{model} comes without its tokenizer, and {_reason(failure)}; "
-        f"else get {' and '.join(CLIP_FILES)} of {CLIP} and put them beside the model or in "
-        f"{tokenizer_folder()}, or name their folder with --tokenizer"
-    ) from failure
+    wanted = list(CLIP_FILES)
+    try:
+        return Path(snapshot_download(CLIP, allow_patterns=wanted, local_files_only=True))
+    except Exception:  # never fetched
+        log.info("fetching CLIP's tokenizer from the hub")
+    try:
+        _listing(CLIP)
+        return Path(snapshot_download(CLIP, allow_patterns=wanted, endpoint=_endpoint()))
+    except Exception as error:  # whichever library carries the requests raises its own
+        raise TokenizerError(
+            f"{model} comes without its tokenizer, and {_reason(error)}; "
+            f"else get {' and '.join(CLIP_FILES)} of {CLIP} and put them beside the model or in "
+            f"{tokenizer_folder()}, or name their folder with --tokenizer"
+        ) from error
