@@ -81,6 +81,18 @@ def test_its_tokenizer_knows_captions_words_and_takes_any_text(tokenizer: Tokeni
         assert max(ids) < tokenizer.size
 
 
+def test_a_run_keeps_the_tokenizer_that_it_began_with(
+    composer: Composer, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run" / "tokenizer.json"
+    with pytest.raises(SdscratchError, match="train text encoder and U-Net first"):
+        embedded.load_tokenizer(path)
+    monkeypatch.setattr(embedded, "learn_tokenizer", lambda composer: tokenizer)
+    assert embedded.keep_tokenizer(path, composer).to_json() == tokenizer.to_json()
+    monkeypatch.setattr(embedded, "learn_tokenizer", lambda composer: pytest.fail("learnt again"))
+    assert embedded.keep_tokenizer(path, composer).to_json() == tokenizer.to_json()
+
+
 def test_an_autoencoder_is_kept_with_its_figures(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Autoencoder(embedded.AUTOENCODER)

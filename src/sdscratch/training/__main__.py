@@ -121,7 +121,7 @@ def diffusion(
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
     composer = Composer(load_sprites(folder, font), embedded.SIZE)
     autoencoder, figures = embedded.load_autoencoder(folder / "autoencoder.safetensors")
-    tokenizer = embedded.learn_tokenizer(composer)
+    tokenizer = embedded.keep_tokenizer(folder / "diffusion" / "tokenizer.json", composer)
     config = embedded.model_config(tokenizer)
 
     def preview(step: int, average: nn.Module) -> None:
@@ -145,12 +145,10 @@ def diffusion(
 
 
 @app.command()
-def export(
-    path: Annotated[Path, typer.Argument(help="The file to write.")], folder: Folder = HOME, font: Font = None
-) -> None:
+def export(path: Annotated[Path, typer.Argument(help="The file to write.")], folder: Folder = HOME) -> None:
     """Write the model as it is at the last checkpoint."""
     autoencoder, figures = embedded.load_autoencoder(folder / "autoencoder.safetensors")
-    tokenizer = embedded.learn_tokenizer(Composer(load_sprites(folder, font), embedded.SIZE))
+    tokenizer = embedded.load_tokenizer(folder / "diffusion" / "tokenizer.json")
     config = embedded.model_config(tokenizer)
     model = Diffusion(config)
     steps = load_weights(folder / "diffusion", model)

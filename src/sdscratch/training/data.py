@@ -16,7 +16,7 @@ from torch import Tensor
 from sdscratch.training.concepts import BACKGROUNDS
 from sdscratch.training.pictograms import Sprite, SpriteTable
 
-__all__ = ["Composer", "Scene", "caption"]
+__all__ = ["Composer", "Scene", "caption", "indefinite"]
 
 SCALES = (0.72, 0.97)  # a sprite's side, in units of the picture's
 WHITE_SHARE = 0.35
@@ -31,16 +31,8 @@ OPENINGS = (
     ("a drawing of", 0.02),
     ("an emoji of", 0.02),
 )
-ADJECTIVES = (
-    "cute",
-    "little",
-    "big",
-    "happy",
-    "beautiful",
-    "nice",
-    "small",
-    "funny",
-)  # they change nothing here
+# They change nothing here: a prompt may say more than pictograms can show.
+ADJECTIVES = ("cute", "little", "big", "happy", "beautiful", "nice", "small", "funny")
 ADJECTIVE_SHARE = 0.05
 GROUNDS = (
     ("on a {} background", 0.75),
@@ -136,6 +128,6 @@ def _pick(choices: tuple[tuple[str, float], ...], chance: random.Random) -> str:
 
 
 def indefinite(name: str) -> str:
-    """ "a" or "an", by ear."""
+    """The article "a" or "an", by ear."""
     vowel = name.startswith(("a", "e", "i", "o", "u", "hour")) and not name.startswith(("uni", "ewe"))
     return "an" if vowel else "a"

@@ -32,8 +32,10 @@ __all__ = [
     "AUTOENCODER",
     "DEFAULTS",
     "SIZE",
+    "keep_tokenizer",
     "learn_tokenizer",
     "load_autoencoder",
+    "load_tokenizer",
     "model_config",
     "save_autoencoder",
     "save_embedded",
@@ -78,9 +80,32 @@ def model_config(tokenizer: Tokenizer) -> ModelConfig:
 
 
 def learn_tokenizer(composer: Composer) -> Tokenizer:
-    """A small tokenizer in CLIP's form, learnt from captions; always the same for the same sprites."""
+    """A small tokenizer in CLIP's form, learnt from captions; always the same for the same captions."""
     captions = (scene.caption for scene in composer.scenes(0, CAPTIONS_READ))
     return Tokenizer.from_merges(learn_merges(captions, MERGES), length=PROMPT_LENGTH)
+
+
+def keep_tokenizer(path: Path, composer: Composer) -> Tokenizer:
+    """The tokenizer that a run began with, from `path`; learnt and kept there by a new run.
+
+    Its ids are the text encoder's rows: a resumed run must not learn it anew from captions that changed.
+    """
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, overwrite=True) as file:
+            file.write(learn_tokenizer(composer).to_json().encode())
+    return load_tokenizer(path)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a run.
+
+    Raises:
+        SdscratchError: it is not there.
+    """
+    if not path.is_file():
+        raise SdscratchError(f"{path} is not there; train text encoder and U-Net first")
+    return Tokenizer.from_json(path.read_text(encoding="utf-8"))
 
 
 def save_autoencoder(path: Path, model: Autoencoder, figures: Mapping[str, float]) -> None:

@@ -1,7 +1,7 @@
 """Pictograms with their words: drawn once from the Noto Color Emoji font, then kept as a table of sprites.
 
 A sprite is one pictogram, or one that was painted in another colour, or an animal that wears something; its
-words are what a caption may call it. `sprites` draws all of them (some seconds) or reads them from a cache.
+words are what a caption may call it. `load_sprites` draws all of them (a second) or reads them from a cache.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, features
 
 from sdscratch.errors import SdscratchError
@@ -19,9 +20,9 @@ from sdscratch.files import atomic_write
 from sdscratch.training import concepts
 from sdscratch.training.concepts import ACCESSORIES, CONCEPTS, HEADS, HUES, RECOLOURED, Wearable
 
-__all__ = ["SIDE", "Sprite", "SpriteTable", "draw_sprites", "find_font", "load_sprites"]
+__all__ = ["SIDE", "Sprite", "SpriteTable", "draw_sprites", "dress", "find_font", "load_sprites", "recolour"]
 
-FONT_NAMES = ("NotoColorEmoji.ttf",)
+FONT_NAME = "NotoColorEmoji.ttf"
 FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
 FONT_SIZE = 109  # the one size that the font's bitmaps have
 SIDE = 136  # of a sprite, in pixels: such a bitmap is 136 wide and 128 high
@@ -42,7 +43,7 @@ class SpriteTable:
     """All sprites: words and pixels, in the same order."""
 
     sprites: tuple[Sprite, ...]
-    pixels: np.ndarray  # [sprites, SIDE, SIDE, 4] uint8; red, green and blue not multiplied by alpha
+    pixels: npt.NDArray[np.uint8]  # [sprites, SIDE, SIDE, 4]; colours not multiplied by alpha
 
 
 def find_font(path: Path | None = None) -> Path:
@@ -52,7 +53,7 @@ def find_font(path: Path | None = None) -> Path:
         SdscratchError: it is not there; the message names the Debian package.
     """
     folders = [] if path else [Path(folder).expanduser() for folder in FONT_FOLDERS]
-    found = [path] if path else [file for name in FONT_NAMES for f in folders for file in f.rglob(name)]
+    found = [path] if path else [file for folder in folders for file in folder.rglob(FONT_NAME)]
     for file in found:
         if file.is_file():
             return file

@@ -32,7 +32,8 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
         self.metrics.close()
 
     def __call__(self, step: int, seconds: float, progress: float, figures: dict[str, float]) -> None:
