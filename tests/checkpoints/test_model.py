@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -432,3 +434,11 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     (folder / "unet" / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match="00002-of-00002"):
         open_model(folder)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "diffusers"])
+def test_the_script_that_makes_checkpoints_makes_models(tmp_path: Path, form: str) -> None:
+    script = Path(__file__).parents[1] / "support" / "make_checkpoint.py"
+    arguments = [sys.executable, script, tmp_path / "made", "--size", "tiny", "--format", form]
+    subprocess.run(arguments, check=True, capture_output=True)
+    assert_holds(open_model(tmp_path / "made"), ldm_tensors())

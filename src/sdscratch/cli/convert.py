@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sdscratch.checkpoints.places import EMBEDDED, find_local
 from sdscratch.checkpoints.sniff import printable
 from sdscratch.cli.progress import Advance, View, make_view
 from sdscratch.errors import UsageError
@@ -114,18 +115,14 @@ def choose_path(
     if destination == "":
         raise UsageError("DST is empty; name a file or a folder")
     if destination is None:
-        # what sdscratch or the hub's cache keeps is no place to write to
-        beside = model.path.parent if Path(source).expanduser().exists() or is_named(model) else Path()
+        # what the package or the hub's cache holds is no place to write to
+        users = source != EMBEDDED and find_local(source) is not None
+        beside = model.path.parent if users else Path()
         return default_destination(model, layout, beside, dtype=dtype, ema=ema)
     path = Path(destination).expanduser()
     if layout == "ldm" and (path.is_dir() or destination.endswith("/")):
         return default_destination(model, layout, path, dtype=dtype, ema=ema)
     return path
-
-
-def is_named(model: ModelFiles) -> bool:
-    """Whether the model was found by its name in ./weights."""
-    return model.path.parent == Path("weights")
 
 
 class Stages:
