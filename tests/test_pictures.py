@@ -44,6 +44,7 @@ CASES = [
     *(Case(sampler, 72, 104, scale=1.0, seed=5) for sampler in SAMPLERS),
     *(Case(sampler, 96, 64, steps=7, strength=0.6, seed=2) for sampler in SAMPLERS),
     Case("ddpm", 72, 104, strength=1.0, scale=1.0),
+    Case("euler", 75, 101, strength=0.5),
     Case("ddim", strength=0.3, more={"eta": 0.5}),
     Case("ddim", 64, 88, more={"eta": 1.0}),
     Case("dpm++2m", 136, 72, more={"negative_prompt": "cat"}),

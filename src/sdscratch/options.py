@@ -25,6 +25,7 @@ __all__ = [
     "GenerateOptions",
     "ResolvedOptions",
     "check_placement",
+    "fit_of_init",
     "parse_sampler",
     "parse_scheduler",
     "random_seed",
@@ -235,6 +236,11 @@ def _check_text(name: str, text: str) -> None:
         raise UsageError(
             f"character {error.start + 1} of the {name} is not valid text; give it in UTF-8"
         ) from None
+
+
+def fit_of_init(options: GenerateOptions, fit: Fit) -> Fit:
+    """How the init picture meets its size: as asked; without one, stretched over the rounding (diffusers)."""
+    return "stretch" if options.width is None and options.height is None else fit
 
 
 def _check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -9,7 +9,6 @@ code that Python users call:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, overload
@@ -17,22 +16,21 @@ from typing import Any, Self, overload
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdscratch.checkpoints.model import ModelFiles, Part, open_model
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.guidance import guided, network_denoiser
 from sdscratch.diffusion.samplers import SAMPLERS, Denoiser
 from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
-from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.errors import UsageError
 from sdscratch.images import fit_picture, plain_picture
+from sdscratch.networks import Networks, NotFiniteError, dtype_of
 from sdscratch.noise import Noise
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, random_seed, size_of_init
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, fit_of_init, random_seed, size_of_init
 from sdscratch.text.prompt import encode_prompt
 
 __all__ = ["Pipeline", "Progress", "load"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,26 +46,6 @@ class Progress:
     total: int
     latent: Tensor  # [n, c, h, w] float32
     denoised: Tensor | None
-
-
-PART_NAMES: dict[Part, str] = {
-    "text": "text encoder",
-    "unet": "U-Net",
-    "encoder": "picture encoder",
-    "decoder": "picture decoder",
-}
-
-
-class NotFiniteError(SdscratchError):
-    """A network gave NaN or infinity."""
-
-    def __init__(self, part: Part, dtype: torch.dtype) -> None:
-        exact = dtype == torch.float32
-        hint = "; the checkpoint is damaged, or not made for these options" if exact else ""
-        name = str(dtype).removeprefix("torch.")
-        super().__init__(f"the {PART_NAMES[part]} gave NaN or infinity in {name}{hint}")
-        self.part = part
-        self.final = exact  # no precision is left to try
 
 
 def load(
@@ -96,7 +74,7 @@ class Pipeline:
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
-        self._networks: dict[Part, nn.Module] = {}
+        self.networks = Networks(files, placement)
         self._contexts: dict[tuple[str, int], Tensor] = {}  # the newest prompts, encoded
 
     # Loading
@@ -104,19 +82,8 @@ class Pipeline:
     def load(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Load networks, yielding each one's name once it stands."""
         for part in parts:
-            self._network(part)
+            _ = self.networks[part]
             yield part
-
-    def _network(self, part: Part) -> Any:
-        if part not in self._networks:
-            self._networks[part] = self._load(part, self.placement.dtype)
-        return self._networks[part]
-
-    def _load(self, part: Part, dtype: torch.dtype) -> nn.Module:
-        with out_of_memory_explained():
-            network = self.files.load(part, self.placement.device, dtype)
-            # convolutions are fastest with a position's channels side by side
-            return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     # From options to latents
 
@@ -169,9 +136,9 @@ class Pipeline:
             try:
                 yield from self._denoise(options, seeds, picture)
             except NotFiniteError as error:
-                if error.part != "unet":  # the others have been tried again by _finite
+                if error.part != "unet":  # the others have been tried again already
                     raise
-                self._fall_back(error)
+                self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
     def _prompts(self, options: ResolvedOptions) -> list[str]:
@@ -181,7 +148,7 @@ class Pipeline:
     def _encode(self, text: str, clip_skip: int) -> Tensor:
         """A prompt → its context, [1, t, c]. One prompt at a time: no picture depends on another's prompt."""
         ids = torch.tensor([encode_prompt(self.files.tokenizer, text)], device=self.placement.device)
-        return self._finite("text", lambda network: network(ids, clip_skip))
+        return self.networks.run("text", lambda network: network(ids, clip_skip))
 
     def _denoise(
         self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
@@ -211,7 +178,7 @@ class Pipeline:
             done = step.index + 1
             # looking at every step would make a GPU wait for the CPU
             if done in (1, total) and not torch.isfinite(step.latent).all():
-                raise self._not_finite("unet")
+                raise self.networks.not_finite("unet")
             latent = step.latent * path.end_scale if done == total else step.latent
             yield Progress(done, total, latent, step.denoised)
 
@@ -221,8 +188,8 @@ class Pipeline:
         known = self._contexts
         self._contexts = {key: known[key] if key in known else self._encode(*key) for key in keys}
         contexts = [self._contexts[key] for key in keys]
-        network = self._network("unet")
-        dtype = next(network.parameters()).dtype
+        network = self.networks["unet"]
+        dtype = dtype_of(network)
 
         def predict(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
             with torch.inference_mode():
@@ -244,7 +211,7 @@ class Pipeline:
             posterior = network(picture.to(self.placement.device, dtype_of(network)))
             return torch.cat([posterior.mean, posterior.log_variance], 1).float()
 
-        mean, log_variance = self._finite("encoder", encode).chunk(2, dim=1)
+        mean, log_variance = self.networks.run("encoder", encode).chunk(2, dim=1)
         drawn = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise()
         return drawn * self.files.config.autoencoder.latent_scale
 
@@ -260,33 +227,11 @@ class Pipeline:
         scaled = latents / self.files.config.autoencoder.latent_scale
 
         def decode_one(latent: Tensor) -> Image.Image:
-            return to_picture(self._finite("decoder", lambda network: network(latent.to(dtype_of(network)))))
+            return to_picture(
+                self.networks.run("decoder", lambda network: network(latent.to(dtype_of(network))))
+            )
 
         return [decode_one(latent) for latent in scaled.split(1)]
-
-    # Precision
-
-    def _finite(self, part: Part, compute: Callable[[Any], Tensor]) -> Tensor:
-        """compute(network) in float32, with the network in float32 too if the result is not finite."""
-        with torch.inference_mode(), out_of_memory_explained():
-            result = compute(self._network(part)).float()
-            if not torch.isfinite(result).all():
-                self._fall_back(self._not_finite(part))
-                result = compute(self._network(part)).float()
-                if not torch.isfinite(result).all():
-                    raise self._not_finite(part)
-            return result
-
-    def _fall_back(self, error: NotFiniteError) -> None:
-        """Load the network that failed again in float32, to stay; raise where it is in float32 already."""
-        if error.final:
-            raise error
-        log.warning("%s; trying again in float32", error)
-        del self._networks[error.part]
-        self._networks[error.part] = self._load(error.part, torch.float32)
-
-    def _not_finite(self, part: Part) -> NotFiniteError:
-        return NotFiniteError(part, dtype_of(self._network(part)))
 
     # Everything at once
 
@@ -337,8 +282,9 @@ class Pipeline:
             options: the fields of `GenerateOptions`, named as on the command line.
         """
         plain = plain_picture(image, background)
-        resolved = self.resolve(GenerateOptions(prompt, **options), plain)
-        init = fit_picture(plain, resolved.width, resolved.height, fit, background)
+        asked = GenerateOptions(prompt, **options)
+        resolved = self.resolve(asked, plain)
+        init = fit_picture(plain, resolved.width, resolved.height, fit_of_init(asked, fit), background)
         return self._generate(resolved, batch_count, batch_size, init)
 
     def _generate(
@@ -360,7 +306,7 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._networks.clear()
+        self.networks.clear()
         self._contexts.clear()
 
 
@@ -372,11 +318,6 @@ def sampler_options(options: ResolvedOptions) -> dict[str, float]:
 def one_by_one(denoise: Denoiser) -> Denoiser:
     """A denoiser that runs pictures one after another, so that none depends on its batch."""
     return lambda x, sigma: torch.cat([denoise(picture, sigma) for picture in x.split(1)])
-
-
-def dtype_of(network: nn.Module) -> torch.dtype:
-    """The precision of a network's weights."""
-    return next(network.parameters()).dtype
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

@@ -20,7 +20,7 @@ from sdscratch.cli.arguments import PICTURE, Arguments, Fit, option, with_argume
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import write_stream
-from sdscratch.options import MAX_SEED, ResolvedOptions, random_seed, size_of_init
+from sdscratch.options import MAX_SEED, ResolvedOptions, fit_of_init, random_seed, size_of_init
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,6 +138,7 @@ def generate(
     picture = None
     if init is not None:
         picture = read_picture(init, background)
+        fit = fit_of_init(options, fit)
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
