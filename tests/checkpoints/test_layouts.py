@@ -162,7 +162,14 @@ def test_averages_are_named_without_dots() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["betas", "model_ema.decay", "first_stage_model.loss.discriminator.main.0.bias"]
+    "name",
+    [
+        "betas",
+        "model_ema.decay",
+        "first_stage_model.model_ema.decay",
+        "cond_stage_model.logit_scale",
+        "first_stage_model.loss.discriminator.main.0.bias",
+    ],
 )
 def test_what_trainers_leave_beside_the_weights_is_known(name: str) -> None:
     assert is_extra(name, "ldm")

@@ -285,6 +285,15 @@ def test_a_given_tokenizer_is_read_at_once_and_goes_before_the_models_own(
     assert open_model(path, tokenizer=str(tmp_path / "other")).tokenizer.size == other.size
 
 
+def test_a_broken_tokenizer_inside_can_be_replaced(tmp_path: Path, tensors: Tensors) -> None:
+    path = write_ldm(tmp_path / "model.safetensors", tensors, self_contained() | {"sdscratch.tokenizer": "{"})
+    with pytest.raises(TokenizerError, match="give one with --tokenizer"):
+        _ = open_model(path).tokenizer
+    for name, text in tiny_tokenizer().to_files().items():
+        (tmp_path / name).write_text(text)
+    assert open_model(path, tokenizer=str(tmp_path)).tokenizer.to_json() == tiny_tokenizer().to_json()
+
+
 def test_a_tokenizer_with_more_ids_than_the_text_encoder_knows_is_refused(
     tmp_path: Path, tensors: Tensors
 ) -> None:

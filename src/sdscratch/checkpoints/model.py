@@ -76,10 +76,15 @@ class ModelFiles:
         Raises:
             TokenizerError: there is none, it is broken, or its ids go beyond the text encoder's table.
         """
-        return find_tokenizer(self.path, self.config.text, self.given_tokenizer, self.own_tokenizer)
+        own = None if self.given_tokenizer is not None else self.own_tokenizer  # a broken one can be replaced
+        return find_tokenizer(self.path, self.config.text, self.given_tokenizer, own)
 
     def hash(self) -> str:
         """The fingerprint (`hashing`); reads all of the files the first time."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         return hash_files(dict.fromkeys(stored.file.path for stored in self.stored.values()))
 
     def info(self, weight: Weight) -> TensorInfo:

@@ -128,9 +128,9 @@ EXTRAS: Mapping[Layout, re.Pattern[str]] = {
     "ldm": re.compile(
         r"(.*\.)?position_ids"
         r"|(alphas|sqrt|betas|log_one|posterior|lvlb|logvar|scale_factor)\w*"  # the schedule's buffers
-        r"|model_ema\..*"
+        r"|(first_stage_model\.)?model_ema\..*"
         r"|(first_stage_model\.|vae\.)?loss\..*"  # the autoencoder's discriminator and perceptual network
-        r"|cond_stage_model\.(logit_scale|.*text_projection.*|transformer\.vision_model\..*)"
+        r"|cond_stage_model\.((.*\.)?logit_scale|.*text_projection.*|transformer\.vision_model\..*)"
         r"|embedding_manager\..*|global_step|epoch|optimizer.*|lr_scheduler.*|callbacks.*"
     ),
     "diffusers": re.compile(r"(.*[./])?position_ids|text_encoder/(text_projection.*|logit_scale)"),

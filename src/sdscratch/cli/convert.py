@@ -92,6 +92,8 @@ def convert_weights(
             model = open_model(source, ema=ema, tokenizer=tokenizer)
             chosen = None if dtype == "keep" else dtype
             path = choose_path(model, source, destination, to, chosen, ema)
+        with view.stage("hashing", None):
+            model.hash()
         with Stages(view) as stages:
             from sdscratch.checkpoints.convert import convert
 
