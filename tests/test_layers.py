@@ -17,7 +17,7 @@ ROOT = Path(sdscratch.__file__).parent
 FLOORS = (
     {"errors"},
     {"options", "files", "noise", "models"},
-    {"device", "diffusion", "text", "images"},
+    {"device", "diffusion", "text", "images", "tensorfiles"},
     {"checkpoints"},
     {"outputs", "networks"},
     {"pipeline"},

@@ -8,10 +8,10 @@ import warnings
 import pytest
 import torch
 
+from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.folder_config import to_folder
 from sdscratch.checkpoints.layouts import PARTS, weights
 from sdscratch.checkpoints.names import canonical, ema_name, is_extra
-from sdscratch.checkpoints.network import empty_network
 from sdscratch.models.config import SD1, AutoencoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
 from support.checkpoints import SMALLER, TINY
 from support.shared import shared_path

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from sdscratch.checkpoints.layouts import PARTS, weights
 from sdscratch.checkpoints.model import ModelFiles, open_model
-from sdscratch.checkpoints.reader import TensorFile
 from sdscratch.errors import CheckpointError, TokenizerError
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults
+from sdscratch.tensorfiles.reader import TensorFile
 from support.checkpoints import (
     SMALLER,
     TINY,

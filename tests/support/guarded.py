@@ -22,8 +22,8 @@ from typing import Any
 import numpy  # noqa: F401 (imported here, so that importing it is no event of a file's)
 import torch
 
-from sdscratch.checkpoints.reader import open_tensors
 from sdscratch.errors import CheckpointError
+from sdscratch.tensorfiles.reader import open_tensors
 
 QUIET = {"pickle.find_class", "import"}  # what the control lets pass, to see what comes after it
 

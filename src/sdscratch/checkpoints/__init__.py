@@ -1,0 +1,16 @@
+"""Stable Diffusion 1.x models as files: found, checked, loaded part by part, converted, written.
+
+names.py          what modules are called: ours, LDM's, diffusers' (tables)
+layouts.py        every weight of a model under its three names, from those tables
+folder_config.py  a diffusers folder's configuration, to and from ours
+source.py         a file or a folder as one set of tensors
+model.py          a model, checked in full before anything of it is loaded
+network.py        networks without memory, which the tensors then fill
+places.py         where models are on this machine
+hub.py            and where they are not
+tokenizers.py     the tokenizer that belongs to a model
+hashing.py        a model's fingerprint
+writer.py         a model as one file, or as a folder
+convert.py        any model in, either out, compared bit by bit
+describe.py       what there is to say of a file
+"""

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sdscratch.checkpoints.header import TensorInfo
-from sdscratch.checkpoints.identify import Kind, identify
 from sdscratch.checkpoints.layouts import PARTS
 from sdscratch.checkpoints.model import CONFIG, ModelFiles, open_model
-from sdscratch.checkpoints.reader import TensorFile, open_tensors
 from sdscratch.checkpoints.tokenizers import TOKENIZER
 from sdscratch.models.config import SD1
+from sdscratch.tensorfiles.header import TensorInfo
+from sdscratch.tensorfiles.identify import Kind, identify
+from sdscratch.tensorfiles.reader import TensorFile, open_tensors
 
 __all__ = ["describe"]
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sdscratch.checkpoints.places import tokenizer_folder
-from sdscratch.checkpoints.sniff import printable
 from sdscratch.checkpoints.source import COMPONENTS, CONFIGS, choose_weights
 from sdscratch.errors import CheckpointError, TokenizerError
+from sdscratch.tensorfiles.sniff import printable
 
 __all__ = ["fetch_model", "fetch_tokenizer"]
 

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 from sdscratch.checkpoints import hub, places
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
-from sdscratch.checkpoints.header import TensorInfo
-from sdscratch.checkpoints.identify import Kind, identify
 from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
-from sdscratch.checkpoints.reader import open_tensors
-from sdscratch.checkpoints.sniff import printable
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import SD1, ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions
+from sdscratch.tensorfiles.header import TensorInfo
+from sdscratch.tensorfiles.identify import Kind, identify
+from sdscratch.tensorfiles.reader import open_tensors
+from sdscratch.tensorfiles.sniff import printable
 from sdscratch.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class ModelFiles:
         Raises:
             CheckpointError: the file has changed since it was opened.
         """
-        from sdscratch.checkpoints.network import empty_network
+        from sdscratch.checkpoints.empty import empty_network
 
         network = empty_network(part, self.config)
         state = {w.name: self.read(w).to(device, dtype) for w in self.stored if w.part == part}

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdscratch.checkpoints.header import TensorInfo
 from sdscratch.checkpoints.names import Layout, canonical
-from sdscratch.checkpoints.reader import TensorFile, open_tensors
-from sdscratch.checkpoints.sniff import printable
 from sdscratch.errors import CheckpointError
+from sdscratch.tensorfiles.header import TensorInfo
+from sdscratch.tensorfiles.reader import TensorFile, open_tensors
+from sdscratch.tensorfiles.sniff import printable
 
 __all__ = [
     "COMPONENTS",

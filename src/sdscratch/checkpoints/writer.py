@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from sdscratch.checkpoints.folder_config import to_folder
-from sdscratch.checkpoints.header import DTYPES
 from sdscratch.checkpoints.layouts import Part, Shape, Weight, weights
 from sdscratch.checkpoints.model import CONFIG, DEFAULTS
 from sdscratch.checkpoints.names import Layout
@@ -31,6 +30,7 @@ from sdscratch.errors import UsageError
 from sdscratch.files import atomic_write, refuse_existing, write_error
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import Defaults
+from sdscratch.tensorfiles.header import DTYPES
 from sdscratch.text.tokenizer import Tokenizer
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sdscratch.checkpoints.places import EMBEDDED, find_local
-from sdscratch.checkpoints.sniff import printable
 from sdscratch.cli.progress import Advance, View, make_view
 from sdscratch.errors import UsageError
+from sdscratch.tensorfiles.sniff import printable
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.model import ModelFiles

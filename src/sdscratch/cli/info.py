@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sdscratch.checkpoints.sniff import printable
 from sdscratch.errors import ImageError
+from sdscratch.tensorfiles.sniff import printable
 
 __all__ = ["info"]
 

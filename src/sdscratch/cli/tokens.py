@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from sdscratch.checkpoints.sniff import printable
 from sdscratch.errors import UsageError
+from sdscratch.tensorfiles.sniff import printable
 from sdscratch.text.prompt import cut_notice
 from sdscratch.text.tokenizer import Tokenizer, Tokens
 

@@ -1,0 +1,6 @@
+"""The mathematics of diffusion: pure functions and frozen values, no state.
+
+schedule.py   how noisy every step is, and which steps a sampler visits
+samplers.py   from noise to a latent
+guidance.py   from a network's prediction to an estimate of the picture, pulled by the prompt
+"""

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from sdscratch.checkpoints.archive import Archive, read_legacy, read_zip
-from sdscratch.checkpoints.header import DTYPES, Span, TensorInfo, read_header
-from sdscratch.checkpoints.inert import Module, StoredTensor
-from sdscratch.checkpoints.sniff import printable, sniff
 from sdscratch.errors import CheckpointError
+from sdscratch.tensorfiles.archive import Archive, read_legacy, read_zip
+from sdscratch.tensorfiles.header import DTYPES, Span, TensorInfo, read_header
+from sdscratch.tensorfiles.inert import Module, StoredTensor
+from sdscratch.tensorfiles.sniff import printable, sniff
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sdscratch.checkpoints.identify import SIGNS, Identity, Kind, identify
+from sdscratch.tensorfiles.identify import SIGNS, Identity, Kind, identify
 from support.shared import shared_path
 
 Shapes = dict[str, tuple[int, ...]]
@@ -127,7 +127,7 @@ def test_every_kind_is_tested() -> None:
 def test_every_sign_decides_some_case(sign: object, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [identify(shapes) for _, shapes in CASES.values()]
     rest = tuple(other for other in SIGNS if other is not sign)
-    monkeypatch.setattr("sdscratch.checkpoints.identify.SIGNS", rest)
+    monkeypatch.setattr("sdscratch.tensorfiles.identify.SIGNS", rest)
     assert [identify(shapes) for _, shapes in CASES.values()] != told
 
 

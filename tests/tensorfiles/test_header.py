@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sdscratch.checkpoints.header import Span, TensorInfo, read_header, read_metadata
 from sdscratch.errors import CheckpointError
+from sdscratch.tensorfiles.header import Span, TensorInfo, read_header, read_metadata
 
 F32_2 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -58,8 +58,8 @@ def test_a_file_may_hold_metadata_alone(tmp_path: Path) -> None:
 def test_the_header_is_read_without_torch(tmp_path: Path) -> None:
     path = write(tmp_path / "x", {"a": F32_2})
     program = (
-        "import sys; from sdscratch.checkpoints.reader import open_tensors\n"
-        "from sdscratch.checkpoints.identify import identify\n"
+        "import sys; from sdscratch.tensorfiles.reader import open_tensors\n"
+        "from sdscratch.tensorfiles.identify import identify\n"
         f"open_tensors({str(path)!r}); identify({{}}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

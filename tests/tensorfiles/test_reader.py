@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sdscratch.checkpoints.header import DTYPES
-from sdscratch.checkpoints.reader import TensorInfo, open_tensors
-from sdscratch.checkpoints.unpickle import MAX_PICKLE
 from sdscratch.errors import CheckpointError
+from sdscratch.tensorfiles.header import DTYPES
+from sdscratch.tensorfiles.reader import TensorInfo, open_tensors
+from sdscratch.tensorfiles.unpickle import MAX_PICKLE
 from support.hostile import (
     WEIGHT,
     as_legacy,

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from sdscratch.checkpoints.header import DTYPES, Span
-from sdscratch.checkpoints.inert import Storage
-from sdscratch.checkpoints.unpickle import MAX_PICKLE, unpickle
+from sdscratch.tensorfiles.header import DTYPES, Span
+from sdscratch.tensorfiles.inert import Storage
+from sdscratch.tensorfiles.unpickle import MAX_PICKLE, unpickle
 
 __all__ = ["Archive", "read_legacy", "read_zip"]
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdscratch.checkpoints.sniff import printable, sniff
 from sdscratch.errors import CheckpointError
+from sdscratch.tensorfiles.sniff import printable, sniff
 
 __all__ = ["DTYPES", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
 
