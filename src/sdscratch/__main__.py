@@ -1,6 +1,24 @@
-"""`python -m sdscratch`."""
+"""The way in: `sdscratch`, and `python -m sdscratch`."""
 
-from sdscratch.cli.app import main
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command line; Ctrl-C while it is still being imported ends like any other."""
+    try:
+        from sdscratch.cli.app import main
+
+        main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

@@ -84,6 +84,6 @@ def is_hub_id(name: str) -> bool:
 def missing(name: str) -> CheckpointError:
     """The error for a model that is nowhere."""
     return CheckpointError(
-        f"there is no model {name}: no such file or folder, here, in ./weights "
+        f"there is no model {name or '(no name)'}: no such file or folder, here, in ./weights "
         f"or in {data_folder() / 'models'}; check the name"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import sys
@@ -53,6 +54,9 @@ def main() -> NoReturn:
     """Run the command line and end with its exit code."""
     signal.signal(signal.SIGTERM, terminate)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no locale is a reason to fail
     verbose = any(word in ("-v", "--verbose") for word in sys.argv[1:])
     try:
         code = app(standalone_mode=False)

@@ -39,7 +39,7 @@ def convert_weights(
     destination: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DST]",
+            metavar="DST",
             help="The file or folder to make.  [beside SRC, named like it]",
             show_default=False,
         ),

@@ -36,6 +36,7 @@ def info(
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
 ) -> None:
     """Say what FILE is: a model, an add-on, or a picture and how it was made.
 
