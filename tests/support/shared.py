@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
+from support.absent import absent
 
 BESIDE_THE_PROJECT = Path(__file__).resolve().parents[3] / "shared"
 
@@ -14,5 +14,5 @@ def shared_path(*parts: str) -> Path:
     """A file of the shared data; the test is skipped where that is absent."""
     path = Path(os.environ.get("SDSCRATCH_SHARED") or BESIDE_THE_PROJECT).joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"{'/'.join(parts)} is not in the shared data (SDSCRATCH_SHARED, or ../shared)")
+        absent(f"{'/'.join(parts)} is not in the shared data (SDSCRATCH_SHARED, or ../shared)")
     return path

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
-import pytest
 
 from sdscratch.training.pictograms import SIDE, Sprite, SpriteTable
+from support.absent import absent
 
 COLOURS = {"red disc": (220, 30, 30), "green disc": (30, 180, 60), "blue disc": (40, 60, 220)}
 
@@ -22,11 +24,12 @@ def disc_table() -> SpriteTable:
 
 def need_font() -> None:
     """Skip where pictograms cannot be drawn; continuous integration installs what it takes."""
-    pytest.importorskip("emoji", reason="the Python package emoji (extra `train`) is not installed")
+    if find_spec("emoji") is None:
+        absent("the Python package emoji (extra `train`) is not installed")
     from sdscratch.errors import SdscratchError
     from sdscratch.training.pictograms import find_font
 
     try:
         find_font()
     except SdscratchError:
-        pytest.skip("the font Noto Color Emoji (Debian package fonts-noto-color-emoji) is not installed")
+        absent("the font Noto Color Emoji (Debian package fonts-noto-color-emoji) is not installed")
