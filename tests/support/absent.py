@@ -11,7 +11,7 @@ __all__ = ["absent"]
 
 
 def absent(what: str) -> NoReturn:
-    """Skip this test for want of `what`, or fail it where SDSCRATCH_NOTHING_ABSENT is set, as .ci/run does."""
+    """Skip this test for want of `what`; fail it where SDSCRATCH_NOTHING_ABSENT is set, as .ci/run does."""
     if os.environ.get("SDSCRATCH_NOTHING_ABSENT"):
         pytest.fail(f"must not be absent here: {what}")
     pytest.skip(what)
