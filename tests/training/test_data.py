@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from sdscratch.training.concepts import BACKGROUNDS
-from sdscratch.training.data import SCALES, Composer, Scene, caption, indefinite
+from sdscratch.training.data import SCALES, SHIFT, Composer, Scene, caption, indefinite
 from sdscratch.training.pictograms import Sprite
 from support.sprites import COLOURS, disc_table
 
@@ -64,7 +64,7 @@ def test_a_sprite_is_as_large_and_as_far_off_as_the_scene_says(composer: Compose
 def test_scenes_keep_sprites_within_the_picture(composer: Composer) -> None:
     for scene in composer.scenes(1, 500):
         assert SCALES[0] <= scene.scale <= SCALES[1]
-        assert max(map(abs, scene.shift)) <= (1 - scene.scale) / 2
+        assert max(map(abs, scene.shift)) <= min(SHIFT, (1 - scene.scale) / 2)
 
 
 def test_captions_agree_with_the_picture(composer: Composer) -> None:

@@ -19,6 +19,7 @@ from sdscratch.training.pictograms import Sprite, SpriteTable
 __all__ = ["Composer", "Scene", "caption", "indefinite"]
 
 SCALES = (0.72, 0.97)  # a sprite's side, in units of the picture's
+SHIFT = 0.03  # of a sprite from the middle, at most; more makes shapes slow to learn
 WHITE_SHARE = 0.35
 WHITE_SILENT = 0.7  # how often a white background is not spoken of
 OVERSAMPLING = 2  # the picture is sampled this much finer, then averaged down: antialiasing
@@ -72,7 +73,7 @@ class Composer:
         colours = list(BACKGROUNDS)
         background = "white" if chance.random() < WHITE_SHARE else chance.choice(colours[1:])
         scale = chance.uniform(*SCALES)
-        room = (1.0 - scale) / 2
+        room = min(SHIFT, (1.0 - scale) / 2)
         shift = (chance.uniform(-room, room), chance.uniform(-room, room))
         return Scene(index, background, scale, shift, caption(self.table.sprites[index], background, chance))
 
