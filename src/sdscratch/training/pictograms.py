@@ -18,13 +18,23 @@ from PIL import Image, ImageDraw, ImageFont, features
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write
 from sdscratch.training import concepts
-from sdscratch.training.concepts import ACCESSORIES, CONCEPTS, HEADS, HUES, RECOLOURED, Wearable
+from sdscratch.training.concepts import (
+    ACCESSORIES,
+    CONCEPTS,
+    HEADS,
+    HUES,
+    MORE_CONCEPTS,
+    RECOLOURED,
+    Wearable,
+)
 
 __all__ = ["SIDE", "Sprite", "SpriteTable", "draw_sprites", "dress", "find_font", "load_sprites", "recolour"]
 
 FONT_NAME = "NotoColorEmoji.ttf"
 FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
 FONT_SIZE = 109  # the one size that the font's bitmaps have
+# How often a sprite is shown, in relation to a plain one of CONCEPTS.
+MORE_WEIGHT, COLOUR_WEIGHT, WORN_WEIGHT = 0.25, 0.2, 0.5
 SIDE = 136  # of a sprite, in pixels: such a bitmap is 136 wide and 128 high
 
 
@@ -107,16 +117,17 @@ class _Recipe:
 
 def _plan() -> Iterator[tuple[Sprite, _Recipe]]:
     """Every sprite with its recipe, in the order of the table."""
-    entries = [_parse(line) for line in CONCEPTS.strip().splitlines()]
-    drawn = {name for _, names, _ in entries for name in names}  # the font has a green apple of its own
-    for short_name, names, article in entries:
-        yield Sprite(names, article), _Recipe(short_name)
+    tables = ((CONCEPTS, 1.0), (MORE_CONCEPTS, MORE_WEIGHT))
+    entries = [(*_parse(line), weight) for table, weight in tables for line in table.strip().splitlines()]
+    drawn = {name for _, names, _, _ in entries for name in names}  # the font has a green apple of its own
+    for short_name, names, article, weight in entries:
+        yield Sprite(names, article, weight=weight), _Recipe(short_name)
         for colour in HUES if short_name in RECOLOURED else ():
             called = f"{colour} {RECOLOURED[short_name]}"
             if called not in drawn:
-                yield Sprite((called,), True, weight=0.25), _Recipe(short_name, colour)
+                yield Sprite((called,), True, weight=COLOUR_WEIGHT), _Recipe(short_name, colour)
         for accessory, worn in ACCESSORIES.items() if short_name in HEADS else ():
-            yield Sprite(names, article, worn, weight=0.7), _Recipe(short_name, accessory=accessory)
+            yield Sprite(names, article, worn, weight=WORN_WEIGHT), _Recipe(short_name, accessory=accessory)
 
 
 def _parse(line: str) -> tuple[str, tuple[str, ...], bool]:
