@@ -16,6 +16,7 @@ ROOT = Path(sdscratch.__file__).parent
 # From the ground up. A module may import from the floors below its own, and from its own package.
 FLOORS = (
     {"errors"},
+    {"addons"},
     {"options", "files", "noise", "models"},
     {"device", "diffusion", "text", "images", "tensorfiles"},
     {"checkpoints"},
@@ -29,6 +30,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 TORCH_FREE = (
     "sdscratch",
+    "sdscratch.checkpoints.lora",
     "sdscratch.cli.app",
     "sdscratch.diffusion.schedule",
     "sdscratch.images",

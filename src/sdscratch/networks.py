@@ -24,6 +24,8 @@ PART_NAMES: dict[Part, str] = {
     "decoder": "picture decoder",
 }
 
+LORA_PARTS: tuple[Part, ...] = ("text", "unet")
+
 
 class NotFiniteError(SdscratchError):
     """A network gave NaN or infinity."""
@@ -92,6 +94,12 @@ class Networks:
         log.warning("%s; trying again in float32", error)
         del self._loaded[error.part]
         self._load(error.part, torch.float32)
+
+    def exchange(self, files: ModelFiles) -> None:
+        """Go on with other LoRAs on the same model; what they can change is loaded again when needed."""
+        self.files = files
+        for part in LORA_PARTS:
+            self._loaded.pop(part, None)
 
     def clear(self) -> None:
         """Free the memory of all of them."""

@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sdscratch.addons import take_loras
 from sdscratch.errors import UsageError
 
 __all__ = [
@@ -129,7 +130,7 @@ SD1_DEFAULTS = Defaults()
 class _Asked:
     """What is asked for whatever the model."""
 
-    prompt: str
+    prompt: str  # <lora:name:weight> tags included
     negative_prompt: str = ""
     eta: float = 0.0  # ddim's share of fresh noise: 0 none, 1 as much as ddpm
     clip_skip: int = 0  # how many of the text encoder's last layers to leave out
@@ -168,6 +169,11 @@ class GenerateOptions(_Asked):
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
         _check_text("negative prompt", self.negative_prompt)
+        take_loras(self.prompt)  # refuses tags that make no sense
+        if take_loras(self.negative_prompt)[1]:
+            raise UsageError(
+                "the negative prompt holds a <lora:…> tag; a LoRA changes the model, so put it in the prompt"
+            )
         for name, side in (("width", self.width), ("height", self.height)):
             if side is not None and (side < MIN_SIDE or side % SIDE_STEP):
                 raise UsageError(

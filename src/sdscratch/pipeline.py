@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sdscratch.addons import LoraRequest, take_loras
+from sdscratch.checkpoints.lora import AppliedLora
 from sdscratch.checkpoints.model import ModelFiles, Part, open_model
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.guidance import guided, network_denoiser
@@ -49,7 +51,12 @@ class Progress:
 
 
 def load(
-    model: str = "default", *, device: str = "auto", dtype: str = "auto", tokenizer: str | None = None
+    model: str = "default",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    tokenizer: str | None = None,
+    lora: str | Sequence[str] = (),
 ) -> Pipeline:
     """Open a model.
 
@@ -58,13 +65,14 @@ def load(
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
         tokenizer: a tokenizer file or folder; by default the model's own.
+        lora: LoRAs to add, each `FILE[:WEIGHT]`; more can stand in a prompt as `<lora:name:weight>`.
 
     Raises:
-        CheckpointError: the model is missing, unreadable or refused.
+        CheckpointError: the model or a LoRA is missing, unreadable or refused.
         DeviceError: the device is not there.
         UsageError: a name that means nothing.
     """
-    return Pipeline(open_model(model, tokenizer=tokenizer), choose(device, dtype))
+    return Pipeline(open_model(model, tokenizer=tokenizer, lora=lora), choose(device, dtype))
 
 
 class Pipeline:
@@ -76,6 +84,7 @@ class Pipeline:
         self.schedule = Schedule(files.config.schedule)
         self.networks = Networks(files, placement)
         self._contexts: dict[tuple[str, int], Tensor] = {}  # the newest prompts, encoded
+        self._tags: tuple[LoraRequest, ...] = ()  # of the newest prompt
 
     # Loading
 
@@ -84,6 +93,26 @@ class Pipeline:
         for part in parts:
             _ = self.networks[part]
             yield part
+
+    @property
+    def loras(self) -> tuple[AppliedLora, ...]:
+        """The LoRAs that pictures are made with now: those of `load`, then those of the newest prompt."""
+        return self.networks.files.loras
+
+    def adopt_loras(self, prompt: str) -> None:
+        """Apply the LoRAs that the prompt's tags name beside those of `load`, and no others.
+
+        Where they are not the newest prompt's, text encoder and U-Net will be loaded again.
+
+        Raises:
+            CheckpointError: one is missing, unreadable or refused.
+            UsageError: a tag that makes no sense.
+        """
+        _, tags = take_loras(prompt)
+        if tags != self._tags:
+            self.networks.exchange(self.files.with_loras(tags))
+            self._contexts.clear()
+            self._tags = tags
 
     # From options to latents
 
@@ -125,11 +154,13 @@ class Pipeline:
 
         Raises:
             SdscratchError: not finite in float32 either.
+            CheckpointError: a LoRA that the prompt names is missing, unreadable or refused.
             DeviceError: out of memory.
             ValueError: the init picture has another size.
         """
         if init is not None and init.size != (options.width, options.height):
             raise ValueError(f"the init picture is {init.size}, not {options.width, options.height}")
+        self.adopt_loras(options.prompt)
         seeds = [options.seed + index for index in range(count)]
         picture = None if init is None else to_tensor(init)
         with out_of_memory_explained():
@@ -143,7 +174,8 @@ class Pipeline:
 
     def _prompts(self, options: ResolvedOptions) -> list[str]:
         """What the text encoder reads; guidance needs the negative prompt, and only above scale 1."""
-        return [options.negative_prompt, options.prompt] if options.cfg_scale > 1.0 else [options.prompt]
+        prompt, _ = take_loras(options.prompt)
+        return [options.negative_prompt, prompt] if options.cfg_scale > 1.0 else [prompt]
 
     def _encode(self, text: str, clip_skip: int) -> Tensor:
         """A prompt → its context, [1, t, c]. One prompt at a time: no picture depends on another's prompt."""

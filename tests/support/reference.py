@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,24 @@ class Reference:
             pipeline.scheduler = reference_scheduler(sampler)
             result = pipeline(prompt, generator=torch.Generator("cpu").manual_seed(seed), **options)
         return result.images[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def with_loras(self, files: Mapping[Path, float]) -> Iterator[None]:
+        """LoRA files and their weights by diffusers' own loader, while the context lasts."""
+        encoder = self.text.text_encoder
+        object.__delattr__(encoder, "text_model")  # the loader asks by it how modules are called
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for file in files:
+                self.text.load_lora_weights(
+                    file.parent, weight_name=file.name, adapter_name=file.stem, local_files_only=True
+                )
+            self.text.set_adapters([file.stem for file in files], list(files.values()))
+            try:
+                yield
+            finally:
+                self.text.unload_lora_weights()
+                object.__setattr__(encoder, "text_model", encoder)
 
 
 def difference(ours: Image.Image, reference: Image.Image) -> tuple[int, float]:

@@ -5,7 +5,9 @@ layouts.py        every weight of a model under its three names, from those tabl
 folder_config.py  a diffusers folder's configuration, to and from ours
 source.py         a file or a folder as one set of tensors
 model.py          a model, checked in full before anything of it is loaded
-network.py        networks without memory, which the tensors then fill
+empty.py          networks without memory, which the tensors then fill
+lora_names.py     what a LoRA calls the weights
+lora.py           LoRA files, added to the weights where they are read
 places.py         where models are on this machine
 hub.py            and where they are not
 tokenizers.py     the tokenizer that belongs to a model

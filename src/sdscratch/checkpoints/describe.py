@@ -1,4 +1,7 @@
-"""What a file of weights is, in words and figures, by its header alone. This module imports no torch."""
+"""What a file of weights is, in words and figures, by its header, and a LoRA's alphas.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sdscratch.checkpoints.layouts import PARTS
+from sdscratch.checkpoints.lora import LORA_KINDS, alpha, rank, read_modules
+from sdscratch.checkpoints.lora_names import part_of
 from sdscratch.checkpoints.model import CONFIG, ModelFiles, open_model
 from sdscratch.checkpoints.tokenizers import TOKENIZER
 from sdscratch.models.config import SD1
@@ -39,7 +44,8 @@ def describe(path: Path) -> Facts:
     identity = identify({name: info.shape for name, info in file.tensors.items()})
     if CONFIG in file.metadata or identity.kind in MODELS:
         return _model(open_model(path))
-    return {"what": identity.kind.value, "told_by": identity.key} | _file(file)
+    lora = {"lora": _lora(file)} if identity.kind in LORA_KINDS else {}
+    return {"what": identity.kind.value, "told_by": identity.key} | lora | _file(file)
 
 
 def _model(files: ModelFiles) -> Facts:
@@ -74,6 +80,24 @@ def _file(file: TensorFile) -> Facts:
         **_count(file.tensors.values()),
         "metadata": _texts(file.metadata),
         "ignored": list(file.ignored),
+    }
+
+
+def _lora(file: TensorFile) -> Facts:
+    """What a LoRA changes, and how much it can: whether it fits a model is not asked."""
+    modules = [module for module in read_modules(file)[0] if "down" in module.tensors]
+    shapes = [file.tensors[module.tensors["down"]].shape for module in modules]
+    convolutions = sum(len(shape) == 4 and shape[2:] != (1, 1) for shape in shapes)
+    parts = Counter(part_of(module.name) for module in modules)
+    return {
+        "network": "LoRA of linear layers and convolutions (LoCon)"
+        if convolutions
+        else "LoRA of linear layers",
+        "ranks": sorted({rank(file, module) for module, shape in zip(modules, shapes, strict=True) if shape}),
+        "alphas": sorted({alpha(file, module) for module in modules} - {None}),
+        "modules": len(modules),
+        "convolutions": convolutions,
+        "parts": {part: parts[part] for part in ("text", "unet") if parts[part]},
     }
 
 

@@ -9,26 +9,28 @@ torch is imported by `ModelFiles.read` and `ModelFiles.load` alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdscratch.addons import LoraRequest, parse_lora
 from sdscratch.checkpoints import hub, places
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, weights
+from sdscratch.checkpoints.lora import AppliedLora, open_lora
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import SD1, ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions
-from sdscratch.tensorfiles.header import TensorInfo
+from sdscratch.tensorfiles.header import FLOATS, TensorInfo
 from sdscratch.tensorfiles.identify import Kind, identify
 from sdscratch.tensorfiles.reader import open_tensors
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.tensorfiles.sniff import listed, printable
 from sdscratch.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -39,9 +41,6 @@ __all__ = ["CONFIG", "DEFAULTS", "ModelFiles", "Part", "open_model"]
 
 # Keys of the metadata that make a single file one model.
 CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"
-
-FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-LISTED = 3  # names that an error tells before it counts the others
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class ModelFiles:
     ema: bool  # they are what is read
     metadata: Mapping[str, str]
     given_tokenizer: str | None = None
+    loras: tuple[AppliedLora, ...] = ()  # what `read` adds to the weights
 
     @cached_property
     def own_tokenizer(self) -> Tokenizer | None:
@@ -91,10 +91,27 @@ class ModelFiles:
         """A weight's type in its file, and its shape there."""
         return self.stored[weight].info
 
+    def with_loras(self, requests: Iterable[LoraRequest]) -> ModelFiles:
+        """The same model with more LoRAs, each looked up, opened and checked; they add up.
+
+        Raises:
+            CheckpointError: one is missing, unreadable, refused, or made for another kind of model.
+        """
+        found = ((places.find_lora(request.name), request.weight) for request in requests)
+        applied = tuple(AppliedLora(open_lora(path, self.config), strength) for path, strength in found)
+        return replace(self, loras=self.loras + applied)
+
     def read(self, weight: Weight) -> Tensor:
-        """A weight in our shape and the file's type, on the CPU, mapped from the file."""
+        """A weight in our shape on the CPU: in the file's type and mapped from it, or with the LoRAs added.
+
+        Raises:
+            CheckpointError: a LoRA holds NaN or infinity.
+        """
         stored = self.stored[weight]
-        return stored.file.read(stored.name).reshape(weight.shape)
+        tensor = stored.file.read(stored.name).reshape(weight.shape)
+        for lora, strength in self.loras:
+            tensor = lora.add(weight, tensor, strength)
+        return tensor
 
     def load(self, part: Part, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
         """One network, ready to run: in eval mode, without gradients.
@@ -110,7 +127,13 @@ class ModelFiles:
         return network.eval().requires_grad_(False)
 
 
-def open_model(name: str | Path, *, ema: bool = False, tokenizer: str | None = None) -> ModelFiles:
+def open_model(
+    name: str | Path,
+    *,
+    ema: bool = False,
+    tokenizer: str | None = None,
+    lora: str | Sequence[str] = (),
+) -> ModelFiles:
     """Find a model, and check that it is one.
 
     Args:
@@ -118,11 +141,14 @@ def open_model(name: str | Path, *, ema: bool = False, tokenizer: str | None = N
             models, or, if nothing here is called so, a hub id `owner/name`.
         ema: take the moving averages of the U-Net's weights, which some LDM files keep beside them.
         tokenizer: a tokenizer file or folder, instead of the model's own.
+        lora: LoRAs to add, each `FILE[:WEIGHT]`, a file or a name in ./loras or the user's.
 
     Raises:
         CheckpointError: missing, unreadable, or no complete Stable Diffusion 1.x model; names what is wrong.
         TokenizerError: the tokenizer given is missing or broken.
+        UsageError: a LoRA's weight makes no sense.
     """
+    requests = [parse_lora(text) for text in ([lora] if isinstance(lora, str) else lora)]
     path = _find(str(name))
     source = open_folder(path) if path.is_dir() else collect(path, "ldm", {"": [open_tensors(path)]})
     config = _config(source)
@@ -149,7 +175,7 @@ def open_model(name: str | Path, *, ema: bool = False, tokenizer: str | None = N
     )
     if tokenizer is not None:
         _ = files.tokenizer  # a wrong path is said before anything slow begins
-    return files
+    return files.with_loras(requests)
 
 
 def _find(name: str) -> Path:
@@ -214,11 +240,11 @@ def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
     """Every weight's place, after a check that all are there in the right shape, and nothing unknown is."""
     expected = {weight.stored(source.layout)[0]: weight for weight in weights(config)}
     if missing := [name for name in expected if name not in source.tensors]:
-        raise CheckpointError(f"{source.path} lacks {_listed(missing)}; the model is incomplete")
+        raise CheckpointError(f"{source.path} lacks {listed(missing)}; the model is incomplete")
     unknown = [name for name in source.tensors if name not in expected and not is_extra(name, source.layout)]
     if unknown:
         raise CheckpointError(
-            f"{source.path} holds {_listed(unknown)}, which Stable Diffusion 1.x does not have; "
+            f"{source.path} holds {listed(unknown)}, which Stable Diffusion 1.x does not have; "
             "it is another kind of model"
         )
     stored = {weight: source.tensors[name] for name, weight in expected.items()}
@@ -231,9 +257,3 @@ def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
                 "it is another kind of model"
             )
     return stored
-
-
-def _listed(names: list[str]) -> str:
-    """A few names, then a count."""
-    rest = len(names) - LISTED
-    return ", ".join(map(printable, names[:LISTED])) + (f" and {rest} more tensors" if rest > 0 else "")

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdscratch.errors import CheckpointError
+from sdscratch.tensorfiles.sniff import printable
 
 __all__ = [
     "EMBEDDED",
     "cache_folder",
     "data_folder",
     "find_local",
+    "find_lora",
     "is_hub_id",
     "missing",
     "tokenizer_folder",
@@ -21,6 +23,7 @@ __all__ = [
 
 EMBEDDED = "default"
 SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
+LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 
 
 def _user_folder(variable: str, usual: str) -> Path:
@@ -35,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """What the user keeps: $XDG_DATA_HOME/sdscratch, its models in `models`."""
+    """What the user keeps: $XDG_DATA_HOME/sdscratch, its models in `models`, its LoRAs in `loras`."""
     return _user_folder("XDG_DATA_HOME", ".local/share")
 
 
@@ -72,6 +75,23 @@ def find_local(name: str) -> Path | None:
         return next((path for path in _candidates(name) if path.exists()), None) if name else None
     except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, an unknown ~user
         return None
+
+
+def find_lora(name: str) -> Path:
+    """The file meant by `name`: a path, or a name in ./loras or the user's LoRAs, its suffix left out or not.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    folders = (Path("loras"), data_folder() / "loras")
+    try:
+        named = [folder / f"{name}{suffix}" for folder in folders for suffix in LORA_SUFFIXES]
+        return next(path for path in (Path(name).expanduser(), *named) if path.is_file())
+    except (StopIteration, ValueError, OSError, RuntimeError):  # as in `find_local`
+        raise CheckpointError(
+            f"there is no LoRA {printable(name)}: no such file, here, in ./loras or in {folders[1]}; "
+            "check the name"
+        ) from None
 
 
 def is_hub_id(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from sdscratch.addons import parse_lora
 from sdscratch.errors import UsageError
 from sdscratch.options import DTYPES, SAMPLERS, SCHEDULERS, Fit, GenerateOptions, check_placement
 
@@ -111,6 +112,16 @@ class Arguments:
             "--tokenizer", help="A folder with vocab.json and merges.txt, or tokenizer.json.", panel=MODEL
         ),
     ] = None
+    lora: Annotated[
+        list[str] | None,
+        option(
+            "--lora",
+            metavar="FILE[:WEIGHT]",
+            help="A LoRA to add: a file, or a name in ./loras or in loras of the user's data folder; "
+            "1 is full strength; repeatable. In PROMPT: <lora:name:0.8>.",
+            panel=MODEL,
+        ),
+    ] = None
     device: Annotated[
         str, option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.", panel=MODEL)
     ] = "auto"
@@ -150,6 +161,8 @@ class Arguments:
             UsageError: a value out of its range, or options that do not go together.
         """
         check_placement(self.device, self.dtype)
+        for text in self.lora or ():
+            parse_lora(text)
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
         width, height = self.width, self.height

@@ -63,6 +63,15 @@ def convert_weights(
             show_default=False,
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE[:WEIGHT]",
+            help="A LoRA to bake in: a file, or a name in ./loras or the user's loras; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     verify: Annotated[
         bool,
@@ -84,12 +93,14 @@ def convert_weights(
       sdscratch convert-weights model.ckpt model-fp16.safetensors --dtype float16
 
       sdscratch convert-weights model.safetensors folder --to diffusers
+
+      sdscratch convert-weights model.safetensors inky.safetensors --lora ink.safetensors:0.7
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
             from sdscratch.checkpoints.model import open_model
 
-            model = open_model(source, ema=ema, tokenizer=tokenizer)
+            model = open_model(source, ema=ema, tokenizer=tokenizer, lora=lora or ())
             chosen = None if dtype == "keep" else dtype
             path = choose_path(model, source, destination, to, chosen, ema)
         with view.stage("hashing", None):

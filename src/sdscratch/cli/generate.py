@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdscratch.addons import take_loras
 from sdscratch.cli.arguments import PICTURE, Arguments, Fit, option, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import SdscratchError, UsageError
@@ -25,6 +26,7 @@ from sdscratch.options import MAX_SEED, ResolvedOptions, fit_of_init, random_see
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sdscratch.images import LoraRecord
     from sdscratch.outputs import OutputPlan
     from sdscratch.pipeline import Pipeline
 
@@ -43,6 +45,8 @@ Examples:
   sdscratch txt2img "a red apple" --seed 1 -b 4 -o apples/
 
   sdscratch txt2img "an astronaut" -m v1-5.safetensors --sampler dpm++2m
+
+  sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
 
   sdscratch txt2img "pizza" --size 64x64 -o - > pizza.png
 """
@@ -142,7 +146,8 @@ def generate(
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_model(arguments.model, tokenizer=arguments.tokenizer)
+    files = open_model(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora or ())
+    files.with_loras(take_loras(options.prompt)[1])  # what is wrong with one is said before torch is imported
 
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
@@ -218,6 +223,7 @@ class Run:
 
     def load(self) -> None:
         """Load the networks that the task needs."""
+        self.pipeline.adopt_loras(self.options.prompt)
         parts = self.pipeline.parts_for(self.options, from_init=self.init is not None)
         if "text" in parts:
             _ = self.pipeline.files.tokenizer  # a missing one is said before gigabytes are loaded
@@ -257,6 +263,7 @@ class Run:
             model_hash=self.model_hash.result(),
             dtype=placement.dtype_name,
             device=placement.device.type,
+            loras=self.loras() or None,
             **self.init_record,
         )
         path = self.plan.save(index, picture, record)
@@ -267,6 +274,7 @@ class Run:
                 "prompt": options.prompt,
                 "options": asdict(options),
                 "model_hash": record.model_hash,
+                **({"loras": [asdict(lora) for lora in record.loras]} if record.loras else {}),
                 "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
             }
             print_line(json.dumps(line))
@@ -274,6 +282,16 @@ class Run:
             print_line(path)
         self.done += 1
         self.view.note(f"seed {options.seed}")
+
+    def loras(self) -> tuple[LoraRecord, ...]:
+        """The LoRAs in use, as the record has them: those of the options come first."""
+        from sdscratch.images import LoraRecord
+
+        given = len(self.pipeline.files.loras)
+        return tuple(
+            LoraRecord(lora.name, weight, lora.hash(), tagged=index >= given)
+            for index, (lora, weight) in enumerate(self.pipeline.loras)
+        )
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

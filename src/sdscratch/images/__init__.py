@@ -12,13 +12,14 @@ Nothing here imports torch.
 
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
-from sdscratch.images.metadata import Infotext, Record, parse_infotext
+from sdscratch.images.metadata import Infotext, LoraRecord, Record, parse_infotext
 from sdscratch.images.read import plain_picture, read_picture
 from sdscratch.images.write import SUFFIXES, save_picture
 
 __all__ = [
     "SUFFIXES",
     "Infotext",
+    "LoraRecord",
     "Record",
     "Records",
     "fit_picture",

@@ -17,7 +17,7 @@ from sdscratch import __version__
 from sdscratch.errors import ImageError
 from sdscratch.options import Fit, ResolvedOptions
 
-__all__ = ["Infotext", "Record", "parse_infotext"]
+__all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,16 @@ LEAST_PARAMETERS = 3  # fewer on the last line, and it belongs to the prompt
 
 
 @dataclass(frozen=True)
+class LoraRecord:
+    """A LoRA that a picture was made with."""
+
+    name: str  # no path
+    weight: float
+    hash: str  # first 10 hex digits of the file's SHA-256
+    tagged: bool  # a tag in the prompt asked for it, no option
+
+
+@dataclass(frozen=True)
 class Record:
     """All that a picture depends on; the model's weights and the init picture it names by hash.
 
@@ -53,6 +63,7 @@ class Record:
     device: str  # its kind: cpu, cuda, mps
     fit: Fit | None = None  # img2img: how the init picture was brought to size
     init_hash: str | None = None  # img2img: picture_hash of the init picture as read, before fitting
+    loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -70,6 +81,8 @@ class Record:
         try:
             values = json.loads(text)
             options = _typed(ResolvedOptions, values.pop("options"))
+            if "loras" in values:
+                values["loras"] = tuple(_typed(LoraRecord, each) for each in values["loras"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -78,12 +91,16 @@ class Record:
     def infotext(self) -> str:
         """The web UIs' text: prompt, negative prompt if there is one, and a line of parameters.
 
+        A LoRA that was not asked for in the prompt is added to it as a tag, as the web UIs would have it.
         A NUL, which PNG text cannot hold, and halves of surrogate pairs become replacement characters.
         """
         options = self.options
+        tags = "".join(
+            f" <lora:{lora.name}:{lora.weight:.10g}>" for lora in self.loras or () if not lora.tagged
+        )
         negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
         line = ", ".join(f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value)
-        text = f"{options.prompt}\n{negative}{line}".replace("\0", "\ufffd")
+        text = f"{options.prompt}{tags}\n{negative}{line}".replace("\0", "\ufffd")
         return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
     def _parameters(self) -> dict[str, str]:
@@ -100,6 +117,7 @@ class Record:
             "Denoising strength": f"{options.strength:.10g}" if self.mode == "img2img" else "",
             "Clip skip": str(options.clip_skip + 1) if options.clip_skip else "",  # theirs counts one more
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
+            "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
         }
 
 
@@ -159,6 +177,8 @@ def _typed(kind: type[T], values: Mapping[str, Any]) -> T:
 def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if get_origin(hint) is tuple:  # tuple[X, ...]
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
     if get_args(hint):  # X | None
         return any(_fits(value, choice) for choice in get_args(hint))
     if hint is float:

@@ -20,7 +20,7 @@ from typing import Any
 from sdscratch.errors import CheckpointError
 from sdscratch.tensorfiles.sniff import printable, sniff
 
-__all__ = ["DTYPES", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
+__all__ = ["DTYPES", "FLOATS", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
 
 # Name in the file: bytes an element, and what torch calls it. Types of less than a byte are not among them.
 DTYPES: dict[str, tuple[int, str]] = {
@@ -41,6 +41,7 @@ DTYPES: dict[str, tuple[int, str]] = {
     "U8": (1, "uint8"),
     "BOOL": (1, "bool"),
 }
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 
 # SD 1.x needs 156 kB; parsed JSON takes some twenty times its size in memory.
 MAX_HEADER = 16 << 20

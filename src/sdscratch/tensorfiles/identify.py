@@ -48,6 +48,7 @@ class Kind(Enum):
     LOHA = "a LoHa"
     LOKR = "a LoKr"
     DORA = "a DoRA"
+    IA3 = "an IA3"
     EMBEDDING = "a textual inversion embedding"
     EMBEDDING_SD2 = "a textual inversion embedding for Stable Diffusion 2.x"
     EMBEDDING_SDXL = "a textual inversion embedding for SDXL"
@@ -80,21 +81,23 @@ class _Sign:
 UNET_IN = r"(model\.diffusion_model\.)?input_blocks\.0\.0\.weight|conv_in\.weight"
 CROSS_KEY = r"(.*\.)?attn2\.to_k\.weight"  # takes the text encoder's width
 LORA_CROSS_KEY = r".*attn2[._](processor\.)?to_k[._]lora[._](down|A)(\.default)?\.weight"
+# Stable Diffusion 1.x and 2.x have one transformer block at a place, number 0.
+DEEPER = r".*(attentions|(in|out)put_blocks[._]\d+|middle_block)[._]\d+[._]transformer_blocks[._][1-9]"
 
 # From the special to the general: a ControlNet may hold a whole model, and all of SD 1.x looks alike.
 SIGNS = (
     _Sign(Kind.LOHA, r".*\.hada_w1_[ab]"),
     _Sign(Kind.LOKR, r".*\.lokr_w1(_[ab])?"),
     _Sign(Kind.DORA, r".*(\.dora_scale|\.lora_magnitude_vector)"),
-    _Sign(Kind.LORA_SDXL, r"lora_te2_|text_encoder_2\..*lora|lora_unet_(input|output)_blocks_"),
+    _Sign(Kind.IA3, r".*(\.on_input|\.ia3_l(\.\w+)?)$"),
+    _Sign(Kind.LORA_SDXL, r"lora_te[12]_|text_encoder_2\..*lora"),
+    _Sign(Kind.LORA_SDXL, DEEPER + r".*lora"),
     _Sign(Kind.LORA_SDXL, LORA_CROSS_KEY, axis=1, size=2048),
     _Sign(Kind.LORA_SD2, LORA_CROSS_KEY, axis=1, size=1024),
     _Sign(Kind.LORA_FLUX, r"(lora_unet_|lora_transformer_|transformer\.)(double|single|joint|transformer)_"),
     _Sign(Kind.LORA_KOHYA, r"lora_(unet|te)_.*\.lora_(down|up)\.weight"),
     _Sign(Kind.LORA_PEFT, r".*\.lora_[AB](\.\w+)?\.weight"),
-    _Sign(
-        Kind.LORA_DIFFUSERS, r".*(\.processor\.to_(q|k|v|out)_lora|\.lora(_linear_layer)?)\.(down|up)\.weight"
-    ),
+    _Sign(Kind.LORA_DIFFUSERS, r".*\.(to_(q|k|v|out)_lora|lora(_linear_layer)?)\.(down|up)\.weight"),
     _Sign(Kind.EMBEDDING_SDXL, r"clip_[gl]$"),
     _Sign(Kind.EMBEDDING_SD2, r"(emb_params|string_to_param\..*)$", axis=-1, size=1024),
     _Sign(Kind.EMBEDDING, r"emb_params$|string_to_param\."),
