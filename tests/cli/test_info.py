@@ -25,6 +25,7 @@ from support.checkpoints import (
     write_ldm,
 )
 from support.cli import sdscratch
+from support.loras import changes, targets, write_lora
 
 OPTIONS = ResolvedOptions(
     "a red dog", "blurry", width=64, height=96, steps=7, cfg_scale=4.5, seed=3, sampler="euler"
@@ -93,6 +94,32 @@ def test_other_files_are_named(
     found = facts(path)
     assert (found["what"], found["tensors"]) == (what, 1)
     assert what in sdscratch("info", path).stdout.decode()
+
+
+def test_a_lora_says_what_it_changes(tmp_path: Path) -> None:
+    chosen = [weight for weight in targets() if "conv2" not in weight.name]
+    path = write_lora(tmp_path / "ink.safetensors", changes(chosen, rank=4, alpha=2.0))
+    convolutions = [weight for weight in chosen if weight.shape[2:] == (3, 3)]
+    text = [weight for weight in chosen if weight.part == "text"]
+    assert facts(path)["lora"] == {
+        "network": "LoRA of linear layers and convolutions (LoCon)",
+        "ranks": [4],
+        "alphas": [2.0],
+        "modules": len(chosen),
+        "convolutions": len(convolutions),
+        "parts": {"text": len(text), "unet": len(chosen) - len(text)},
+    }
+    lines = sdscratch("info", path).lines
+    for row in ("network         LoRA of linear", "rank            4", "alpha           2", "  U-Net "):
+        assert any(line.startswith(row) for line in lines), row
+    assert facts(write_lora(tmp_path / "text.safetensors", changes(text), "PEFT"))["lora"] == {
+        "network": "LoRA of linear layers",
+        "ranks": [3],
+        "alphas": [],
+        "modules": len(text),
+        "convolutions": 0,
+        "parts": {"text": len(text)},
+    }
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdscratch.errors import ImageError
-from sdscratch.images import Infotext, Record, parse_infotext
+from sdscratch.images import Infotext, LoraRecord, Record, parse_infotext
 from sdscratch.options import ResolvedOptions
 from support.pictures import record
 
@@ -45,6 +45,23 @@ def test_the_record_of_img2img_names_init_picture_and_fit() -> None:
     assert "fit" not in json.loads(record().to_json())
 
 
+LORAS = (LoraRecord("ink", 0.7, "ab" * 5, tagged=False), LoraRecord("a, b", -1.0, "cd" * 5, tagged=True))
+
+
+def test_the_record_names_the_loras() -> None:
+    made = record(prompt="a dog<lora:a, b:-1>", loras=LORAS)
+    assert Record.from_json(made.to_json()) == made
+    assert "loras" not in json.loads(record().to_json())
+
+
+def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
+    made = record(prompt="a dog<lora:a, b:-1>", loras=LORAS)
+    text = parse_infotext(made.infotext())
+    assert text.prompt == "a dog<lora:a, b:-1> <lora:ink:0.7>"
+    assert text.parameters["Lora hashes"] == "ink: ababababab, a, b: cdcdcdcdcd"
+    assert "Lora" not in record().infotext()
+
+
 def test_the_record_holds_every_option() -> None:
     options = json.loads(record().to_json())["options"]
     assert options.keys() == {field.name for field in fields(ResolvedOptions)}
@@ -62,7 +79,9 @@ def spoilt(**changes: object) -> str:
         "", "{", "[]", "1", "{}", "[" * 100_000, '{"sdscratch":"0.1.0"}', spoilt(mode="txt2video"),
         spoilt(options={"steps": "30"}), spoilt(options={"steps": True}), spoilt(options={"width": 1.5}),
         spoilt(options={"prompt": None}), spoilt(options={"unknown": 1}), spoilt(unknown=1), spoilt(fit="x"),
-        spoilt(options={"scheduler": 3}), spoilt(model=["v1-5"]), spoilt(model={}), spoilt(mode=[]),
+        spoilt(options={"scheduler": 3}), spoilt(loras=3), spoilt(loras=[3]), spoilt(loras=[{"name": "a"}]),
+        spoilt(loras="ab"), spoilt(loras=[{"name": "a", "weight": "1", "hash": "b", "tagged": True}]),
+        spoilt(model=["v1-5"]), spoilt(model={}), spoilt(mode=[]),
     ],
 )  # fmt: skip
 def test_a_record_that_makes_no_sense_is_refused(text: str) -> None:

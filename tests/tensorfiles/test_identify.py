@@ -85,6 +85,27 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
         Kind.LORA_SDXL,
         {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 1280)},
     ),
+    "LoRA, kohya, for SDXL, by the first text encoder's name": (
+        Kind.LORA_SDXL,
+        {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)},
+    ),
+    "LoRA, kohya with LDM's names": (
+        Kind.LORA_KOHYA,
+        {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight": (4, 640)},
+    ),
+    "LoRA, kohya with LDM's names, for SDXL": (
+        Kind.LORA_SDXL,
+        {"lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q.lora_down.weight": (4, 640)},
+    ),
+    "LoRA, PEFT, for SDXL, by its depth": (
+        Kind.LORA_SDXL,
+        {"unet.mid_block.attentions.0.transformer_blocks.9.attn1.to_q.lora_A.weight": (4, 1280)},
+    ),
+    "LoRA, diffusers, text encoder alone": (
+        Kind.LORA_DIFFUSERS,
+        {"text_encoder.text_model.encoder.layers.0.self_attn.to_q_lora.down.weight": (4, 768)},
+    ),
+    "IA3": (Kind.IA3, {"lora_unet_mid_block_attentions_0_proj_in.on_input": (1,)}),
     "LoRA for Flux": (Kind.LORA_FLUX, {"lora_unet_double_blocks_0_img_attn_proj.alpha": ()}),
     "LoRA, diffusers": (
         Kind.LORA_DIFFUSERS,

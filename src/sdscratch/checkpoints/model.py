@@ -20,7 +20,7 @@ from sdscratch.checkpoints import hub, places
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, weights
-from sdscratch.checkpoints.lora import AppliedLora, open_lora
+from sdscratch.checkpoints.lora import LORA_KINDS, AppliedLora, open_lora
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
@@ -99,7 +99,7 @@ class ModelFiles:
         """
         found = ((places.find_lora(request.name), request.weight) for request in requests)
         applied = tuple(AppliedLora(open_lora(path, self.config), strength) for path, strength in found)
-        return replace(self, loras=self.loras + applied)
+        return replace(self, loras=self.loras + applied) if applied else self
 
     def read(self, weight: Weight) -> Tensor:
         """A weight in our shape on the CPU: in the file's type and mapped from it, or with the LoRAs added.
@@ -196,7 +196,9 @@ def _config(source: Source) -> ModelConfig:
     if CONFIG not in source.metadata:
         identity = identify({stored.name: stored.info.shape for stored in source.tensors.values()})
         if identity.kind not in (Kind.SD1, Kind.SD1_EMA):
-            raise CheckpointError(f"{source.path} is {identity}; sdscratch draws with Stable Diffusion 1.x")
+            an_addon = identity.kind in LORA_KINDS
+            what_now = "give it with --lora" if an_addon else "sdscratch draws with Stable Diffusion 1.x"
+            raise CheckpointError(f"{source.path} is {identity}; {what_now}")
         return SD1
     try:
         return ModelConfig.from_json(source.metadata[CONFIG])
