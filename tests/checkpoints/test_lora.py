@@ -263,6 +263,7 @@ PAIR = {f"{NAME}.lora_down.weight": (4, 64), f"{NAME}.lora_up.weight": (64, 4)}
         ({f"{NAME}.lora_down.weight": (0, 64), f"{NAME}.lora_up.weight": (64, 0)}, "does not fit"),
         ({f"{NAME}.lora_down.weight": (), f"{NAME}.lora_up.weight": ()}, "does not fit"),
         ({**PAIR, f"{NAME}.alpha": (2,)}, "is no number"),
+        ({**PAIR, f"{NAME}.lora_A.weight": (4, 64)}, rf"no place for {NAME}\.lora_"),
         ({**PAIR, "lora_unet_middle_block_1_proj_in.lora_down.weight": (4, 64)}, "twice"),
         ({**PAIR, f"{NAME}.lora_mid.weight": (4, 4)}, f"no place for {NAME}.lora_mid"),
     ],

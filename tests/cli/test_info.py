@@ -201,3 +201,11 @@ def test_torch_is_not_imported(tmp_path: Path, suffix: str) -> None:
             "except SystemExit as end: sys.exit(99 if 'torch' in sys.modules else end.code)\n"
         )
         assert subprocess.run([sys.executable, "-c", check], capture_output=True, check=False).returncode == 0
+
+
+def test_a_broken_lora_is_told_in_one_sentence(tmp_path: Path) -> None:
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    tensors = {f"{name}.lora_down.weight": torch.zeros(4, 8), f"{name}.alpha": torch.zeros(2)}
+    result = sdscratch("info", write_ldm(tmp_path / "lora.safetensors", tensors))
+    assert result.code == 3
+    assert f"{name}.alpha, which is no number" in result.stderr

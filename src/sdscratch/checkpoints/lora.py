@@ -141,11 +141,10 @@ def read_modules(file: TensorFile) -> tuple[list[Module], list[str]]:
     found: dict[str, dict[Role, str]] = {}
     strangers: list[str] = []
     for name in file.tensors:
-        split = split_name(name)
-        if split is None:
+        module, role = split_name(name) or ("", None)
+        if role is None or role in found.get(module, {}):  # the latter: two layouts' names for one matrix
             strangers.append(name)
         else:
-            module, role = split
             found.setdefault(module, {})[role] = name
     return [Module(module, tensors) for module, tensors in found.items()], strangers
 
@@ -156,8 +155,13 @@ def rank(file: TensorFile, module: Module) -> int:
 
 
 def alpha(file: TensorFile, module: Module) -> float | None:
-    """The module's alpha: its own tensor, else what PEFT's settings say; None where nothing does, or 0."""
+    """The module's alpha: its own tensor, else what PEFT's settings say; None where nothing does, or 0.
+
+    Raises:
+        CheckpointError: no number, or broken settings.
+    """
     if "alpha" in module.tensors:
+        _check_alpha(file, module.tensors["alpha"])
         return float(file.read(module.tensors["alpha"])) or None
     settings = _peft_settings(file, module)
     pattern = settings.get("alpha_pattern")
@@ -204,8 +208,14 @@ def _check(file: TensorFile, module: Module, weight: Weight) -> None:
             f"{list(down.shape)}, which does not fit {list(weight.shape)}; "
             "the LoRA is made for another kind of model"
         )
-    if "alpha" in module.tensors and math.prod(file.tensors[module.tensors["alpha"]].shape) != 1:
-        raise CheckpointError(f"{file.path} holds {printable(module.tensors['alpha'])}, which is no number")
+    if "alpha" in module.tensors:
+        _check_alpha(file, module.tensors["alpha"])
+
+
+def _check_alpha(file: TensorFile, name: str) -> None:
+    info = file.tensors[name]
+    if math.prod(info.shape) != 1 or info.dtype.startswith("C"):
+        raise CheckpointError(f"{file.path} holds {printable(name)}, which is no number; it is damaged")
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

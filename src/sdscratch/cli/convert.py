@@ -94,7 +94,7 @@ def convert_weights(
 
       sdscratch convert-weights model.safetensors folder --to diffusers
 
-      sdscratch convert-weights model.safetensors inky.safetensors --lora ink.safetensors:0.7
+      sdscratch convert-weights model.ckpt inky.safetensors --lora ink:0.7
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
