@@ -18,8 +18,8 @@ from sdscratch.training.pictograms import Sprite, SpriteTable
 
 __all__ = ["Composer", "Scene", "caption", "indefinite"]
 
-SCALES = (0.72, 0.97)  # a sprite's side, in units of the picture's
-SHIFT = 0.03  # of a sprite from the middle, at most; more makes shapes slow to learn
+SCALES = (0.82, 0.94)  # a sprite's side, in units of the picture's
+SHIFT = 0.02  # of a sprite from the middle, at most; more makes shapes slow to learn
 WHITE_SHARE = 0.35
 WHITE_SILENT = 0.7  # how often a white background is not spoken of
 OVERSAMPLING = 2  # the picture is sampled this much finer, then averaged down: antialiasing
