@@ -81,14 +81,16 @@ def test_the_samplers_read_the_target_as_it_is_meant() -> None:
         assert_close(denoise(noisy * math.sqrt(1 + sigma**2), sigma), latent, rtol=1e-4, atol=1e-4)
 
 
-def test_timesteps_are_spread_as_they_should_and_reach_both_ends() -> None:
+def test_timesteps_are_stratified_from_end_to_end_and_more_often_late() -> None:
     chance = torch.Generator().manual_seed(0)
     for _ in range(20):
         timesteps = stratified_timesteps(10, 1000, chance)
         shares = (timesteps / 1000) ** (1 / diffusion.LATE_BIAS)  # of all draws, how many come earlier
         assert ((shares * 10 - torch.arange(10) - 0.5).abs() < 0.52).all()  # a timestep is rounded down
-    drawn = torch.cat([stratified_timesteps(1, 1000, chance) for _ in range(9000)])
-    assert (drawn.min(), drawn.max()) == (0, 999)
+    drawn = torch.cat([stratified_timesteps(100, 1000, chance) for _ in range(200)])
+    assert drawn.max() == 999
+    assert 0 <= drawn.min() < 10
+    assert (drawn >= 500).float().mean() > 0.6
 
 
 def test_captions_are_padded_as_prompts_are() -> None:

@@ -117,6 +117,7 @@ def diffusion(
     batch: Batch = 32,
     rate: Rate = 7e-4,
     workers: Workers = 2,
+    decay_from: Annotated[float, typer.Option(help="Share of the run after which the rate falls.")] = 0.0,
 ) -> None:
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
     composer = Composer(load_sprites(folder, font), embedded.SIZE)
@@ -131,7 +132,7 @@ def diffusion(
             folder / "preview.safetensors", config, autoencoder, average, tokenizer, provenance
         )
 
-    recipe = Recipe(_budget(minutes, steps), rate, ema=0.998, workers=workers)
+    recipe = Recipe(_budget(minutes, steps), rate, decay_from=decay_from, ema=0.998, workers=workers)
     train_diffusion(
         composer,
         autoencoder.encoder,
