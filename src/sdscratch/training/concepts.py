@@ -16,6 +16,7 @@ __all__ = [
     "CONCEPTS",
     "HEADS",
     "HUES",
+    "INTRICATE",
     "MORE_CONCEPTS",
     "RECOLOURED",
     "Wearable",
@@ -273,6 +274,9 @@ smiling face with heart-eyes = face with heart eyes
 clown face = clown
 Santa Claus
 """
+
+# Shapes that are slow to learn are shown more often: how often, in relation to the others of their table.
+INTRICATE: dict[str, float] = {"octopus": 6.0, "rocket": 2.0, "snowman without snow": 2.0}
 
 # Objects of one colour, painted in all of HUES too ("a green car"), so that a colour word learns to belong to
 # the thing it stands before and not to the background. Value: what the recoloured thing is called.

@@ -53,7 +53,7 @@ AUTOENCODER = AutoencoderConfig(
     latent_scale=1.0,  # the normalisation of latents is folded into the weights around them
     norm_groups=8,
 )
-DEFAULTS = Defaults(width=SIZE, height=SIZE, steps=25, cfg_scale=3.0, sampler="dpm++2m", scheduler="trailing")
+DEFAULTS = Defaults(width=SIZE, height=SIZE, steps=20, cfg_scale=2.5, sampler="dpm++2m", scheduler="trailing")
 
 
 def model_config(tokenizer: Tokenizer) -> ModelConfig:

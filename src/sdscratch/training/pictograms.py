@@ -23,6 +23,7 @@ from sdscratch.training.concepts import (
     CONCEPTS,
     HEADS,
     HUES,
+    INTRICATE,
     MORE_CONCEPTS,
     RECOLOURED,
     Wearable,
@@ -121,7 +122,7 @@ def _plan() -> Iterator[tuple[Sprite, _Recipe]]:
     entries = [(*_parse(line), weight) for table, weight in tables for line in table.strip().splitlines()]
     drawn = {name for _, names, _, _ in entries for name in names}  # the font has a green apple of its own
     for short_name, names, article, weight in entries:
-        yield Sprite(names, article, weight=weight), _Recipe(short_name)
+        yield Sprite(names, article, weight=weight * INTRICATE.get(short_name, 1.0)), _Recipe(short_name)
         for colour in HUES if short_name in RECOLOURED else ():
             called = f"{colour} {RECOLOURED[short_name]}"
             if called not in drawn:
