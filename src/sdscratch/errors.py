@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "INTERRUPTED",
     "CheckpointError",
     "DeviceError",
     "ImageError",
@@ -22,6 +23,9 @@ __all__ = [
     "TokenizerError",
     "UsageError",
 ]
+
+
+INTERRUPTED = 130  # the exit code after Ctrl-C, which is no error of ours
 
 
 class SdscratchError(Exception):

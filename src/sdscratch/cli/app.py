@@ -13,11 +13,9 @@ import typer
 
 from sdscratch import __version__
 from sdscratch.cli import convert, generate, info, tokens
-from sdscratch.errors import DeviceError, SdscratchError
+from sdscratch.errors import INTERRUPTED, DeviceError, SdscratchError
 
 __all__ = ["app", "main"]
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="sdscratch",
