@@ -23,6 +23,7 @@ FLOORS = (
     {"outputs", "networks"},
     {"pipeline"},
     {"training"},
+    {"embedded"},
     {"cli"},
     {"__main__"},
 )

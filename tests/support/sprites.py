@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from sdscratch.training.pictograms import SIDE, Sprite, SpriteTable
+from sdscratch.embedded.pictograms import SIDE, Sprite, SpriteTable
 from support.absent import absent
 
 COLOURS = {"red disc": (220, 30, 30), "green disc": (30, 180, 60), "blue disc": (40, 60, 220)}
@@ -26,8 +26,8 @@ def need_font() -> None:
     """Skip where pictograms cannot be drawn; continuous integration installs what it takes."""
     if find_spec("emoji") is None:
         absent("the Python package emoji (extra `train`) is not installed")
+    from sdscratch.embedded.pictograms import find_font
     from sdscratch.errors import SdscratchError
-    from sdscratch.training.pictograms import find_font
 
     try:
         find_font()

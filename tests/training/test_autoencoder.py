@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from sdscratch.embedded.composer import Composer
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.training.autoencoder import (
     Autoencoder,
@@ -20,7 +21,6 @@ from sdscratch.training.autoencoder import (
     save_grid,
     train_autoencoder,
 )
-from sdscratch.training.data import Composer
 from sdscratch.training.loop import Budget, Recipe
 from support.sprites import disc_table
 

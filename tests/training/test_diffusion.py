@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from sdscratch.diffusion.guidance import network_denoiser
 from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.embedded.composer import Composer
 from sdscratch.models.config import (
     AutoencoderConfig,
     ModelConfig,
@@ -21,7 +22,6 @@ from sdscratch.models.config import (
 from sdscratch.models.vae import Encoder
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training import diffusion
-from sdscratch.training.data import Composer
 from sdscratch.training.diffusion import (
     Captions,
     Diffusion,

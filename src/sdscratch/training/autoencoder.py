@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from sdscratch.embedded.composer import Composer
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Decoder, Encoder, Gaussian
-from sdscratch.training.data import Composer
 from sdscratch.training.loop import Recipe, train
 from sdscratch.training.team import share_seed
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.diffusion.schedule import Schedule
+from sdscratch.embedded.composer import Composer, Scene, caption
 from sdscratch.models.clip import TextEncoder
 from sdscratch.models.config import ModelConfig
 from sdscratch.models.layers import ResidualBlock
 from sdscratch.models.unet import SpatialTransformer, UNet
 from sdscratch.models.vae import Encoder
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.data import Composer, Scene, caption
 from sdscratch.training.loop import Recipe, train
 from sdscratch.training.team import share_seed
 

@@ -1,10 +1,10 @@
-"""`python -m sdscratch.training`: how the embedded model is made.
+"""`python -m sdscratch.embedded`: how the embedded model is made.
 
-    python -m sdscratch.training autoencoder --minutes 30
-    python -m sdscratch.training diffusion --minutes 90
-    python -m sdscratch.training refine --minutes 15
-    python -m sdscratch.training export weights/default.safetensors
-    python -m sdscratch.training samples weights/default.safetensors samples.png
+    python -m sdscratch.embedded autoencoder --minutes 30
+    python -m sdscratch.embedded diffusion --minutes 90
+    python -m sdscratch.embedded refine --minutes 15
+    python -m sdscratch.embedded export weights/default.safetensors
+    python -m sdscratch.embedded samples weights/default.safetensors samples.png
 
 Each stage goes on where it was stopped; everything it keeps lies in one folder outside the checkout.
 """
@@ -20,9 +20,11 @@ import torch
 import typer
 from torch import nn
 
+from sdscratch.embedded import model as embedded
+from sdscratch.embedded.composer import Composer
+from sdscratch.embedded.pictograms import load_sprites
 from sdscratch.errors import SdscratchError
 from sdscratch.pipeline import load, to_tensor
-from sdscratch.training import embedded
 from sdscratch.training.autoencoder import (
     Autoencoder,
     fold_normalisation,
@@ -31,10 +33,8 @@ from sdscratch.training.autoencoder import (
     save_grid,
     train_autoencoder,
 )
-from sdscratch.training.data import Composer
 from sdscratch.training.diffusion import Diffusion, train_diffusion
 from sdscratch.training.loop import Budget, Recipe, load_weights
-from sdscratch.training.pictograms import load_sprites
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -154,7 +154,7 @@ def export(path: Annotated[Path, typer.Argument(help="The file to write.")], fol
     model = Diffusion(config)
     steps = load_weights(folder / "diffusion", model)
     provenance = {
-        "made_by": "python -m sdscratch.training",
+        "made_by": "python -m sdscratch.embedded",
         "data": "Noto Color Emoji (SIL OFL 1.1) on coloured backgrounds",
         "steps": steps,
         **figures,

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, features
 
-from sdscratch.errors import SdscratchError
-from sdscratch.files import atomic_write
-from sdscratch.training import concepts
-from sdscratch.training.concepts import (
+from sdscratch.embedded import concepts
+from sdscratch.embedded.concepts import (
     ACCESSORIES,
     CONCEPTS,
     HEADS,
@@ -28,6 +26,8 @@ from sdscratch.training.concepts import (
     RECOLOURED,
     Wearable,
 )
+from sdscratch.errors import SdscratchError
+from sdscratch.files import atomic_write
 
 __all__ = ["SIDE", "Sprite", "SpriteTable", "draw_sprites", "dress", "find_font", "load_sprites", "recolour"]
 

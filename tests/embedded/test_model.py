@@ -10,12 +10,12 @@ from torch.testing import assert_close
 
 from sdscratch.checkpoints.model import open_model
 from sdscratch.diffusion.schedule import Schedule
+from sdscratch.embedded import model as embedded
+from sdscratch.embedded.composer import Composer
 from sdscratch.errors import SdscratchError
 from sdscratch.pipeline import load
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training import embedded
 from sdscratch.training.autoencoder import Autoencoder
-from sdscratch.training.data import Composer
 from sdscratch.training.diffusion import Diffusion
 from support.sprites import disc_table
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdscratch.embedded import pictograms
+from sdscratch.embedded.concepts import ACCESSORIES, CONCEPTS, HEADS, HUES, MORE_CONCEPTS, RECOLOURED
+from sdscratch.embedded.pictograms import SIDE, SpriteTable, draw_sprites, find_font, load_sprites, recolour
 from sdscratch.errors import SdscratchError
-from sdscratch.training import pictograms
-from sdscratch.training.concepts import ACCESSORIES, CONCEPTS, HEADS, HUES, MORE_CONCEPTS, RECOLOURED
-from sdscratch.training.pictograms import SIDE, SpriteTable, draw_sprites, find_font, load_sprites, recolour
 from support.sprites import need_font
 
 MUST_KNOW = [

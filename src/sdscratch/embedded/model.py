@@ -13,6 +13,7 @@ import torch
 
 from sdscratch.checkpoints.layouts import Part
 from sdscratch.checkpoints.writer import save_model
+from sdscratch.embedded.composer import Composer
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write
 from sdscratch.models.config import (
@@ -25,7 +26,6 @@ from sdscratch.models.config import (
 from sdscratch.options import Defaults
 from sdscratch.text.tokenizer import Tokenizer, learn_merges
 from sdscratch.training.autoencoder import Autoencoder
-from sdscratch.training.data import Composer
 from sdscratch.training.diffusion import Diffusion
 
 __all__ = [

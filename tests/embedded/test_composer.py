@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sdscratch.training.concepts import BACKGROUNDS
-from sdscratch.training.data import SCALES, SHIFT, Composer, Scene, caption, indefinite
-from sdscratch.training.pictograms import Sprite
+from sdscratch.embedded.composer import SCALES, SHIFT, Composer, Scene, caption, indefinite
+from sdscratch.embedded.concepts import BACKGROUNDS
+from sdscratch.embedded.pictograms import Sprite
 from support.sprites import COLOURS, disc_table
 
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdscratch.training.concepts import BACKGROUNDS
-from sdscratch.training.pictograms import Sprite, SpriteTable
+from sdscratch.embedded.concepts import BACKGROUNDS
+from sdscratch.embedded.pictograms import Sprite, SpriteTable
 
 __all__ = ["Composer", "Scene", "caption", "indefinite"]
 
