@@ -20,7 +20,7 @@ from typing import Literal
 from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.models.config import ModelConfig
 
-__all__ = ["Role", "part_of", "place", "places", "split_name"]
+__all__ = ["Role", "kohya_name", "part_of", "place", "places", "split_name"]
 
 Role = Literal["down", "up", "alpha"]  # alpha: the number that the product up·down is scaled by
 
@@ -34,6 +34,7 @@ WRAPPER = r"(base_model\.model\.)?"
 BEGINNING = re.compile(
     rf"\A{WRAPPER}((lora_unet_|unet\.|(model\.)?diffusion_model\.)|(lora_te_|text_encoder\.))?{WRAPPER}"
 )
+KOHYA_PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
 # Ends of diffusers' module names, and what older versions and other tools call them.
 OTHER_ENDS = {
     "to_out_0": "to_out",
@@ -55,6 +56,12 @@ def split_name(name: str) -> tuple[str, Role] | None:
 def place(module: str) -> str:
     """A file's name for a module in the spelling of `places`."""
     return BEGINNING.sub("", module).replace(".processor.", ".").replace(".", "_").removeprefix("text_model_")
+
+
+def kohya_name(weight: Weight) -> str:
+    """What kohya's scripts, and so the web UIs, call the module that a weight belongs to."""
+    folder, _, path = weight.diffusers.removesuffix(".weight").partition("/")
+    return KOHYA_PREFIXES[folder] + path.replace(".", "_")
 
 
 def part_of(module: str) -> Part:
