@@ -39,6 +39,7 @@ TORCH_FREE = (
     "sdscratch.options",
     "sdscratch.outputs",
     "sdscratch.text.tokenizer",
+    "sdscratch.training.lora_plan",
 )
 
 
