@@ -22,7 +22,7 @@ FLOORS = (
     {"checkpoints"},
     {"outputs", "networks"},
     {"pipeline"},
-    {"training"},
+    {"bench", "training"},
     {"embedded"},
     {"cli"},
     {"__main__"},
@@ -112,7 +112,9 @@ def test_nothing_of_the_references_is_imported() -> None:
                 assert (target or "").split(".")[0] not in {"diffusers", "transformers"}, path
 
 
-@pytest.mark.parametrize("command", [[], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"]])
+@pytest.mark.parametrize(
+    "command", [[], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["bench"]]
+)
 def test_help_does_not_import_torch(command: list[str]) -> None:
     check = (
         "import sys; sys.argv = ['sdscratch', *sys.argv[1:], '--help']\n"
