@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from sdscratch.errors import ImageError, UsageError
-from sdscratch.images import parse_colour, picture_hash, read_picture
+from sdscratch.images import fit_picture, parse_colour, picture_hash, picture_size, read_picture
 from support.pictures import gradient, png, png_chunk
 
 GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # PNG's colour types
@@ -335,3 +337,66 @@ def test_the_hash_is_of_size_and_pixels_only(tmp_path: Path) -> None:
     assert picture_hash(read_picture(path)) == picture_hash(gradient())
     assert picture_hash(Image.new("RGB", (2, 3))) != picture_hash(Image.new("RGB", (3, 2)))
     assert picture_hash(Image.new("RGB", (2, 3))) != picture_hash(Image.new("RGB", (2, 3), (0, 0, 1)))
+
+
+# Sizes, from a file's beginning
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_size_is_that_of_the_picture_as_it_is_read(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(gradient(), kind, exif=exif))
+    assert picture_size(path) == read_picture(path).size
+
+
+def test_a_size_is_known_without_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    data = encoded(Image.effect_noise((64, 48), 50).convert("RGB"), "PNG")
+    path.write_bytes(data[:200])
+    assert picture_size(path) == (64, 48)
+    with pytest.raises(ImageError, match="truncated"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"GIF89a", "is a GIF picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), "truncated or damaged$"),
+        (png(65_000, 65_000, 8, GREY, b""), "more than 89 megapixels"),
+    ],
+)
+def test_what_has_no_size_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=reason):
+        picture_size(path)
+    with pytest.raises(ImageError, match="there is no picture"):
+        picture_size(tmp_path / "nowhere")
+
+
+def test_pillow_is_kept_quiet_in_all_threads_and_the_filters_come_back(tmp_path: Path) -> None:
+    """Each thread setting and restoring the one list of filters would leave it as another had it."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + bytes([1, 0, 0x12, 1, 3, 0, 255, 255, 255, 0, 0, 0, 0, 0])  # it warns
+    path = tmp_path / "odd.jpg"
+    path.write_bytes(encoded(gradient(), "JPEG", exif=exif))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(lambda _: read_picture(path).size, range(64)))
+    assert set(sizes) == {(48, 32)}
+    assert warnings.filters == before
+
+
+# Where a crop lies
+
+
+def test_a_crop_can_lie_anywhere_along_what_is_left_over() -> None:
+    wide = gradient(48, 32)
+    for at, left in ((0.0, 0), (0.5, 8), (0.999, 15), (1.0, 16)):
+        assert (
+            fit_picture(wide, 32, 32, at=(at, 0.3)).tobytes() == wide.crop((left, 0, left + 32, 32)).tobytes()
+        )

@@ -13,7 +13,7 @@ Nothing here imports torch.
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
 from sdscratch.images.metadata import Infotext, LoraRecord, Record, parse_infotext
-from sdscratch.images.read import plain_picture, read_picture
+from sdscratch.images.read import picture_size, plain_picture, read_picture
 from sdscratch.images.write import SUFFIXES, save_picture
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "parse_colour",
     "parse_infotext",
     "picture_hash",
+    "picture_size",
     "plain_picture",
     "read_picture",
     "read_records",

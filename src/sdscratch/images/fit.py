@@ -31,13 +31,18 @@ def picture_hash(image: Image.Image) -> str:
 
 
 def fit_picture(
-    image: Image.Image, width: int, height: int, fit: Fit = "cover", background: str = "white"
+    image: Image.Image,
+    width: int,
+    height: int,
+    fit: Fit = "cover",
+    background: str = "white",
+    at: tuple[float, float] = (0.5, 0.5),
 ) -> Image.Image:
     """An RGB picture brought to exactly `width` by `height` pixels with the Lanczos filter.
 
-    `cover` scales and crops the rest, centred; `contain` scales and fills the rest with `background`,
-    centred; `stretch` is what diffusers' VaeImageProcessor does by default. A picture that has the size is
-    untouched.
+    `cover` scales and crops the rest (`at` says where, from 0, 0: the top left is kept, to 1, 1); `contain`
+    scales and fills the rest with `background`, centred; `stretch` is what diffusers' VaeImageProcessor does
+    by default. A picture that has the size is untouched.
     """
     backdrop = parse_colour(background)
     if image.size == (width, height):
@@ -51,7 +56,7 @@ def fit_picture(
         # at most all of it, which division may exceed by a rounding
         inner_width, inner_height = min(width / scale, image.width), min(height / scale, image.height)
         # Whole pixels, so that what needs no scaling is only cropped, not blurred by half a pixel.
-        left, top = (image.width - inner_width) // 2, (image.height - inner_height) // 2
+        left, top = (image.width - inner_width) * at[0] // 1, (image.height - inner_height) * at[1] // 1
         box = (left, top, left + inner_width, top + inner_height)
         return image.resize((width, height), lanczos, box=box)
     scale = min(across, down)

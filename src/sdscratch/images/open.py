@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sdscratch.errors import ImageError, SdscratchError
 
-__all__ = ["opened"]
+__all__ = ["glimpsed", "opened"]
 
+START = 512  # bytes that tell what a file is
 MAX_PIXELS = 89_478_485  # Pillow's own line between a picture and a decompression bomb: 89 megapixels
 
 SIGNATURES = {  # Pillow's formats by how they begin; WebP is checked further in `_format`
@@ -44,7 +47,7 @@ OTHERS = {  # what is met in a picture's place, by how it begins
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """The decoded picture in a file, or with `-` in standard input.
+    """The decoded picture in a file, or with `-` in standard input; from several threads at once, if need be.
 
     Raises:
         ImageError: it is missing, unreadable, no PNG, JPEG or WebP, over 89 megapixels, or damaged, which may
@@ -52,28 +55,82 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     """
     name = "standard input" if str(path) == "-" else str(path)
     data = _read_bytes(path)
-    kind = _format(data)
-    if kind is None:
-        raise ImageError(f"{name} is {_describe(data)}; give a PNG, JPEG or WebP picture")
+    with _parsed(name, io.BytesIO(data), data) as image:
+        if image.format == "PNG":
+            _mend_transparency(image, depth=data[24])
+        image.load()
+        yield image
+
+
+@contextmanager
+def glimpsed(path: str | Path) -> Iterator[Image.Image]:
+    """The same, but only the file's beginning is read, and nothing decoded: size and EXIF are known.
+
+    Raises:
+        ImageError: as `opened`, where the beginning tells.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
-            with Image.open(io.BytesIO(data), formats=[kind]) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                if kind == "PNG":
-                    _mend_transparency(image, depth=data[24])
-                image.load()
+        with Path(path).open("rb") as file:
+            start = file.read(START)
+            file.seek(0)
+            with _parsed(str(path), file, start) as image:
                 yield image
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _parsed(name: str, file: BinaryIO, start: bytes) -> Iterator[Image.Image]:
+    """What Pillow makes of a file that begins with `start`, whatever goes wrong in one sentence."""
+    kind = _format(start)
+    if kind is None:
+        raise ImageError(f"{name} is {_describe(start)}; give a PNG, JPEG or WebP picture")
+    try:
+        with _QUIET, Image.open(file, formats=[kind]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} has more than 89 megapixels; make it smaller first") from error
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except (SdscratchError, MemoryError):
         raise
+    except UnidentifiedImageError as error:  # whose words are about Python's file object
+        raise ImageError(f"{name} is a {kind} picture, but truncated or damaged") from error
     # Pillow's decoders raise anything from SyntaxError to struct.error on hostile bytes.
     except Exception as error:
         raise ImageError(f"{name} is a {kind} picture, but truncated or damaged ({error})") from error
+
+
+class _Quiet:
+    """Pillow's remarks on odd but readable files are not shown while anyone reads one.
+
+    Python has one list of filters for all threads: the first that comes sets it, the last that leaves puts it
+    back. Each doing so for itself would leave it as some other thread had it.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.readers = 0
+        self.filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.readers += 1
+            if self.readers == 1:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"(PIL|sdscratch\.images)\b")
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.readers -= 1
+            if self.readers == 0:
+                self.filters.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
 
 
 def _mend_transparency(image: Image.Image, depth: int) -> None:
@@ -91,14 +148,20 @@ def _read_bytes(path: str | Path) -> bytes:
         if str(path) == "-":
             return sys.stdin.buffer.read()
         with Path(path).open("rb") as file:
-            start = file.read(512)
+            start = file.read(START)
             return start if _format(start) is None else start + file.read()
-    except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder; give a PNG, JPEG or WebP picture") from error
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no picture {path}; check its name") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: OSError | ValueError) -> ImageError:
+    match error:
+        case IsADirectoryError():
+            return ImageError(f"{path} is a folder; give a PNG, JPEG or WebP picture")
+        case FileNotFoundError():
+            return ImageError(f"there is no picture {path}; check its name")
+        case _:  # ValueError: a NUL in the name
+            return ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
 
 
 def _format(start: bytes) -> str | None:

@@ -1,0 +1,94 @@
+"""Which picture stands at which place of which step, and how it is cropped: functions of (seed, step, place).
+
+Nothing is remembered from step to step, so a resumed run, and any number of processes, see the same.
+This module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from typing import TypeVar
+
+from sdscratch.training.dataset.buckets import Size
+
+__all__ = ["Plan", "View"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture as a step sees it."""
+
+    picture: int  # index in the folder
+    size: Size
+    at: tuple[float, float] = (0.5, 0.5)  # where it is cropped, as `fit_picture` has it
+    flipped: bool = False
+
+
+class Plan:
+    """An epoch shows every picture once, in batches from one bucket each, in an order of (seed, epoch).
+
+    A bucket's last batch, if it is not full, is filled with the pictures that came first in that bucket in
+    that epoch.
+
+    Args:
+        buckets: pictures by the size at which they are seen.
+        batch: pictures a step, over all processes.
+    """
+
+    def __init__(
+        self,
+        buckets: Mapping[Size, Sequence[int]],
+        batch: int,
+        seed: int,
+        *,
+        random_crop: bool = False,
+        random_flip: bool = False,
+    ) -> None:
+        self.buckets, self.size, self.seed = buckets, batch, seed
+        self.random_crop, self.random_flip = random_crop, random_flip
+        self.steps = sum(-(-len(members) // batch) for members in buckets.values())  # an epoch
+        self._epoch = lru_cache(maxsize=2)(self._order)  # this one, and the next, which is decoded ahead
+
+    def batch(self, step: int) -> tuple[Size, tuple[int, ...]]:
+        """The size of step `step`'s pictures, and which they are, by place."""
+        epoch, within = divmod(step, self.steps)
+        return self._epoch(epoch)[within]
+
+    def view(self, step: int, place: int) -> View:
+        """What stands at one place."""
+        size, pictures = self.batch(step)
+        dice = Random(f"view {self.seed} {step} {place}")
+        across, down, side = dice.random(), dice.random(), dice.random()
+        return View(
+            pictures[place],
+            size,
+            (across, down) if self.random_crop else (0.5, 0.5),
+            self.random_flip and side < 0.5,
+        )
+
+    def substitutes(self, view: View) -> list[View]:
+        """What takes the place of a view whose picture breaks, in order: the bucket's next pictures."""
+        members = self.buckets[view.size]
+        start = members.index(view.picture) + 1
+        return [View(each, view.size, view.at, view.flipped) for each in (*members[start:], *members[:start])]
+
+    def _order(self, epoch: int) -> list[tuple[Size, tuple[int, ...]]]:
+        dice = Random(f"epoch {self.seed} {epoch}")
+        batches = []
+        for size, members in self.buckets.items():
+            order = _shuffled(members, dice)
+            for start in range(0, len(order), self.size):
+                places = range(start, start + self.size)
+                batches.append((size, tuple(order[place % len(order)] for place in places)))
+        return _shuffled(batches, dice)
+
+
+def _shuffled(items: Sequence[T], dice: Random) -> list[T]:
+    """By `random()` alone, which Python promises to keep; its `shuffle` may change between versions."""
+    keys = [dice.random() for _ in items]
+    return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__)]
