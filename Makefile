@@ -1,5 +1,6 @@
 # make demo   a first picture, from nothing but Python and make
 # make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy and the layering
+# make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
 
 PYTHON ?= python3
 # Pinned, so that a machine that has this build at hand takes it; elsewhere the pin gives the usual build.
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full check clean
+.PHONY: demo test test-full check bench-peers clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +24,12 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev,train]"
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	# compiles for minutes; where it cannot, the others are compared without it
+	-$(BIN)/python -m pip install --quiet "stable-diffusion-cpp-python>=0.4.7"
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -43,6 +50,9 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_layers.py
+
+bench-peers: $(VENV)/.installed-bench
+	PYTHONPATH=tests $(BIN)/python -m bench_peers $(PEERS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,6 +31,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 TORCH_FREE = (
     "sdscratch",
+    "sdscratch.bench.memory",
     "sdscratch.checkpoints.lora",
     "sdscratch.cli.app",
     "sdscratch.diffusion.schedule",

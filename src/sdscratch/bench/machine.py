@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import platform
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
 
 import torch
 
 from sdscratch import __version__
+from sdscratch.bench.memory import Peak, watch_process
 from sdscratch.device import Placement
 
-__all__ = ["Machine", "Peak", "describe_machine", "synchronize", "watch_memory"]
-
-STATUS = Path("/proc/self/status")
-EVERY = 0.02  # seconds between two looks at the memory
+__all__ = ["Machine", "describe_machine", "processor", "synchronize", "watch_memory"]
 
 
 @dataclass(frozen=True)
@@ -65,64 +61,14 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-@dataclass
-class Peak:
-    """The most memory seen, and what kind of memory it is."""
-
-    kind: str
-    bytes: int = 0
-
-
 @contextmanager
 def watch_memory(device: torch.device) -> Iterator[Peak]:
-    """Watch how much memory is needed at most while the context lasts.
-
-    On a CUDA device that is what torch has allocated there. On the CPU it is the process's anonymous memory
-    (RssAnon; mapped pages of files, which the system can take back, aside), looked at every 20 ms; where the
-    system does not tell that, the resident memory at its highest since the process began.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        peak = Peak("allocated on the GPU")
-        yield peak
-        peak.bytes = torch.cuda.max_memory_allocated(device)
-    elif STATUS.exists() and "RssAnon" in STATUS.read_text():
-        yield from _watch_anonymous()
-    else:
-        peak = Peak("resident")
-        yield peak
-        peak.bytes = resident_at_most()
-
-
-def _watch_anonymous() -> Iterator[Peak]:
-    peak, done = Peak("anonymous (RssAnon)"), Event()
-
-    def watch() -> None:
-        while True:
-            peak.bytes = max(peak.bytes, anonymous())
-            if done.wait(EVERY):
-                return
-
-    thread = Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def anonymous() -> int:
-    """Bytes of anonymous memory that this process has in RAM now."""
-    match = re.search(r"RssAnon:\s*(\d+) kB", STATUS.read_text())
-    return int(match[1]) * 1024 if match else 0
-
-
-def resident_at_most() -> int:
-    """Bytes that this process has had in RAM at most; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Watch how much memory is needed at most: on a CUDA device what torch has allocated there, else ours."""
+    if device.type != "cuda":
+        with watch_process() as peak:
+            yield peak
+        return
+    torch.cuda.reset_peak_memory_stats(device)
+    peak = Peak("allocated on the GPU")
+    yield peak
+    peak.bytes = torch.cuda.max_memory_allocated(device)

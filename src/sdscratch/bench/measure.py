@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from sdscratch.bench.machine import Machine, Peak, describe_machine, synchronize, watch_memory
+from sdscratch.bench.machine import Machine, describe_machine, synchronize, watch_memory
+from sdscratch.bench.memory import Peak
 from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.device import Placement, choose
