@@ -17,6 +17,7 @@ from sdscratch.options import (
     Defaults,
     GenerateOptions,
     check_placement,
+    parse_interval,
     parse_sampler,
     parse_scheduler,
     random_seed,
@@ -45,6 +46,12 @@ SMALL = Defaults(width=64, height=72, steps=20, cfg_scale=4.0, sampler="euler", 
         ("seed", -1, "seed is -1"),
         ("seed", MAX_SEED + 1, f"but must be from 0 to {MAX_SEED}"),
         ("clip_skip", 12, "clip-skip is 12"),
+        ("deep_cache", 0, "deep-cache is 0, but must be from 1 to 100"),
+        ("cfg_interval", "1", "the cfg-interval is '1', but must be FROM:TO"),
+        ("cfg_interval", "5:1", "the cfg-interval is '5:1'"),
+        ("cfg_interval", "-1:1", "the cfg-interval is '-1:1'"),
+        ("cfg_interval", "nan:1", "the cfg-interval is 'nan:1'"),
+        ("cfg_interval", "a:b", "the cfg-interval is 'a:b'"),
         ("sampler", "frob", "no sampler is called 'frob'; choose one of ddpm, ddim, "),
         ("scheduler", "frob", "no scheduler is called 'frob'; choose one of leading, "),
         ("prompt", "a d\udcf6g", "character 4 of the prompt is not valid text; give it in UTF-8"),
@@ -74,6 +81,16 @@ def test_what_is_out_of_range_is_refused_by_name(name: str, value: Any, said: st
 )
 def test_the_ends_of_the_ranges_are_allowed(options: dict[str, Any]) -> None:
     GenerateOptions(**({"prompt": ""} | options))
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [("0.28:5.42", (0.28, 5.42)), (":5", (0.0, 5.0)), ("0.3:", (0.3, math.inf)), (":", (0.0, math.inf))],
+)
+def test_an_interval_is_two_noise_levels_either_of_which_may_be_left_out(
+    text: str, interval: tuple[float, float]
+) -> None:
+    assert parse_interval(text) == interval
 
 
 def test_the_model_decides_what_was_not_asked() -> None:

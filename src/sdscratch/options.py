@@ -27,6 +27,7 @@ __all__ = [
     "ResolvedOptions",
     "check_placement",
     "fit_of_init",
+    "parse_interval",
     "parse_sampler",
     "parse_scheduler",
     "random_seed",
@@ -99,6 +100,25 @@ def parse_sampler(name: str) -> tuple[str, str | None]:
     raise UsageError(f"no sampler is called {name!r}; choose one of {', '.join(SAMPLERS)}")
 
 
+def parse_interval(text: str) -> tuple[float, float]:
+    """The two noise levels in "0.28:5.42", the lower first; either may be left out.
+
+    Raises:
+        UsageError: another form, or nothing between the two.
+    """
+    low, colon, high = text.partition(":")
+    try:
+        interval = float(low or 0.0), float(high or "inf")
+    except ValueError:
+        interval = (0.0, 0.0)
+    if not colon or not 0.0 <= interval[0] < interval[1]:
+        raise UsageError(
+            f"the cfg-interval is {text!r}, but must be FROM:TO, two noise levels of which the first is "
+            "lower, like 0.28:5.42"
+        )
+    return interval
+
+
 def check_placement(device: str, dtype: str) -> None:
     """Check the names of a device and a precision; whether the device is there, only torch knows.
 
@@ -135,6 +155,8 @@ class _Asked:
     eta: float = 0.0  # ddim's share of fresh noise: 0 none, 1 as much as ddpm
     clip_skip: int = 0  # how many of the text encoder's last layers to leave out
     strength: float = 0.75  # img2img: 0 keeps the picture, 1 ignores it
+    cfg_interval: str | None = None  # approximation: guidance at these noise levels alone, "FROM:TO"
+    deep_cache: int = 1  # approximation: the whole U-Net at every N-th step alone; 1 is exact
 
 
 @dataclass(frozen=True)
@@ -185,6 +207,9 @@ class GenerateOptions(_Asked):
         _check_range("strength", self.strength, 0, 1)
         _check_range("eta", self.eta, 0, 1)
         _check_range("clip-skip", self.clip_skip, 0, 11)
+        _check_range("deep-cache", self.deep_cache, 1, 100)
+        if self.cfg_interval is not None:
+            parse_interval(self.cfg_interval)
         if self.sampler is not None:
             parse_sampler(self.sampler)
         if self.scheduler is not None:
@@ -205,6 +230,8 @@ class GenerateOptions(_Asked):
             eta=self.eta,
             clip_skip=self.clip_skip,
             strength=self.strength,
+            cfg_interval=self.cfg_interval,
+            deep_cache=self.deep_cache,
             width=defaults.width if self.width is None else self.width,
             height=defaults.height if self.height is None else self.height,
             steps=defaults.steps if self.steps is None else self.steps,

@@ -22,14 +22,23 @@ from sdscratch.addons import LoraRequest, take_loras
 from sdscratch.checkpoints.lora import AppliedLora
 from sdscratch.checkpoints.model import ModelFiles, Part, open_model
 from sdscratch.device import Placement, choose, out_of_memory_explained
-from sdscratch.diffusion.guidance import guided, network_denoiser
+from sdscratch.diffusion.approximations import deep_cached, guided_between
+from sdscratch.diffusion.guidance import Network, guided, network_denoiser
 from sdscratch.diffusion.samplers import SAMPLERS, Denoiser
 from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
 from sdscratch.errors import UsageError
 from sdscratch.images import fit_picture, plain_picture
 from sdscratch.networks import Networks, NotFiniteError, dtype_of
 from sdscratch.noise import Noise
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, fit_of_init, random_seed, size_of_init
+from sdscratch.options import (
+    Fit,
+    GenerateOptions,
+    ResolvedOptions,
+    fit_of_init,
+    parse_interval,
+    random_seed,
+    size_of_init,
+)
 from sdscratch.text.prompt import encode_prompt
 
 __all__ = ["Pipeline", "Progress", "load"]
@@ -202,7 +211,7 @@ class Pipeline:
         else:
             x = self._encode_picture(picture, None).repeat(len(seeds), 1, 1, 1)
         total = len(path.timesteps)
-        denoise = self._denoiser(path, options) if total else None
+        denoise = self._denoiser(path, options, len(seeds)) if total else None
         yield Progress(0, total, x, None)
         if denoise is None:
             return
@@ -214,27 +223,47 @@ class Pipeline:
             latent = step.latent * path.end_scale if done == total else step.latent
             yield Progress(done, total, latent, step.denoised)
 
-    def _denoiser(self, path: Path, options: ResolvedOptions) -> Denoiser:
+    def _denoiser(self, path: Path, options: ResolvedOptions, count: int) -> Denoiser:
         keys = [(text, options.clip_skip) for text in self._prompts(options)]
         # a batch's pictures share their prompts: encoded once, and warned of once
         known = self._contexts
         self._contexts = {key: known[key] if key in known else self._encode(*key) for key in keys}
-        contexts = [self._contexts[key] for key in keys]
+        *negative, prompt = (self._contexts[key] for key in keys)
+        prediction = self.files.config.schedule.prediction
+
+        def denoiser() -> Denoiser:
+            """For one picture, or one batch: approximations keep what they have seen of it."""
+            network = self._network(options)
+            plain = network_denoiser(network, path, prediction, prompt)
+            if not negative:
+                return plain
+            scale = options.cfg_scale
+            whole = guided(network, path, prediction, prompt=prompt, negative=negative[0], scale=scale)
+            if options.cfg_interval is None:
+                return whole
+            return guided_between(*parse_interval(options.cfg_interval), whole, plain)
+
+        if self.placement.batches:
+            return denoiser()
+        return one_by_one([denoiser() for _ in range(count)])
+
+    def _network(self, options: ResolvedOptions) -> Network:
+        """The U-Net in its own precision, from float32 to float32."""
         network = self.networks["unet"]
         dtype = dtype_of(network)
 
-        def predict(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        def exact(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
             with torch.inference_mode():
                 return network(x.to(dtype), timesteps, context.to(dtype)).float()  # type: ignore[no-any-return]
 
-        prediction = self.files.config.schedule.prediction
-        if len(contexts) == 2:
-            negative, prompt = contexts
-            scale = options.cfg_scale
-            denoise = guided(predict, path, prediction, prompt=prompt, negative=negative, scale=scale)
-        else:
-            denoise = network_denoiser(predict, path, prediction, contexts[0])
-        return denoise if self.placement.batches else one_by_one(denoise)
+        def deep(
+            x: Tensor, timesteps: Tensor, context: Tensor, features: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode():
+                result, features = network.predict(x.to(dtype), timesteps, context.to(dtype), features)
+                return result.float(), features
+
+        return exact if options.deep_cache == 1 else deep_cached(deep, options.deep_cache)
 
     def _encode_picture(self, picture: Tensor, noise: Callable[[], Tensor] | None) -> Tensor:
         """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
@@ -347,9 +376,14 @@ def sampler_options(options: ResolvedOptions) -> dict[str, float]:
     return {"eta": options.eta} if options.sampler == "ddim" else {}
 
 
-def one_by_one(denoise: Denoiser) -> Denoiser:
-    """A denoiser that runs pictures one after another, so that none depends on its batch."""
-    return lambda x, sigma: torch.cat([denoise(picture, sigma) for picture in x.split(1)])
+def one_by_one(denoisers: Sequence[Denoiser]) -> Denoiser:
+    """A denoiser that runs pictures one after another, each by its own, so that none depends on its batch."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        pictures = zip(denoisers, x.split(1), strict=True)
+        return torch.cat([one(picture, sigma) for one, picture in pictures])
+
+    return denoise
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

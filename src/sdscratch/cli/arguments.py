@@ -20,6 +20,7 @@ __all__ = ["PICTURE", "Arguments", "Fit", "option", "with_arguments"]
 OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's"
 PICTURE, SAMPLING, MODEL, OUTPUT = "Picture", "Sampling", "Model and machine", "Output"
+APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
 
 def option(*names: str, help: str, panel: str, **more: Any) -> Any:
@@ -94,6 +95,25 @@ class Arguments:
             panel=SAMPLING,
         ),
     ] = 0
+    cfg_interval: Annotated[
+        str | None,
+        option(
+            "--cfg-interval",
+            metavar="FROM:TO",
+            help="Guide only at noise levels σ in between, like 0.28:5.42 (SD 1.x begins at 14.6).",
+            panel=APPROXIMATIONS,
+            show_default="everywhere",
+        ),
+    ] = None
+    deep_cache: Annotated[
+        int,
+        option(
+            "--deep-cache",
+            metavar="N",
+            help="Run the deep part of the U-Net at every N-th step alone; 1 is exact.",
+            panel=APPROXIMATIONS,
+        ),
+    ] = 1
     model: Annotated[
         str,
         option(
@@ -183,6 +203,8 @@ class Arguments:
             seed=self.seed,
             sampler=self.sampler,
             scheduler=self.scheduler,
+            cfg_interval=self.cfg_interval,
+            deep_cache=self.deep_cache,
             **sides,
         )
 

@@ -21,6 +21,9 @@ __all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
 
 T = TypeVar("T")
 
+# Options that old records do not have; a picture that is exact says nothing of them.
+APPROXIMATIONS = {name: getattr(ResolvedOptions, name) for name in ("cfg_interval", "deep_cache")}
+
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
     "ddpm": "DDPM",
@@ -69,6 +72,9 @@ class Record:
     def to_json(self) -> str:
         """The record as one line of ASCII JSON; what does not apply is left out."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
+        for name, exact in APPROXIMATIONS.items():
+            if own["options"][name] == exact:
+                del own["options"][name]
         return json.dumps({"sdscratch": own.pop("sdscratch"), **own}, separators=(",", ":"))
 
     @classmethod
@@ -117,6 +123,8 @@ class Record:
             "Denoising strength": f"{options.strength:.10g}" if self.mode == "img2img" else "",
             "Clip skip": str(options.clip_skip + 1) if options.clip_skip else "",  # theirs counts one more
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
+            "Guidance interval": options.cfg_interval or "",
+            "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
         }
 

@@ -19,6 +19,7 @@ __all__ = ["UNet", "timestep_embedding"]
 
 RESIDUAL_EPS = 1e-5
 TRANSFORMER_EPS = 1e-6
+OUTER = 2  # groups at either end of the U-Net that run even where the deeper ones are left out
 
 
 def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
@@ -131,30 +132,42 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(config.channels, config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """Predict.
+        """Predict; arguments as of `predict`, of which the features are left out."""
+        return self.predict(x, timesteps, context)[0]
+
+    def predict(
+        self, x: Tensor, timesteps: Tensor, context: Tensor, deep: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Predict, and tell what came up from the deeper groups.
 
         Args:
             x: [n, 4, h, w], the noisy latent in variance-preserving scale.
             timesteps: [n] float32, 0 to 999.
             context: [n, t, c], the encoded prompts.
+            deep: the deep features of an earlier pass on the same batch: all but the outermost groups are
+                then left out (DeepCache; Ma et al. 2023, section 3.2), which is an approximation.
 
         Returns:
-            [n, 4, h, w]: the noise, or the velocity, as the model was trained.
+            [n, 4, h, w]: the noise, or the velocity, as the model was trained; and the deep features.
         """
         embedded = timestep_embedding(timesteps, self.config.channels).to(x.dtype)
         time = F.silu(self.time2(F.silu(self.time1(embedded))))  # every residual block begins with this silu
 
         skips: list[Tensor] = []
-        for group in self.down:
+        outermost = len(self.down) if deep is None else OUTER  # as many on the way up
+        for group in self.down[:outermost]:
             x = run_group(group, x, time, context)
             skips.append(x)
-        for group in self.middle:
+        for group in self.middle if deep is None else ():
             x = run_group(group, x, time, context)
-        for group in self.up:
+        for group in self.up[-outermost:]:
+            if len(skips) == OUTER:
+                x = deep = x if deep is None else deep
             x = torch.cat([x, skips.pop()], dim=1)
             size = skips[-1].shape[2:] if skips else None
             x = run_group(group, x, time, context, size)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        assert deep is not None  # every U-Net has more groups than the outermost
+        return self.conv_out(F.silu(self.norm_out(x))), deep
 
 
 def run_group(
