@@ -1,34 +1,30 @@
-"""Sprites that need no font: discs of one colour."""
+"""Sprites that need no font: discs, each concept's in one of a few colours."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 
-from sdscratch.embedded.pictograms import SIDE, Sprite, SpriteTable
+from sdscratch.embedded.pictograms import SIDE, SpriteTable, find_font, keys, table_of
+from sdscratch.errors import SdscratchError
 from support.absent import absent
 
-COLOURS = {"red disc": (220, 30, 30), "green disc": (30, 180, 60), "blue disc": (40, 60, 220)}
+COLOURS = ((220, 30, 30), (30, 180, 60), (40, 60, 220))
+RADIUS = 0.45  # of a disc, in units of a sprite's side
 
 
 def disc_table() -> SpriteTable:
-    """Three discs that fill most of their sprites, with hard edges; what is transparent there is black."""
+    """A disc for every concept and colour, with hard edges: the first is of COLOURS[0], and so on in turn."""
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
-    inside = np.hypot(x, y) < 0.45 * SIDE
+    inside = np.hypot(x, y) < RADIUS * SIDE
     pixels = np.zeros((len(COLOURS), SIDE, SIDE, 4), np.uint8)
-    for index, colour in enumerate(COLOURS.values()):
+    for index, colour in enumerate(COLOURS):
         pixels[index][inside] = (*colour, 255)
-    return SpriteTable(tuple(Sprite((name,), True) for name in COLOURS), pixels)
+    few = table_of([], pixels.transpose(0, 1, 3, 2).copy())
+    return SpriteTable({key: row % len(COLOURS) for row, key in enumerate(keys())}, few.pixels, few.boxes)
 
 
 def need_font() -> None:
     """Skip where pictograms cannot be drawn; continuous integration installs what it takes."""
-    if find_spec("emoji") is None:
-        absent("the Python package emoji (extra `train`) is not installed")
-    from sdscratch.embedded.pictograms import find_font
-    from sdscratch.errors import SdscratchError
-
     try:
         find_font()
     except SdscratchError:

@@ -62,7 +62,7 @@ def test_folding_normalises_latents_and_changes_no_picture(composer: Composer, m
     with torch.no_grad():  # far from normal, and each channel otherwise
         model.encoder.quant.weight.mul_(7.0)
         model.encoder.quant.bias.add_(torch.arange(8.0))
-    picture = composer.draw(composer.scenes(0, 3))
+    picture = composer.draw(composer.scenes(0, range(3)))
     noise = torch.randn(3, 4, 8, 8)
     before, posterior = model(picture, noise)
     mean, std = latent_statistics(composer, model.encoder, 128)

@@ -81,7 +81,7 @@ def model_config(tokenizer: Tokenizer) -> ModelConfig:
 
 def learn_tokenizer(composer: Composer) -> Tokenizer:
     """A small tokenizer in CLIP's form, learnt from captions; always the same for the same captions."""
-    captions = (scene.caption for scene in composer.scenes(0, CAPTIONS_READ))
+    captions = (composer.caption(0, place, 0) for place in range(CAPTIONS_READ))
     return Tokenizer.from_merges(learn_merges(captions, MERGES), length=PROMPT_LENGTH)
 
 

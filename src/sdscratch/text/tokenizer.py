@@ -146,10 +146,11 @@ def _empty_backend(model: models.BPE) -> tokenizers.Tokenizer:
 def learn_merges(texts: Iterable[str], count: int) -> list[Merge]:
     """At most `count` merges learnt from texts, for `Tokenizer.from_merges`; fewer where no pair is left."""
     backend = _empty_backend(models.BPE(end_of_word_suffix=WORD_END))
-    alphabet = byte_pieces()
+    # Equally frequent pairs are merged in the order of their ids: so each byte has one from the start.
+    pieces = [byte + end for end in ("", WORD_END) for byte in byte_pieces()]
     trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + count,  # of the bytes at a word's end, it counts only those it met
-        initial_alphabet=alphabet,
+        vocab_size=len(pieces) + count,
+        special_tokens=pieces,
         end_of_word_suffix=WORD_END,
         show_progress=False,
     )

@@ -75,7 +75,7 @@ def train_autoencoder(
 
     def loss(replica: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
         share, own_seed = batch // recipe.workers, share_seed(seed, step, worker)
-        picture = composer.draw(composer.scenes(own_seed, share))
+        picture = composer.draw(composer.scenes(own_seed, range(share)))
         chance = torch.Generator().manual_seed(own_seed)
         noise = torch.randn(share, model.config.latent_channels, side, side, generator=chance)
         with torch.autocast("cpu", torch.bfloat16):
@@ -96,7 +96,7 @@ def held_out_psnr(composer: Composer, model: Autoencoder, count: int = 512) -> f
     """Mean PSNR in dB over scenes that were never trained on (the sprites were), in float32."""
     values = []
     for index in range(0, count, 64):
-        picture = composer.draw(composer.scenes(HELD_OUT + index, 64))
+        picture = composer.draw(composer.scenes(HELD_OUT + index, range(64)))
         values.append(psnr(model(picture)[0], picture))
     return float(torch.cat(values).mean())
 
@@ -105,7 +105,10 @@ def held_out_psnr(composer: Composer, model: Autoencoder, count: int = 512) -> f
 def latent_statistics(composer: Composer, encoder: Encoder, count: int = 2048) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each latent channel over `count` scenes; [c] each."""
     latents = torch.cat(
-        [encoder(composer.draw(composer.scenes(HELD_OUT - 1 - i, 64))).mean for i in range(count // 64)]
+        [
+            encoder(composer.draw(composer.scenes(HELD_OUT - 1 - i, range(64)))).mean
+            for i in range(count // 64)
+        ]
     )
     return latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
 
@@ -132,7 +135,7 @@ def fold_normalisation(model: Autoencoder, mean: Tensor, std: Tensor) -> None:
 @torch.no_grad()
 def _preview(composer: Composer, model: nn.Module, path: Path) -> None:
     """Held-out scenes above, their reconstructions below."""
-    picture = composer.draw(composer.scenes(HELD_OUT, 16))
+    picture = composer.draw(composer.scenes(HELD_OUT, range(16)))
     save_grid(torch.cat([picture, model(picture)[0]]), path, columns=16)
 
 

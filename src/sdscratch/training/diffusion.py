@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.embedded.composer import Composer, Scene, caption
+from sdscratch.embedded.captions import caption
+from sdscratch.embedded.composer import Composer
+from sdscratch.embedded.scenes import Scene
 from sdscratch.models.clip import TextEncoder
 from sdscratch.models.config import ModelConfig
 from sdscratch.models.layers import ResidualBlock
@@ -126,7 +128,7 @@ class Latents:
     @torch.no_grad()
     def _encode(self, index: int) -> None:
         self.index = index
-        self.scenes = self.composer.scenes(share_seed(self.seed, index, self.worker), BLOCK)
+        self.scenes = self.composer.scenes(share_seed(self.seed, index, self.worker), range(BLOCK))
         parts = []
         for start in range(0, BLOCK, ENCODED_AT_ONCE):
             picture = self.composer.draw(self.scenes[start : start + ENCODED_AT_ONCE])
@@ -159,8 +161,7 @@ def train_diffusion(
         latent, scenes = streams[worker](step)
         own_seed = share_seed(seed, step, worker)
         chance, dice = torch.Generator().manual_seed(own_seed), random.Random(own_seed)
-        sprites = composer.table.sprites
-        captions = [caption(sprites[scene.sprite], scene.background, dice) for scene in scenes]
+        captions = [caption(scene, dice) for scene in scenes]
         ids = words([text if dice.random() >= PROMPT_DROPPED else "" for text in captions])
         timesteps = stratified_timesteps(share, len(alphas_bar), chance)
         noise = torch.randn(latent.shape, generator=chance)

@@ -1,0 +1,217 @@
+"""Which scenes come how often: a `Mixture` says it, a `Chooser` chooses by it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from sdscratch.embedded.colours import RECOLOURED, colours_of
+from sdscratch.embedded.scenes import (
+    RELATIONS,
+    SCENERIES,
+    STYLES,
+    VIEWS,
+    Scene,
+    Thing,
+    combinations,
+    held_out,
+)
+from sdscratch.embedded.vocabulary import BACKGROUNDS, BEST_KNOWN, concepts
+from sdscratch.embedded.wardrobe import HEADS, sets
+
+__all__ = ["CPU", "FULL", "KINDS", "Chooser", "Mixture"]
+
+# Where the middles of several equal things lie, in units of half the room that one of them leaves.
+LAYOUTS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
+    2: (((-1, 0), (1, 0)),),
+    3: (((-1, 0.9), (1, 0.9), (0, -0.9)), ((-1, -0.9), (1, -0.9), (0, 0.9))),
+    4: (((-1, -1), (1, -1), (-1, 1), (1, 1)),),
+}
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Which scenes come how often."""
+
+    concepts: int  # the best known so many
+    fame: tuple[tuple[int, float], ...]  # up to which place in the list of concepts, how often each of them
+    shares: Mapping[str, float]  # of each kind of scene
+    white: float = 0.4  # how often the ground of coloured, worn and several things is white
+    scale: tuple[float, float] = (0.82, 0.94)  # of a single thing
+    several: tuple[float, float] = (0.44, 0.48)  # of one of several
+    standing: tuple[float, float] = (0.5, 0.68)  # of one in a scenery
+    shift: float = 0.02  # from its place, at most; more makes shapes slow to learn
+    dressed_twice: float = 0.3  # how often who wears something wears two things
+
+
+# For two cores: few things, mostly one, always large. That is what made shapes learnable there.
+CPU = Mixture(
+    concepts=BEST_KNOWN,
+    fame=((100, 3.0), (BEST_KNOWN, 1.0)),
+    shares={
+        "plain": 0.24,
+        "ground": 0.38,
+        "recoloured": 0.12,
+        "worn": 0.12,
+        "count": 0.05,
+        "pair": 0.05,
+        "scenery": 0.02,
+        "style": 0.02,
+    },
+)
+# For a GPU: everything.
+FULL = Mixture(
+    concepts=len(concepts()),
+    fame=((100, 3.0), (BEST_KNOWN, 2.0), (len(concepts()), 1.0)),
+    shares={
+        "plain": 0.2,
+        "ground": 0.28,
+        "recoloured": 0.1,
+        "worn": 0.1,
+        "count": 0.09,
+        "pair": 0.11,
+        "scenery": 0.06,
+        "style": 0.06,
+    },
+)
+
+
+class Pool:
+    """Things to choose from, some more often than others."""
+
+    def __init__(self, names: Sequence[str], weights: Sequence[float]) -> None:
+        self.names = tuple(names)
+        self.weights = list(accumulate(weights))
+
+    def __call__(self, chance: random.Random) -> str:
+        return chance.choices(self.names, cum_weights=self.weights)[0]
+
+
+class Chooser:
+    """Chooses scenes by a mixture, with any source of chance."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+        known = concepts()[: mixture.concepts]
+        weights = {}
+        for rank, concept in enumerate(known):
+            weights[concept.name] = next(weight for upto, weight in mixture.fame if rank < upto)
+
+        def pool(names: Sequence[str]) -> Pool:
+            return Pool(names, [weights[name] for name in names])
+
+        self.things = pool(list(weights))
+        self.countable = pool([concept.name for concept in known if concept.countable])
+        self.recoloured = pool([name for name in RECOLOURED if name in weights])
+        self.heads = pool([name for name in HEADS if name in weights])
+        self.kinds = Pool(list(mixture.shares), list(mixture.shares.values()))
+
+    def scene(self, chance: random.Random) -> Scene:
+        """A scene for training: nothing in it is held out."""
+        kind = self.kinds(chance)
+        while True:
+            scene = KINDS[kind](self, chance)
+            if not any(map(held_out, combinations(scene))):
+                return scene
+
+    def held_out(self, kind: str, chance: random.Random) -> Scene:
+        """A scene of this kind, all of whose combinations are held out.
+
+        Raises:
+            ValueError: the kind combines nothing.
+        """
+        if kind == "plain":
+            raise ValueError("a plain scene combines nothing that could be held out")
+        while True:
+            scene = KINDS[kind](self, chance)
+            if all(map(held_out, combinations(scene))):
+                return scene
+
+    def _place(self, span: tuple[float, float], chance: random.Random) -> tuple[float, float, float]:
+        """A scale, and a small shift to the right and down that keeps the whole thing in the picture."""
+        scale = chance.uniform(*span)
+        room = min(self.mixture.shift, (1.0 - scale) / 2)
+        return scale, chance.uniform(-room, room), chance.uniform(-room, room)
+
+    def _single(self, concept: str, chance: random.Random, **about: object) -> Thing:
+        scale, right, down = self._place(self.mixture.scale, chance)
+        return Thing(concept, at=(right, down), scale=scale, **about)  # type: ignore[arg-type]
+
+    def _ground(self, chance: random.Random, but: str = "") -> str:
+        if chance.random() < self.mixture.white:
+            return "white"
+        return chance.choice([colour for colour in BACKGROUNDS if colour not in ("white", but)])
+
+    def plain(self, chance: random.Random) -> Scene:
+        return Scene((self._single(self.things(chance), chance),))
+
+    def ground(self, chance: random.Random) -> Scene:
+        background = chance.choice([colour for colour in BACKGROUNDS if colour != "white"])
+        return Scene((self._single(self.things(chance), chance),), background)
+
+    def recolour(self, chance: random.Random) -> Scene:
+        concept = self.recoloured(chance)
+        colour = chance.choice(colours_of(concept))
+        return Scene((self._single(concept, chance, colour=colour),), self._ground(chance, but=colour))
+
+    def worn(self, chance: random.Random) -> Scene:
+        number = 2 if chance.random() < self.mixture.dressed_twice else 1
+        worn = chance.choice([each for each in sets() if len(each) == number])
+        return Scene((self._single(self.heads(chance), chance, worn=worn),), self._ground(chance))
+
+    def several(self, chance: random.Random) -> Scene:
+        concept, number = self.countable(chance), chance.randint(2, 4)
+        scale = chance.uniform(*self.mixture.several)
+        room = (1.0 - scale) / 2
+        things = tuple(
+            Thing(concept, at=self._near(x * room, y * room, scale, chance), scale=scale)
+            for x, y in chance.choice(LAYOUTS[number])
+        )
+        return Scene(things, self._ground(chance))
+
+    def pair(self, chance: random.Random) -> Scene:
+        relation = chance.choice(list(RELATIONS))
+        x, y = RELATIONS[relation].first
+        if RELATIONS[relation].either_way and chance.random() < 0.5:
+            x, y = -x, -y
+        first = second = self.things(chance)
+        while second == first:
+            second = self.things(chance)
+        things = []
+        for concept, way in ((first, 1), (second, -1)):
+            scale = chance.uniform(*self.mixture.several)
+            room = way * (1.0 - scale) / 2
+            things.append(Thing(concept, at=self._near(x * room, y * room, scale, chance), scale=scale))
+        return Scene(tuple(things), self._ground(chance), relation=relation)
+
+    def _near(self, x: float, y: float, scale: float, chance: random.Random) -> tuple[float, float]:
+        """A place near this one, within the picture."""
+        room, shift = (1.0 - scale) / 2, self.mixture.shift
+        x, y = (value + chance.uniform(-shift, shift) for value in (x, y))
+        return max(-room, min(room, x)), max(-room, min(room, y))
+
+    def scenery(self, chance: random.Random) -> Scene:
+        scale, right, down = self._place(self.mixture.standing, chance)
+        on_ground = 0.47 - scale / 2  # its feet a little above the lower edge
+        thing = Thing(self.things(chance), at=(4 * right, on_ground + down), scale=scale)
+        return Scene((thing,), scenery=chance.choice(SCENERIES), view=chance.randrange(VIEWS))
+
+    def style(self, chance: random.Random) -> Scene:
+        style = chance.choice(STYLES)
+        but = "black" if style == "silhouette" else ""
+        thing = self._single(self.things(chance), chance)
+        return Scene((thing,), self._ground(chance, but=but), style=style)
+
+
+KINDS: dict[str, Callable[[Chooser, random.Random], Scene]] = {
+    "plain": Chooser.plain,
+    "ground": Chooser.ground,
+    "recoloured": Chooser.recolour,
+    "worn": Chooser.worn,
+    "count": Chooser.several,
+    "pair": Chooser.pair,
+    "scenery": Chooser.scenery,
+    "style": Chooser.style,
+}
