@@ -37,7 +37,7 @@ def tokenizer(composer: Composer) -> Tokenizer:
 def test_a_model_written_is_the_model_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = embedded.model_config(tokenizer)
-    autoencoder, diffusion = Autoencoder(config.autoencoder), Diffusion(config)
+    autoencoder, diffusion = Autoencoder(config.autoencoder), Diffusion.from_config(config)
     path = tmp_path / "model.safetensors"
     embedded.save_embedded(path, config, autoencoder, diffusion, tokenizer, {"steps": 3})
 
@@ -54,14 +54,14 @@ def test_a_model_written_is_the_model_read(tokenizer: Tokenizer, tmp_path: Path)
         loaded = files.load(part, "cpu", torch.float32).state_dict()
         assert_close(loaded, {name: value.half().float() for name, value in module.state_dict().items()})
     picture = load(str(path)).txt2img("a red disc", seed=0, steps=2)
-    assert picture.size == (64, 64)
+    assert picture.size == (embedded.SIZE, embedded.SIZE)
 
 
 def test_the_model_fits_into_forty_megabytes() -> None:
     # as large a vocabulary as its tokenizer may have
     tokenizer = Tokenizer.from_merges([], length=embedded.PROMPT_LENGTH)
     with torch.device("meta"):
-        modules = Diffusion(embedded.model_config(tokenizer)), Autoencoder(embedded.AUTOENCODER)
+        modules = Diffusion.from_config(embedded.model_config(tokenizer)), Autoencoder(embedded.AUTOENCODER)
     weights = sum(p.numel() for module in modules for p in module.parameters())
     text_width = embedded.model_config(tokenizer).text.width
     assert 2 * (weights + embedded.MERGES * text_width) < 40e6 - 100e3  # 100 kB of header

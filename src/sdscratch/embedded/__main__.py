@@ -13,28 +13,37 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from torch import nn
 
+from sdscratch.device import choose
 from sdscratch.embedded import model as embedded
 from sdscratch.embedded.composer import Composer
+from sdscratch.embedded.mixtures import CPU, FULL
 from sdscratch.embedded.pictograms import load_sprites
-from sdscratch.errors import SdscratchError
+from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.pipeline import load, to_tensor
 from sdscratch.training.autoencoder import (
     Autoencoder,
+    ReconstructionLoss,
     fold_normalisation,
     held_out_psnr,
     latent_statistics,
-    save_grid,
-    train_autoencoder,
 )
-from sdscratch.training.diffusion import Diffusion, train_diffusion
-from sdscratch.training.loop import Budget, Recipe, load_weights
+from sdscratch.training.diffusion import DenoisingLoss, Diffusion, tokenized
+from sdscratch.training.display import Display
+from sdscratch.training.latents import FreshLatents, LaneLatents, encode_with
+from sdscratch.training.loop import train
+from sdscratch.training.machine import Machine, joined, workers_for
+from sdscratch.training.pictures import save_grid
+from sdscratch.training.recipe import Budget, Recipe
+from sdscratch.training.state import load_weights
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -57,15 +66,75 @@ SAMPLES = (
     "a green car on a red background",
 )
 
+LATE_BIAS = 0.6  # late timesteps come more often: see `stratified_timesteps`
+
 Folder = Annotated[Path, typer.Option(help="Where checkpoints, metrics and sprites are kept.")]
 Font = Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf, if it is not where systems keep it.")]
 Minutes = Annotated[float | None, typer.Option(help="How long to train, earlier parts of the run included.")]
 Steps = Annotated[int | None, typer.Option(help="How many steps to train, instead of a time.")]
-Batch = Annotated[int, typer.Option(help="Pictures a step, split between the workers.")]
+Batch = Annotated[int, typer.Option(help="Pictures a step that each process computes.")]
 Rate = Annotated[float, typer.Option(help="The highest learning rate.")]
-Workers = Annotated[int, typer.Option(help="Threads that each compute a share of the batch.")]
+DecayFrom = Annotated[float, typer.Option(help="Share of the run after which the rate falls.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Threads that share a batch.", show_default="on a CPU one a core, on a GPU one"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 (a number), mps.")]
+Scenes = Annotated[
+    str, typer.Option(help="Which: some (what a CPU can learn), all (what a GPU can), auto (by the device).")
+]
+Dtype = Annotated[str, typer.Option(help="Of the arithmetic: auto, float32, bfloat16.")]
 
 HOME = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sdscratch-training"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every stage needs: pictures, a machine, and a folder."""
+
+    folder: Path
+    composer: Composer
+    machine: Machine
+    workers: int
+
+    def preview(self, name: str, model: Autoencoder) -> None:
+        """Held-out scenes above, their reconstructions below, as one picture."""
+        picture = self.composer.held_out(16, self.machine.device).pictures
+        with torch.no_grad():
+            save_grid(torch.cat([picture, model(picture)[0]]), self.folder / name / "preview.png", columns=16)
+
+    def keep(self, model: Autoencoder) -> None:
+        """Measure an autoencoder on held-out pictures, and keep it for what follows."""
+        if not self.machine.leads:
+            return
+        figures = {"psnr": held_out_psnr(self.composer, model, self.machine.device)}
+        embedded.save_autoencoder(self.folder / "autoencoder.safetensors", model, figures)
+        typer.echo(f"{figures['psnr']:.2f} dB on held-out pictures")
+
+
+@contextmanager
+def workshop(
+    folder: Path,
+    font: Path | None,
+    device: str,
+    dtype: str,
+    scenes: str,
+    batch: int,
+    workers: int | None,
+    *,
+    seed: int,
+) -> Iterator[Workshop]:
+    """Everything made ready."""
+    placement = choose(device, dtype)
+    mixtures = {"some": CPU, "all": FULL, "auto": CPU if placement.device.type == "cpu" else FULL}
+    if scenes not in mixtures:
+        raise UsageError(f"no choice of scenes is called {scenes!r}; say {', '.join(mixtures)}")
+    with joined(placement.device, placement.dtype) as machine:
+        threads = workers or workers_for(machine, batch)
+        if threads > 1:
+            torch.set_num_threads(1)  # the workers share the work
+        composer = Composer(load_sprites(folder, font), embedded.SIZE, mixtures[scenes], seed)
+        yield Workshop(folder, composer, machine, threads)
 
 
 @app.command()
@@ -76,16 +145,22 @@ def autoencoder(
     steps: Steps = None,
     batch: Batch = 8,
     rate: Rate = 1.6e-3,
-    workers: Workers = 2,
+    decay_from: DecayFrom = 0.0,
+    workers: Workers = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    scenes: Scenes = "auto",
 ) -> None:
     """Train the autoencoder, then normalise its latents and measure it on held-out pictures."""
-    composer = Composer(load_sprites(folder, font), embedded.SIZE)
-    recipe = Recipe(_budget(minutes, steps), rate, ema=0.995, workers=workers)
-    torch.manual_seed(1)
-    model = Autoencoder(embedded.AUTOENCODER)
-    model = train_autoencoder(model, composer, recipe, folder / "autoencoder", batch=batch)
-    fold_normalisation(model, *latent_statistics(composer, model.encoder))
-    _keep(folder, composer, model)
+    with workshop(folder, font, device, dtype, scenes, batch, workers, seed=1) as shop:
+        torch.manual_seed(1)
+        model = Autoencoder(embedded.AUTOENCODER).to(shop.machine.device)
+        recipe = Recipe(
+            _budget(minutes, steps), rate, batch, decay_from=decay_from, ema=0.995, workers=shop.workers
+        )
+        _train_autoencoder(shop, model, recipe, "autoencoder")
+        fold_normalisation(model, *latent_statistics(shop.composer, model.encoder, shop.machine.device))
+        shop.keep(model)
 
 
 @app.command()
@@ -96,16 +171,38 @@ def refine(
     steps: Steps = None,
     batch: Batch = 8,
     rate: Rate = 8e-4,
-    workers: Workers = 2,
+    decay_from: DecayFrom = 0.0,
+    workers: Workers = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    scenes: Scenes = "auto",
 ) -> None:
     """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
-    composer = Composer(load_sprites(folder, font), embedded.SIZE)
-    model, _ = embedded.load_autoencoder(folder / "autoencoder.safetensors")
-    model.decoder.requires_grad_(True)
-    recipe = Recipe(_budget(minutes, steps), rate, ema=0.995, workers=workers)
-    _keep(
-        folder, composer, train_autoencoder(model, composer, recipe, folder / "decoder", batch=batch, seed=2)
+    with workshop(folder, font, device, dtype, scenes, batch, workers, seed=2) as shop:
+        model, _ = embedded.load_autoencoder(folder / "autoencoder.safetensors")
+        model.to(shop.machine.device).decoder.requires_grad_(True)
+        recipe = Recipe(
+            _budget(minutes, steps), rate, batch, decay_from=decay_from, ema=0.995, workers=shop.workers
+        )
+        _train_autoencoder(shop, model, recipe, "decoder")
+        shop.keep(model)
+
+
+def _train_autoencoder(shop: Workshop, model: Autoencoder, recipe: Recipe, name: str) -> None:
+    seed, machine = shop.composer.seed, shop.machine
+    loss = ReconstructionLoss(
+        shop.composer, model.config, machine, size=recipe.size(machine.processes), seed=seed
     )
+    with Display(quiet=not machine.leads) as display:
+        train(
+            model,
+            loss,
+            recipe,
+            shop.folder / name,
+            machine,
+            show=display,
+            watch=lambda step: shop.preview(name, model),
+        )
 
 
 @app.command()
@@ -116,33 +213,48 @@ def diffusion(
     steps: Steps = None,
     batch: Batch = 32,
     rate: Rate = 7e-4,
-    workers: Workers = 2,
-    decay_from: Annotated[float, typer.Option(help="Share of the run after which the rate falls.")] = 0.0,
+    decay_from: DecayFrom = 0.0,
+    workers: Workers = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    scenes: Scenes = "auto",
 ) -> None:
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
-    composer = Composer(load_sprites(folder, font), embedded.SIZE)
-    autoencoder, figures = embedded.load_autoencoder(folder / "autoencoder.safetensors")
-    tokenizer = embedded.keep_tokenizer(folder / "diffusion" / "tokenizer.json", composer)
-    config = embedded.model_config(tokenizer)
-
-    def preview(step: int, average: nn.Module) -> None:
-        assert isinstance(average, Diffusion)
-        provenance = {"steps": step, "samples": step * batch, **figures}
-        embedded.save_embedded(
-            folder / "preview.safetensors", config, autoencoder, average, tokenizer, provenance
+    with workshop(folder, font, device, dtype, scenes, batch, workers, seed=1) as shop:
+        machine = shop.machine
+        coder, figures = embedded.load_autoencoder(folder / "autoencoder.safetensors")
+        tokenizer = embedded.keep_tokenizer(
+            folder / "diffusion" / "tokenizer.json", Composer(shop.composer.table, mixture=FULL)
+        )
+        config = embedded.model_config(tokenizer)
+        torch.manual_seed(1)
+        model = Diffusion.from_config(config).to(machine.device)
+        encode = encode_with(coder.encoder.to(machine.device), config.autoencoder.latent_scale, machine)
+        latents = (
+            LaneLatents(shop.composer, encode, machine.device, shop.composer.seed)
+            if machine.device.type == "cpu"
+            else FreshLatents(shop.composer, encode, machine.device)
+        )
+        recipe = Recipe(
+            _budget(minutes, steps), rate, batch, decay_from=decay_from, ema=0.998, workers=shop.workers
+        )
+        loss = DenoisingLoss(
+            config.schedule,
+            tokenized(tokenizer, machine.device),
+            latents,
+            machine,
+            size=recipe.size(machine.processes),
+            seed=shop.composer.seed,
+            late_bias=LATE_BIAS,
         )
 
-    recipe = Recipe(_budget(minutes, steps), rate, decay_from=decay_from, ema=0.998, workers=workers)
-    train_diffusion(
-        composer,
-        autoencoder.encoder,
-        tokenizer,
-        config,
-        recipe,
-        folder / "diffusion",
-        batch=batch,
-        watch=preview,
-    )
+        def preview(step: int) -> None:
+            provenance = {"steps": step, "samples": step * loss.size, **figures}
+            path = folder / "preview.safetensors"
+            embedded.save_embedded(path, config, coder, model, tokenizer, provenance)
+
+        with Display(quiet=not machine.leads) as display:
+            train(model, loss, recipe, folder / "diffusion", machine, show=display, watch=preview)
 
 
 @app.command()
@@ -151,7 +263,7 @@ def export(path: Annotated[Path, typer.Argument(help="The file to write.")], fol
     autoencoder, figures = embedded.load_autoencoder(folder / "autoencoder.safetensors")
     tokenizer = embedded.load_tokenizer(folder / "diffusion" / "tokenizer.json")
     config = embedded.model_config(tokenizer)
-    model = Diffusion(config)
+    model = Diffusion.from_config(config)
     steps = load_weights(folder / "diffusion", model)
     provenance = {
         "made_by": "python -m sdscratch.embedded",
@@ -183,19 +295,11 @@ def samples(
     save_grid(torch.cat(rows), picture, columns=len(prompts))
 
 
-def _keep(folder: Path, composer: Composer, model: Autoencoder) -> None:
-    """Measure an autoencoder on held-out pictures, and keep it for what follows."""
-    figures = {"psnr": held_out_psnr(composer, model)}
-    embedded.save_autoencoder(folder / "autoencoder.safetensors", model, figures)
-    typer.echo(f"{figures['psnr']:.2f} dB on held-out pictures")
-
-
 def _budget(minutes: float | None, steps: int | None) -> Budget:
     return Budget(steps=steps, seconds=None if minutes is None else minutes * 60)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # the workers share the work; see training.loop.Team
     try:
         code = app(standalone_mode=False)
     except (SdscratchError, typer.TyperException) as error:

@@ -41,15 +41,16 @@ __all__ = [
     "save_embedded",
 ]
 
-SIZE = 64  # of its pictures, in pixels
-PROMPT_LENGTH = 24  # tokens; its captions have at most 18
-MERGES = 1024
+SIZE = 128  # of its pictures, in pixels
+PROMPT_LENGTH = 32  # tokens
+MERGES = 1780
 CAPTIONS_READ = 40_000  # by the tokenizer
 
 AUTOENCODER = AutoencoderConfig(
-    channels=24,
-    multipliers=(1, 2, 4),
+    channels=16,
+    multipliers=(1, 2, 4, 6),
     residual_blocks=1,
+    latent_channels=8,
     latent_scale=1.0,  # the normalisation of latents is folded into the weights around them
     norm_groups=8,
 )
@@ -64,9 +65,10 @@ def model_config(tokenizer: Tokenizer) -> ModelConfig:
     """
     return ModelConfig(
         text=TextEncoderConfig(
-            vocabulary=tokenizer.size, length=tokenizer.length, width=192, layers=3, heads=4, feed_forward=768
+            vocabulary=tokenizer.size, length=tokenizer.length, width=192, layers=3, heads=4, feed_forward=512
         ),
         unet=UNetConfig(
+            latent_channels=AUTOENCODER.latent_channels,
             channels=64,
             multipliers=(1, 2, 4),
             attends=(False, True, True),

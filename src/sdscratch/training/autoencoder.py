@@ -1,37 +1,37 @@
-"""Training the autoencoder (Rombach et al. 2022, section 3.1), without perceptual and adversarial losses.
+"""Training the autoencoder (Rombach et al. 2022, section 3.1), and giving its latents mean 0 and deviation 1.
 
-Pictograms have flat colours and sharp edges, so pixel losses and one on differences between neighbours do.
+Shapes: n pictures [n, 3, H, W] in −1 to 1.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from sdscratch.embedded.composer import Composer
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Decoder, Encoder, Gaussian
-from sdscratch.training.loop import Recipe, train
-from sdscratch.training.team import share_seed
+from sdscratch.training.chance import generator
+from sdscratch.training.machine import Machine
+from sdscratch.training.source import Source
+from sdscratch.training.team import Figures
 
 __all__ = [
+    "LOSS_WEIGHTS",
+    "TERMS",
     "Autoencoder",
+    "Reconstruction",
+    "ReconstructionLoss",
     "fold_normalisation",
     "held_out_psnr",
     "latent_statistics",
     "psnr",
-    "reconstruction_loss",
-    "save_grid",
-    "train_autoencoder",
 ]
 
-GRADIENT_WEIGHT = 1.0
-KL_WEIGHT = 1e-6  # keeps latents near zero, without blurring
-HELD_OUT = 1_000_003  # a seed that no training step uses
+AT_ONCE = 16  # pictures, where nothing is trained
 
 
 class Autoencoder(nn.Module):
@@ -50,11 +50,30 @@ class Autoencoder(nn.Module):
         return self.decoder(latent), posterior
 
 
-def reconstruction_loss(output: Tensor, picture: Tensor) -> Tensor:
-    """|Δ| + Δ² + |∇Δ|, means over all pixels; ∇ = differences to the right and lower neighbour."""
-    difference = output - picture
-    gradients = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-    return difference.abs().mean() + difference.square().mean() + GRADIENT_WEIGHT * gradients
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a loss can be about; float32."""
+
+    output: Tensor
+    picture: Tensor
+    posterior: Gaussian
+
+
+def gradient_term(made: Reconstruction) -> Tensor:
+    """|∇Δ|, with ∇ = differences to the right and to the lower neighbour: sees blur where |Δ| does not."""
+    difference = made.output - made.picture
+    return difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
+
+
+# The terms of the loss, each a mean over pictures; what has no weight is not computed.
+TERMS: Mapping[str, Callable[[Reconstruction], Tensor]] = {
+    "l1": lambda made: (made.output - made.picture).abs().mean(),
+    "l2": lambda made: (made.output - made.picture).square().mean(),
+    "gradient": gradient_term,
+    "kl": lambda made: made.posterior.kl().mean(),
+}
+# Pixels and their differences suit flat colours and sharp edges; so little KL does not blur.
+LOSS_WEIGHTS: Mapping[str, float] = {"l1": 1.0, "l2": 1.0, "gradient": 1.0, "kl": 1e-6}
 
 
 def psnr(output: Tensor, picture: Tensor) -> Tensor:
@@ -63,53 +82,68 @@ def psnr(output: Tensor, picture: Tensor) -> Tensor:
     return -10.0 * error.clamp_min(1e-10).log10()
 
 
-def train_autoencoder(
-    model: Autoencoder, composer: Composer, recipe: Recipe, folder: Path, *, batch: int = 8, seed: int = 1
-) -> Autoencoder:
-    """Train on fresh scenes until the budget is spent, resuming from `folder`; return the average.
+class ReconstructionLoss:
+    """The mean loss at some places of a step's batch, as `Team` descends it.
 
     Weights that require no gradient stay as they are: with the encoder so frozen, latents keep their meaning.
-    After each checkpoint, `preview.png` in `folder` shows held-out scenes and their reconstructions.
+
+    Args:
+        size: places of a step's batch, of all processes.
+        weights: of `TERMS`.
     """
-    side = composer.size // model.config.downscale
 
-    def loss(replica: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
-        share, own_seed = batch // recipe.workers, share_seed(seed, step, worker)
-        picture = composer.draw(composer.scenes(own_seed, range(share)))
-        chance = torch.Generator().manual_seed(own_seed)
-        noise = torch.randn(share, model.config.latent_channels, side, side, generator=chance)
-        with torch.autocast("cpu", torch.bfloat16):
-            output, posterior = replica(picture, noise)
-        output = output.float()
-        kl = Gaussian(posterior.mean.float(), posterior.log_variance.float()).kl().mean()
-        value = reconstruction_loss(output, picture) + KL_WEIGHT * kl
-        return value, {"psnr": float(psnr(output.detach(), picture).mean()), "kl": float(kl.detach())}
+    def __init__(
+        self,
+        source: Source,
+        config: AutoencoderConfig,
+        machine: Machine,
+        *,
+        size: int,
+        seed: int,
+        weights: Mapping[str, float] = LOSS_WEIGHTS,
+    ) -> None:
+        self.source, self.config, self.machine = source, config, machine
+        self.size, self.seed = size, seed
+        self.weights = {name: weight for name, weight in weights.items() if weight}
 
-    preview = folder / "preview.png"
-    average = train(model, loss, recipe, folder, lambda _, ema: _preview(composer, ema, preview))
-    assert isinstance(average, Autoencoder)
-    return average
+    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+        """The loss of `module`, an `Autoencoder` or what is called like one."""
+        picture = self.source.batch(step, places, self.machine.device).pictures
+        noise = self._noise(step, picture.shape[2:])[places.start : places.stop]
+        with self.machine.autocast():
+            output, posterior = module(picture, noise)
+        exact = Gaussian(posterior.mean.float(), posterior.log_variance.float())
+        made = Reconstruction(output.float(), picture, exact)
+        terms = {name: TERMS[name](made) for name in self.weights}
+        value = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        figures = {name: term.detach() for name, term in terms.items()}
+        return value, figures | {"psnr": psnr(made.output.detach(), picture).mean()}
+
+    def _noise(self, step: int, size: torch.Size) -> Tensor:
+        chance = generator(self.machine.device, self.seed, "noise", step)
+        sides = (side // self.config.downscale for side in size)
+        shape = (self.size, self.config.latent_channels, *sides)
+        return torch.randn(shape, generator=chance, device=self.machine.device)
 
 
 @torch.no_grad()
-def held_out_psnr(composer: Composer, model: Autoencoder, count: int = 512) -> float:
-    """Mean PSNR in dB over scenes that were never trained on (the sprites were), in float32."""
-    values = []
-    for index in range(0, count, 64):
-        picture = composer.draw(composer.scenes(HELD_OUT + index, range(64)))
-        values.append(psnr(model(picture)[0], picture))
+def held_out_psnr(source: Source, model: Autoencoder, device: torch.device, count: int = 256) -> float:
+    """Mean PSNR in dB over pictures that were never trained on, in float32."""
+    pictures = source.held_out(count, device).pictures
+    values = [psnr(model(part)[0], part) for part in pictures.split(AT_ONCE)]
     return float(torch.cat(values).mean())
 
 
 @torch.no_grad()
-def latent_statistics(composer: Composer, encoder: Encoder, count: int = 2048) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each latent channel over `count` scenes; [c] each."""
-    latents = torch.cat(
-        [
-            encoder(composer.draw(composer.scenes(HELD_OUT - 1 - i, range(64)))).mean
-            for i in range(count // 64)
-        ]
-    )
+def latent_statistics(
+    source: Source, encoder: Encoder, device: torch.device, count: int = 512
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each latent channel over `count` pictures; [c] each."""
+    parts = [
+        encoder(source.batch(step, range(AT_ONCE), device).pictures).mean
+        for step in range(-(-count // AT_ONCE))
+    ]
+    latents = torch.cat(parts)
     return latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
 
 
@@ -130,20 +164,3 @@ def fold_normalisation(model: Autoencoder, mean: Tensor, std: Tensor) -> None:
     assert out.bias is not None
     out.bias.add_(F.conv2d(mean[None, :, None, None], out.weight)[0, :, 0, 0])
     out.weight.mul_(std[None, :, None, None])
-
-
-@torch.no_grad()
-def _preview(composer: Composer, model: nn.Module, path: Path) -> None:
-    """Held-out scenes above, their reconstructions below."""
-    picture = composer.draw(composer.scenes(HELD_OUT, range(16)))
-    save_grid(torch.cat([picture, model(picture)[0]]), path, columns=16)
-
-
-def save_grid(pictures: Tensor, path: Path, columns: int) -> None:
-    """Write [n, 3, H, W] in −1 to 1 as one PNG, row by row."""
-    n, _, height, width = pictures.shape
-    rows = -(-n // columns)
-    blank = torch.ones(rows * columns - n, 3, height, width)
-    levels = ((torch.cat([pictures.float(), blank]).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    table = levels.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2)
-    Image.fromarray(table.reshape(rows * height, columns * width, 3).numpy()).save(path)

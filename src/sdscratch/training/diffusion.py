@@ -1,54 +1,61 @@
-"""Training text encoder and U-Net together on the autoencoder's latents (Rombach et al. 2022, section 3.3).
+"""Training text encoder and U-Net on the autoencoder's latents (Rombach et al. 2022, section 3.3).
 
-Pictures are composed and encoded in blocks, and each block is passed over a few times, with other words,
-other noise and in another order: encoding then costs next to nothing.
+Shapes: n latents [n, c, h, w], T timesteps, t tokens.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
+from sdscratch.diffusion.guidance import Prediction
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.embedded.captions import caption
-from sdscratch.embedded.composer import Composer
-from sdscratch.embedded.scenes import Scene
 from sdscratch.models.clip import TextEncoder
-from sdscratch.models.config import ModelConfig
+from sdscratch.models.config import ModelConfig, ScheduleConfig
 from sdscratch.models.layers import ResidualBlock
 from sdscratch.models.unet import SpatialTransformer, UNet
-from sdscratch.models.vae import Encoder
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.loop import Recipe, train
-from sdscratch.training.team import share_seed
+from sdscratch.training.chance import generator
+from sdscratch.training.latents import LatentSource
+from sdscratch.training.machine import Machine
+from sdscratch.training.team import Figures
 
-__all__ = ["Captions", "Diffusion", "Latents", "stratified_timesteps", "train_diffusion", "velocity_target"]
+__all__ = [
+    "DenoisingLoss",
+    "Diffusion",
+    "Words",
+    "denoising_target",
+    "initialise",
+    "snr_weight",
+    "stratified_timesteps",
+    "tokenized",
+]
 
-BLOCK = 1024  # pictures a worker encodes at once
-PASSES = 4  # over a block
-ENCODED_AT_ONCE = 16
-# Below 1, late timesteps come more often: what a caption looks like is learnt from noise, and learnt slowest.
-LATE_BIAS = 0.6
-PROMPT_DROPPED = (
-    0.1  # so that guidance knows what there is without a prompt (Ho & Salimans 2022, section 3.2)
-)
+KNOWN_CAPTIONS = 1 << 16  # whose tokens are remembered
+
+Words = Callable[[Sequence[str]], Tensor]  # captions → [n, t] ids, or [n, t, width] what a text encoder says
 
 
 class Diffusion(nn.Module):
-    """Text encoder and U-Net as one trainable thing."""
+    """Text encoder and U-Net as one thing that is trained."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, text: TextEncoder, unet: UNet) -> None:
         super().__init__()
-        self.text = TextEncoder(config.text)
-        self.unet = UNet(config.unet)
-        initialise(self)
+        self.text = text
+        self.unet = unet
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Diffusion:
+        """Untrained, of a model's shape, and ready to begin."""
+        model = cls(TextEncoder(config.text), UNet(config.unet))
+        initialise(model)
+        return model
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
-        """[n, 4, h, w] noisy latents, [n] timesteps, [n, t] token ids → [n, 4, h, w] velocities."""
+        """[n, c, h, w] noisy latents, [n] timesteps, [n, t] token ids → [n, c, h, w], what they predict."""
         return self.unet(noisy, timesteps, self.text(ids))  # type: ignore[no-any-return]
 
 
@@ -68,108 +75,110 @@ def initialise(model: Diffusion) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def velocity_target(latent: Tensor, noise: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Noisy latent √ᾱ·x₀ + √(1−ᾱ)·ε, and its velocity √ᾱ·ε − √(1−ᾱ)·x₀ (Salimans & Ho 2022, appendix D).
+def denoising_target(
+    latent: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction
+) -> tuple[Tensor, Tensor]:
+    """The noisy latent √ᾱ·x₀ + √(1−ᾱ)·ε, and what a network should say of it.
+
+    That is ε (Ho et al. 2020, eq. 14), or the velocity √ᾱ·ε − √(1−ᾱ)·x₀ (Salimans & Ho 2022, appendix D).
 
     Args:
         alpha_bar: [n].
     """
     signal = alpha_bar.sqrt()[:, None, None, None]
     spread = (1.0 - alpha_bar).sqrt()[:, None, None, None]
-    return signal * latent + spread * noise, signal * noise - spread * latent
+    target = noise if prediction == "epsilon" else signal * noise - spread * latent
+    return signal * latent + spread * noise, target
 
 
-def stratified_timesteps(count: int, total: int, chance: torch.Generator) -> Tensor:
-    """`count` timesteps of 0…total−1, one in each of as many equally likely parts: the loss wobbles less."""
-    places = (torch.arange(count) + torch.rand(count, generator=chance)) / count
-    return (places**LATE_BIAS * total).long().clamp(max=total - 1)
+def stratified_timesteps(count: int, total: int, chance: torch.Generator, late_bias: float = 1.0) -> Tensor:
+    """`count` timesteps of 0…total−1, one in each of as many equally likely parts: the loss wobbles less.
+
+    Which place gets which part is drawn, too.
+
+    Args:
+        late_bias: below 1, late timesteps come more often: what a caption looks like is learnt from noise,
+            and learnt slowest.
+    """
+    device = chance.device
+    parts = torch.randperm(count, generator=chance, device=device)
+    places = (parts + torch.rand(count, generator=chance, device=device)) / count
+    return (places**late_bias * total).long().clamp(max=total - 1)
 
 
-class Captions:
-    """Captions to rows of ids, each worked out once."""
+def snr_weight(alpha_bar: Tensor, gamma: float, prediction: Prediction) -> Tensor:
+    """Weights of the loss that keep easy timesteps from ruling it (min-SNR-γ: Hang et al. 2023, section 3.4).
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.known: dict[str, list[int]] = {}
-
-    def __call__(self, captions: list[str]) -> Tensor:
-        """[n, t] int64, padded."""
-        return torch.tensor([self._ids(text) for text in captions])
-
-    def _ids(self, text: str) -> list[int]:
-        if text not in self.known:
-            tokens = self.tokenizer.encode(text)
-            self.known[text] = tokens.padded(self.tokenizer.length, self.tokenizer.pad)
-        return self.known[text]
+    With SNR = ᾱ/(1−ᾱ), the loss of x₀ is weighted min(SNR, γ); one of ε is SNR times one of x₀, and one of
+    the velocity SNR + 1 times.
+    """
+    snr = alpha_bar / (1.0 - alpha_bar)
+    return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1.0)
 
 
-class Latents:
-    """One worker's stream of latents and scenes; what step k gets depends on the seed and on k alone."""
+def tokenized(tokenizer: Tokenizer, device: torch.device) -> Words:
+    """Captions to [n, t] padded ids on a device."""
 
-    def __init__(self, composer: Composer, encoder: Encoder, seed: int, worker: int, share: int) -> None:
-        self.composer, self.encoder = composer, encoder
-        self.seed, self.worker, self.share = seed, worker, share
-        self.index = -1
-        self.scenes: list[Scene] = []
-        self.latents = torch.empty(0)
+    @lru_cache(KNOWN_CAPTIONS)
+    def ids(text: str) -> list[int]:
+        return tokenizer.encode(text).padded(tokenizer.length, tokenizer.pad)
 
-    def __call__(self, step: int) -> tuple[Tensor, list[Scene]]:
-        """[share, 4, h, w] and what they show."""
-        steps = BLOCK // self.share
-        index, within = divmod(step, PASSES * steps)
-        if index != self.index:
-            self._encode(index)
-        turn, place = divmod(within, steps)
-        order = list(range(BLOCK))
-        random.Random(share_seed(self.seed, PASSES * index + turn, self.worker)).shuffle(order)
-        chosen = order[place * self.share : (place + 1) * self.share]
-        return self.latents[chosen], [self.scenes[i] for i in chosen]
-
-    @torch.no_grad()
-    def _encode(self, index: int) -> None:
-        self.index = index
-        self.scenes = self.composer.scenes(share_seed(self.seed, index, self.worker), range(BLOCK))
-        parts = []
-        for start in range(0, BLOCK, ENCODED_AT_ONCE):
-            picture = self.composer.draw(self.scenes[start : start + ENCODED_AT_ONCE])
-            with torch.autocast("cpu", torch.bfloat16):
-                parts.append(self.encoder(picture).mean.float())
-        self.latents = torch.cat(parts)
+    return lambda captions: torch.tensor([ids(text) for text in captions]).to(device, non_blocking=True)
 
 
-def train_diffusion(
-    composer: Composer,
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    config: ModelConfig,
-    recipe: Recipe,
-    folder: Path,
-    *,
-    batch: int = 64,
-    seed: int = 1,
-    watch: Callable[[int, nn.Module], None] = lambda step, average: None,
-) -> Diffusion:
-    """Train until the budget is spent, or go on from `folder`'s checkpoint; return the averaged networks."""
-    torch.manual_seed(seed)
-    model = Diffusion(config)
-    share = batch // recipe.workers
-    streams = [Latents(composer, encoder, seed, worker, share) for worker in range(recipe.workers)]
-    alphas_bar = torch.from_numpy(Schedule(config.schedule).alphas_bar).float()
-    words = Captions(tokenizer)
+class DenoisingLoss:
+    """The mean loss at some places of a step's batch, as `Team` descends it.
 
-    def loss(replica: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
-        latent, scenes = streams[worker](step)
-        own_seed = share_seed(seed, step, worker)
-        chance, dice = torch.Generator().manual_seed(own_seed), random.Random(own_seed)
-        captions = [caption(scene, dice) for scene in scenes]
-        ids = words([text if dice.random() >= PROMPT_DROPPED else "" for text in captions])
-        timesteps = stratified_timesteps(share, len(alphas_bar), chance)
-        noise = torch.randn(latent.shape, generator=chance)
-        noisy, target = velocity_target(latent, noise, alphas_bar[timesteps])
-        with torch.autocast("cpu", torch.bfloat16):
-            velocity = replica(noisy, timesteps.float(), ids)
-        return (velocity.float() - target).square().mean(), {}
+    Noise, timesteps and which captions are dropped are drawn for the whole batch, whoever computes what part
+    of it.
 
-    average = train(model, loss, recipe, folder, watch)
-    assert isinstance(average, Diffusion)
-    return average
+    Args:
+        size: places of a step's batch, of all processes.
+        dropout: share of captions that are left out, so that guidance knows what there is without a prompt
+            (Ho & Salimans 2022, section 3.2).
+        late_bias: see `stratified_timesteps`.
+        snr_gamma: γ of `snr_weight`; None weights all timesteps alike.
+    """
+
+    def __init__(
+        self,
+        schedule: ScheduleConfig,
+        words: Words,
+        latents: LatentSource,
+        machine: Machine,
+        *,
+        size: int,
+        seed: int,
+        dropout: float = 0.1,
+        late_bias: float = 1.0,
+        snr_gamma: float | None = None,
+    ) -> None:
+        self.prediction = schedule.prediction
+        self.alphas_bar = torch.from_numpy(Schedule(schedule).alphas_bar).float().to(machine.device)
+        self.words, self.latents, self.machine = words, latents, machine
+        self.size, self.seed, self.dropout = size, seed, dropout
+        self.late_bias, self.snr_gamma = late_bias, snr_gamma
+
+    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+        """The loss of `module`, a `Diffusion` or what is called like one."""
+        chosen = slice(places.start, places.stop)
+        chance = generator(self.machine.device, self.seed, "noise", step)
+        timesteps = stratified_timesteps(self.size, len(self.alphas_bar), chance, self.late_bias)[chosen]
+        clean = self.latents(step, places)
+        shape = (self.size, *clean.values.shape[1:])
+        noise = torch.randn(shape, generator=chance, device=self.machine.device)[chosen]
+        alpha_bar = self.alphas_bar[timesteps]
+        noisy, target = denoising_target(clean.values, noise, alpha_bar, self.prediction)
+        captions = self._dropped(clean.captions, step, chosen)
+        with self.machine.autocast():
+            prediction = module(noisy, timesteps.float(), self.words(captions))
+        losses = (prediction.float() - target).square().flatten(1).mean(1)
+        if self.snr_gamma is not None:
+            losses = losses * snr_weight(alpha_bar, self.snr_gamma, self.prediction)
+        return losses.mean(), {}
+
+    def _dropped(self, captions: Sequence[str], step: int, chosen: slice) -> list[str]:
+        dice = torch.rand(self.size, generator=generator("cpu", self.seed, "dropout", step))[chosen]
+        return [
+            text if kept else "" for text, kept in zip(captions, (dice >= self.dropout).tolist(), strict=True)
+        ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ __all__ = ["EMA"]
 
 
 class EMA:
-    """average ← d · average + (1 − d) · weights, after every step.
+    """average ← d · average + (1 − d) · weights, after every step; of what is trained, and of nothing else.
 
     Args:
         decay: d, at most; in the first steps it is (1 + step) / (10 + step): the random start is forgotten.
@@ -19,12 +20,24 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.weights = [weight for weight in module.parameters() if weight.requires_grad]
+        self.averages = [weight.detach().clone() for weight in self.weights]
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Take in the weights as they are after step `step` (0, 1, …)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = list(self.module.state_dict().values())
-        values = [value.detach() for value in module.state_dict().values()]
-        torch._foreach_lerp_(averages, values, 1.0 - decay)
+        torch._foreach_lerp_(self.averages, [weight.detach() for weight in self.weights], 1.0 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within, the module has the averages for weights."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for index, weight in enumerate(self.weights):
+            weight.data, self.averages[index] = self.averages[index], weight.data

@@ -1,74 +1,52 @@
 """The training loop that every network here shares: schedule, optimiser, average, checkpoints, metrics.
 
-A step draws what it needs from generators seeded with (seed, step), so a run that is stopped and resumed goes
-on bit for bit as if it had not been stopped (at one learning-rate schedule counted in steps).
+A step draws what it needs from generators that begin anew for (seed, purpose, step), so a run that was
+stopped, killed even, goes on bit for bit as if nothing had happened (on a CPU, at a budget counted in steps).
 """
 
 from __future__ import annotations
 
-import math
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import torch
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
 
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.files import atomic_write
+from sdscratch.files import make_folder
 from sdscratch.training.ema import EMA
-from sdscratch.training.report import Report
+from sdscratch.training.machine import Machine
+from sdscratch.training.metrics import Metrics
+from sdscratch.training.recipe import Recipe, learning_rate
+from sdscratch.training.state import FOLDER, State, newest_checkpoint, prune
 from sdscratch.training.team import Loss, Team
 
-__all__ = ["Budget", "Recipe", "learning_rate", "load_weights", "train"]
+__all__ = ["Show", "Standing", "Watch", "train"]
 
-CHECKPOINT = "checkpoint.pt"
+log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: in steps, or in seconds spent (both may count a resumed run's earlier parts)."""
-
-    steps: int | None = None
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.steps is None) == (self.seconds is None):
-            raise UsageError("give a training run either a number of steps or a time")
-
-    def progress(self, step: int, seconds: float) -> float:
-        """What share is spent, 0 to 1."""
-        spent = step / self.steps if self.steps else seconds / (self.seconds or 1.0)
-        return min(spent, 1.0)
+SETTLE_EVERY = 1.0  # seconds between two looks at what the device has computed
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to descend."""
+class Standing:
+    """How far a run is."""
 
-    budget: Budget
-    learning_rate: float
-    warm_up: int = 100  # steps
-    final_share: float = 0.02  # of the learning rate, at the end
-    decay_from: float = 0.0  # share of the budget after which the rate falls
-    weight_decay: float = 0.01
-    clip: float = 1.0  # norm of the gradient, at most
-    ema: float = 0.999
-    workers: int = 2  # threads that each compute a share of the batch
-    save_every: float = 180.0  # seconds
+    step: int
+    progress: float  # share of the budget, 0 to 1
+    seconds: float  # spent, earlier parts of the run included
+    speed: float  # pictures a second, since this part of the run began
+    figures: dict[str, float]  # the newest step's line of the metrics
 
 
-def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
-    """A linear rise, then level, then half a cosine down (Loshchilov & Hutter 2017, eq. 5)."""
-    rise = min(1.0, (step + 1) / recipe.warm_up)
-    fallen = max(0.0, (progress - recipe.decay_from) / (1.0 - recipe.decay_from))
-    share = recipe.final_share + (1.0 - recipe.final_share) * 0.5 * (1.0 + math.cos(math.pi * fallen))
-    return recipe.learning_rate * rise * share
+Show = Callable[[Standing], None]
+Watch = Callable[[int], None]  # takes the step; meanwhile the module has its averaged weights
 
 
 def train(
@@ -76,104 +54,187 @@ def train(
     loss: Loss,
     recipe: Recipe,
     folder: Path,
-    watch: Callable[[int, nn.Module], None] = lambda step, average: None,
-) -> nn.Module:
-    """Train `module` in place, resuming from `folder` where it holds a checkpoint; return the average.
+    machine: Machine,
+    *,
+    resume: Path | None = None,
+    show: Show = lambda standing: None,
+    watch: Watch = lambda step: None,
+) -> int:
+    """Train what requires gradients in `module`; leave the averaged weights in it, and return the steps done.
+
+    Goes on from the newest whole checkpoint in `folder`, where there is one.
 
     Args:
-        watch: called after each checkpoint with the step and the average.
+        folder: gets `checkpoints/` and `metrics.jsonl`.
+        resume: a checkpoint to go on from instead.
+        show: told once a second or at every step, whichever is rarer.
+        watch: called at checkpoints, or every `recipe.look_steps`; by the process that leads alone.
 
     Raises:
-        SystemExit: SIGTERM came; the checkpoint was written before.
-        SdscratchError: the loss is not a number.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written before.
+        SdscratchError: a loss or gradient is not finite, or the disk is full.
+        CheckpointError: the checkpoint is of another network.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    optimiser = torch.optim.AdamW(
-        module.parameters(), betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-    )
-    ema = EMA(module, recipe.ema)
-    team = Team(module, recipe.workers)
-    step, seconds = _resume(folder / CHECKPOINT, module, ema, optimiser)
-    started = time.monotonic() - seconds
-
-    def save() -> None:
-        state = {
-            "module": module.state_dict(),
-            "ema": ema.module.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "step": step,
-            "seconds": seconds,
-        }
-        with atomic_write(folder / CHECKPOINT, overwrite=True) as file:
-            torch.save(state, file)
-
-    # at these sizes, written-out attention is several times faster backwards on the CPU than the fused one
-    with sdpa_kernel(SDPBackend.MATH), Report(folder) as report, _terminations() as terminated:
-        saved = time.monotonic()
-        while (progress := recipe.budget.progress(step, seconds)) < 1.0:
-            rate = learning_rate(recipe, step, progress)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            figures = team.descend(loss, step)
-            norm = nn.utils.clip_grad_norm_(module.parameters(), recipe.clip)
-            if not math.isfinite(float(norm)):
-                raise SdscratchError(
-                    f"the gradient of step {step} is not finite; lower the learning rate and resume"
-                )
-            optimiser.step()
-            ema.update(module, step)
-            step += 1
-            seconds = time.monotonic() - started
-            report(step, seconds, progress, {**figures, "rate": rate, "norm": float(norm)})
-            if terminated() or time.monotonic() - saved > recipe.save_every:
-                save()
-                watch(step, ema.module)
-                saved = time.monotonic()
-            if terminated():
-                raise SystemExit(128 + signal.SIGTERM)
-    save()
-    return ema.module
+    if machine.processes > 1 and recipe.workers > 1:
+        raise UsageError(
+            "workers are threads of a single process; with torchrun, start more processes instead"
+        )
+    run = _Run(module, loss, recipe, folder, machine, show, watch)
+    run.begin(resume)
+    with machine.attention(), _interruptions() as interrupted:
+        stopped_by = run.go(interrupted)
+    if stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    if stopped_by:
+        raise SystemExit(128 + stopped_by)
+    run.finish()
+    return run.state.step
 
 
-def load_weights(folder: Path, module: nn.Module) -> int:
-    """Fill `module` with the averaged weights of the run in `folder`; return its step.
+class _Run:
+    """One part of a run, from a start or a checkpoint to the next stop."""
 
-    Raises:
-        SdscratchError: no checkpoint there.
-    """
-    state = _read(folder / CHECKPOINT)
-    module.load_state_dict(state["ema"])
-    return int(state["step"])
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Loss,
+        recipe: Recipe,
+        folder: Path,
+        machine: Machine,
+        show: Show,
+        watch: Watch,
+    ) -> None:
+        self.loss, self.recipe, self.machine, self.show, self.watch = loss, recipe, machine, show, watch
+        self.folder = folder
+        trained = [weight for weight in module.parameters() if weight.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            trained,
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            eps=recipe.eps,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self.ema = EMA(module, recipe.ema) if recipe.ema is not None else None
+        self.state = State(module, self.optimiser, self.ema)
+        self.trained = trained
 
+    def begin(self, resume: Path | None) -> None:
+        """Find where to go on, and prepare what only a run needs."""
+        make_folder(self.folder / FOLDER)
+        path = resume or newest_checkpoint(self.folder / FOLDER)
+        if path is not None:
+            self.state.load(path)
+        most, least = self.machine.agree(self.state.step, -self.state.step)
+        if most != -least:
+            raise SdscratchError(
+                f"the processes find different checkpoints in {self.folder}; it must be one folder that "
+                "all machines share"
+            )
+        recipe = self.recipe
+        self.metrics = Metrics(self.folder, self.state.step) if self.machine.leads else None
+        self.team = Team(self.machine.shared(self.state.module), recipe.workers, recipe.accumulate)
+        share = recipe.size(1)
+        self.places = range(self.machine.rank * share, (self.machine.rank + 1) * share)
+        self.first = self.state.step
+        self.started = time.monotonic()
+        self.before = self.state.seconds
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise SdscratchError(f"{path.parent} holds no {CHECKPOINT}; train there first")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    def go(self, interrupted: Callable[[], int]) -> int:
+        """Step until the budget is spent, or a signal came; return its number, or 0."""
+        saved = looked = self.state.step
+        saved_at = settled_at = time.monotonic()
+        while True:
+            step = self.state.step
+            seconds, stop = self.machine.agree(self.before + time.monotonic() - self.started, interrupted())
+            self.state.seconds = seconds
+            progress = self.recipe.budget.progress(step, seconds)
+            over = progress >= 1.0 or stop > 0
+            if time.monotonic() - settled_at > SETTLE_EVERY or over:
+                self._settle(progress)
+                settled_at = time.monotonic()
+            if step > saved and (over or self._due(step, seconds, saved_at)):
+                self._settle(progress)
+                self._save()
+                saved, saved_at = step, time.monotonic()
+                if self.recipe.look_steps is None and not stop:
+                    self._look()
+                    looked = step
+            if self.recipe.look_steps and step > looked and step % self.recipe.look_steps == 0 and not stop:
+                self._look()
+                looked = step
+            if over:
+                return int(stop)
+            self._step(progress)
 
+    def _due(self, step: int, seconds: float, saved_at: float) -> bool:
+        recipe = self.recipe
+        by_steps = recipe.save_steps is not None and step % recipe.save_steps == 0
+        by_time = recipe.save_seconds is not None and time.monotonic() - saved_at > recipe.save_seconds
+        return by_steps or by_time
 
-def _resume(path: Path, module: nn.Module, ema: EMA, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
-    if not path.is_file():
-        return 0, 0.0
-    state = _read(path)
-    module.load_state_dict(state["module"])
-    ema.module.load_state_dict(state["ema"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"]), float(state["seconds"])
+    def _step(self, progress: float) -> None:
+        state = self.state
+        rate = learning_rate(self.recipe, state.step, progress)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        figures = self.team.descend(self.loss, state.step, self.places)
+        means = self.machine.mean(torch.stack(list(figures.values())))
+        norm = nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
+        self.optimiser.step()
+        if self.ema is not None:
+            self.ema.update(state.step)
+        state.step += 1
+        if self.metrics is not None:
+            about: dict[str, Tensor] = dict(zip(figures, means.unbind(), strict=True)) | {"norm": norm}
+            self.metrics.add(state.step, about, rate=rate, seconds=state.seconds)
+
+    def _settle(self, progress: float) -> None:
+        """See what the steps gave, and tell it."""
+        if self.metrics is not None and (newest := self.metrics.settle()):
+            done = (self.state.step - self.first) * self.recipe.size(self.machine.processes)
+            speed = done / max(time.monotonic() - self.started, 1e-9)
+            self.show(Standing(self.state.step, progress, self.state.seconds, speed, newest))
+
+    def _save(self) -> None:
+        if self.machine.leads:
+            self.state.save(self.folder / FOLDER)
+            prune(self.folder / FOLDER, self.recipe.keep)
+
+    def _look(self) -> None:
+        if self.machine.leads:
+            with self.ema.in_place() if self.ema is not None else nullcontext():
+                self.watch(self.state.step)
+
+    def finish(self) -> None:
+        """Leave the averages in the module."""
+        if self.ema is not None:
+            for weight, average in zip(self.ema.weights, self.ema.averages, strict=True):
+                weight.data = average
 
 
 @contextmanager
-def _terminations() -> Iterator[Callable[[], bool]]:
-    """Within, SIGTERM is remembered instead of ending the process in the middle of a step."""
-    came = False
+def _interruptions() -> Iterator[Callable[[], int]]:
+    """Within, the first SIGINT or SIGTERM is remembered instead of ending the process within a step.
 
-    def remember(*_: object) -> None:
+    A second one does what it would have done before.
+    """
+    came = 0
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def remember(number: int, _: FrameType | None) -> None:
         nonlocal came
-        came = True
+        came = number
+        log.warning("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
+        restore()
 
-    before = signal.signal(signal.SIGTERM, remember)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, remember)
     try:
         yield lambda: came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore()

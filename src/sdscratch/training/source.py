@@ -1,14 +1,19 @@
-"""Where training pictures come from: a folder, or a generator that never ends."""
+"""Where training pictures come from: a folder, or a generator that never ends.
+
+A step's batch has places 0 to size − 1. Processes, threads and gradient accumulation are only ways to share
+out the places; everything random is a function of (seed, step, place). So a run goes on as the same run after
+it was stopped, and on two machines as on one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Source"]
+__all__ = ["Batch", "RewordingSource", "Source"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Source(Protocol):
     """Gives every step its pictures.
 
     What stands at one place of one step's batch depends on the source's seed, the step and the place alone:
-    not on how many processes share the batch, nor on whether the run was stopped in between.
+    not on how many processes share the batch, nor on whether the run was stopped in between. Several threads
+    ask at once.
     """
 
     def batch(self, step: int, places: range, device: torch.device) -> Batch:
@@ -32,4 +38,13 @@ class Source(Protocol):
 
     def held_out(self, count: int, device: torch.device) -> Batch:
         """Pictures that no step is ever given, always the same ones."""
+        ...
+
+
+@runtime_checkable
+class RewordingSource(Source, Protocol):
+    """A source that can say what its pictures show in other words, without making them again."""
+
+    def caption(self, step: int, place: int, wording: int) -> str:
+        """A caption of the picture at one place; wording 0 is the one that `batch` gives with it."""
         ...
