@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
 
 from sdscratch.embedded.colours import RECOLOURED
 from sdscratch.embedded.scenes import RELATIONS, Scene, Thing
@@ -34,6 +36,7 @@ GROUNDS: Choices = (
     ("against a {} background", 0.05),
     ("with a {} background", 0.1),
 )
+SPELLINGS = {"gray": ("gray", "grey")}
 WEARING: Choices = (("wearing", 0.8), ("with", 0.2))
 SCENERY_WORDS: dict[str, Choices] = {
     "meadow": (("on a meadow", 0.4), ("on the grass", 0.3), ("in a field", 0.3)),
@@ -52,6 +55,7 @@ STYLE_WORDS: dict[str, Choices] = {
         ("{}, outline drawing", 0.2),
     ),
 }
+COLOURLESS = ("silhouette", "outline")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 SAME_IN_PLURAL = ("sheep", "fish", "deer", "shrimp", "squid", "bison", "aircraft", "sushi")
@@ -74,34 +78,27 @@ IRREGULAR = {
     "ox": "oxen",
     "cactus": "cacti",
     "hippopotamus": "hippos",
-    "bow and arrow": "bows and arrows",
+    "crossbones": "crossbones",
+    "sheaf": "sheaves",
     "thumbs up": "thumbs up",
     "thumbs down": "thumbs down",
 }
-# A plural belongs to what stands before these: "slices of pizza", "faces with heart eyes".
-AFTER_THE_HEAD = (
-    " of ",
-    " with ",
-    " in ",
-    " on ",
-    " from ",
-    " and ",
-    " covering ",
-    " behind ",
-    " to ",
-    " pointing ",
+# A plural belongs to what stands before these: "slices of pizza", "faces with heart eyes", "people running".
+HEADS_OF_PHRASES = (
+    re.compile(r"(.+?)( (?:of|with|in|on|from|behind|over|to) .+)"),
+    re.compile(r"((?:.+ )?(?:person|woman|man|airplane|monkey|hand|face))( \w+ing\b.*)"),
 )
 
 
 def caption(scene: Scene, chance: random.Random) -> str:
     """A sentence that says what a scene shows; a white ground is mostly not spoken of."""
     if scene.relation:
-        first, second = (_single(thing, chance) for thing in scene.things)
+        first, second = (_single(thing, scene, chance) for thing in scene.things)
         said = f"{first} {chance.choice(RELATIONS[scene.relation].words)} {second}"
     elif scene.count > 1:
-        said = _several(scene.things[0], scene.count, chance)
+        said = _several(scene.things[0], scene, chance)
     else:
-        said = _single(scene.things[0], chance)
+        said = _single(scene.things[0], scene, chance)
     if scene.style:
         said = _pick(STYLE_WORDS[scene.style], chance).format(said)
     else:
@@ -114,13 +111,14 @@ def _surroundings(scene: Scene, chance: random.Random) -> str:
         return _pick(SCENERY_WORDS[scene.scenery], chance)
     if scene.background == "white" and chance.random() >= WHITE_SPOKEN:
         return ""
-    return _pick(GROUNDS, chance).format(scene.background).replace("a orange", "an orange")
+    colour = chance.choice(SPELLINGS.get(scene.background, (scene.background,)))
+    return _pick(GROUNDS, chance).format(colour).replace("a orange", "an orange")
 
 
-def _single(thing: Thing, chance: random.Random) -> str:
+def _single(thing: Thing, scene: Scene, chance: random.Random) -> str:
     """ "a cute dog wearing sunglasses and a crown"."""
-    word = chance.choice(concept(thing.concept).words)
-    named = _with_adjectives(thing, word.text, chance)
+    word = _word(concept(thing.concept).words, chance)
+    named = _with_adjectives(thing, word.text, scene, chance)
     article = _pick(ARTICLES, chance)
     if article == "a":
         article = indefinite(named) if word.article else ""
@@ -136,18 +134,24 @@ def _worn(thing: Thing, chance: random.Random) -> str:
     return " and ".join(names)
 
 
-def _several(thing: Thing, count: int, chance: random.Random) -> str:
+def _several(thing: Thing, scene: Scene, chance: random.Random) -> str:
     """ "three apples"."""
-    word = chance.choice([word for word in concept(thing.concept).words if word.article])
-    named = _with_adjectives(thing, plural(word), chance)
-    return f"{NUMBERS[count]} {named}"
+    word = _word([word for word in concept(thing.concept).words if word.article], chance)
+    named = _with_adjectives(thing, plural(word), scene, chance)
+    return f"{NUMBERS[scene.count]} {named}"
 
 
-def _with_adjectives(thing: Thing, named: str, chance: random.Random) -> str:
-    own = RECOLOURED.get(thing.concept, "")
+def _word(words: Sequence[Word], chance: random.Random) -> Word:
+    """One of them, the first twice as often as any other."""
+    return chance.choice([words[0], *words])
+
+
+def _with_adjectives(thing: Thing, named: str, scene: Scene, chance: random.Random) -> str:
+    seen = not thing.worn and scene.style not in COLOURLESS
+    own = RECOLOURED.get(thing.concept, "") if seen else ""
     if thing.colour:
         named = f"{thing.colour} {named}"
-    elif own and own not in named and not thing.worn and chance.random() < OWN_COLOUR_SPOKEN:
+    elif own and own not in named.split() and chance.random() < OWN_COLOUR_SPOKEN:
         named = f"{own} {named}"
     if chance.random() < ADJECTIVE_SHARE:
         named = f"{chance.choice(ADJECTIVES)} {named}"
@@ -160,9 +164,9 @@ def _pick(choices: Choices, chance: random.Random) -> str:
 
 def indefinite(name: str) -> str:
     """The article "a" or "an", by ear."""
-    vowel = name.startswith(("a", "e", "i", "o", "u", "hour", "ID", "SUV", "8")) and not name.startswith(
-        ("uni", "ewe", "euro", "one")
-    )
+    vowel = name.startswith(
+        ("a", "e", "i", "o", "u", "hour", "ID", "OK", "SUV", "8")
+    ) and not name.startswith(("uni", "ewe", "euro", "one"))
     return "an" if vowel else "a"
 
 
@@ -171,10 +175,12 @@ def plural(word: Word) -> str:
     text = word.text
     if text in IRREGULAR:
         return IRREGULAR[text]
-    for after in AFTER_THE_HEAD:
-        head, found, rest = text.partition(after)
-        if found:
-            return plural(Word(head, True)) + found + rest
+    for phrase in HEADS_OF_PHRASES:
+        if found := phrase.fullmatch(text):
+            return plural(Word(found[1], True)) + found[2]
+    first, both, second = text.partition(" and ")
+    if both:
+        return f"{plural(Word(first, True))} and {plural(Word(second, True))}"
     before, _, last = text.rpartition(" ")
     return f"{before} {_plural_noun(last)}".lstrip()
 
@@ -184,7 +190,7 @@ def _plural_noun(noun: str) -> str:
         return IRREGULAR[noun]
     if noun.endswith(SAME_IN_PLURAL):
         return noun
-    if noun.endswith(("man", "woman")) and noun not in ("shaman", "caiman", "snowman's"):
+    if noun.endswith(("man", "woman")):
         return noun[:-2] + "en"
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return noun[:-1] + "ies"

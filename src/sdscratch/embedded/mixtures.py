@@ -18,7 +18,7 @@ from sdscratch.embedded.scenes import (
     combinations,
     held_out,
 )
-from sdscratch.embedded.vocabulary import BACKGROUNDS, BEST_KNOWN, concepts
+from sdscratch.embedded.vocabulary import BACKGROUNDS, BEST_KNOWN, TELLING_SHAPES, concepts
 from sdscratch.embedded.wardrobe import HEADS, sets
 
 __all__ = ["CPU", "FULL", "KINDS", "Chooser", "Mixture"]
@@ -106,6 +106,7 @@ class Chooser:
         self.countable = pool([concept.name for concept in known if concept.countable])
         self.recoloured = pool([name for name in RECOLOURED if name in weights])
         self.heads = pool([name for name in HEADS if name in weights])
+        self.telling = pool([name for name in weights if name in TELLING_SHAPES])
         self.kinds = Pool(list(mixture.shares), list(mixture.shares.values()))
 
     def scene(self, chance: random.Random) -> Scene:
@@ -200,9 +201,9 @@ class Chooser:
 
     def style(self, chance: random.Random) -> Scene:
         style = chance.choice(STYLES)
-        but = "black" if style == "silhouette" else ""
-        thing = self._single(self.things(chance), chance)
-        return Scene((thing,), self._ground(chance, but=but), style=style)
+        silhouette = style == "silhouette"
+        thing = self._single((self.telling if silhouette else self.things)(chance), chance)
+        return Scene((thing,), self._ground(chance, but="black" if silhouette else ""), style=style)
 
 
 KINDS: dict[str, Callable[[Chooser, random.Random], Scene]] = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["BACKGROUNDS", "BEST_KNOWN", "Concept", "Word", "concept", "concepts", "parse"]
+__all__ = ["BACKGROUNDS", "BEST_KNOWN", "TELLING_SHAPES", "Concept", "Word", "concept", "concepts", "parse"]
 
 # Red, green, blue in 0 to 1. A caption that names no background means white.
 BACKGROUNDS: dict[str, tuple[float, float, float]] = {
@@ -31,6 +31,24 @@ BACKGROUNDS: dict[str, tuple[float, float, float]] = {
 }
 
 BEST_KNOWN = 300  # so many lines at the top of the list stand in the order of fame
+# Things that are known by their outer shape alone; a smiley, for one, would be a disc.
+_KNOWN_BY_SHAPE = """
+cat, car, house, tree, sun, moon, star, heart, sunflower, bird, fish, horse, rabbit, elephant, fox,
+penguin, owl, duck, chick, snake, turtle, butterfly, bee, spider, octopus, whale, dolphin, shark,
+dinosaur, dragon, unicorn, giraffe, banana, grapes, cherries, pineapple, carrot, mushroom, ice
+cream, train, airplane, bicycle, rocket, sailboat, truck, fire truck, helicopter, UFO, castle,
+snowman, ghost, crown, sunglasses, top hat, guitar, light bulb, key, umbrella, balloon, rose,
+cactus, fire, teddy bear, snowflake, Christmas tree, pine tree, palm tree, tulip, lightning bolt,
+planet, pear, chili pepper, pretzel, lollipop, teapot, glass of wine, eagle, bat, snail, ant,
+lizard, crab, shrimp, lobster, jellyfish, crocodile, rhino, hippo, camel, gorilla, kangaroo, llama,
+squirrel, goat, deer, rooster, swan, flamingo, parrot, hedgehog, T-Rex, race car, tractor,
+motorcycle, scooter, anchor, drum, trumpet, violin, saxophone, headphones, musical note, hourglass,
+candle, scissors, hammer, wrench, screwdriver, axe, magnet, gear, ladder, broom, telescope, spoon,
+bed, chair, toilet, bathtub, t-shirt, jeans, dress, socks, high heel, magic wand, crossed swords,
+bow and arrow, bell, trophy, puzzle piece, bomb, tennis racket, skateboard, four-leaf clover, maple
+leaf, bone, tooth, thumbs up, tornado, church, ferris wheel, wizard, mermaid
+"""
+TELLING_SHAPES = frozenset(" ".join(name.split()) for name in _KNOWN_BY_SHAPE.split(","))
 
 
 @dataclass(frozen=True)
