@@ -17,12 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
 
 from sdscratch.models.vae import Gaussian
-from sdscratch.training.autoencoder import Autoencoder
+from sdscratch.training.autoencoder import Autoencoder, ReconstructionLoss
 from sdscratch.training.machine import Machine
+from sdscratch.training.team import Figures
 
-__all__ = ["AdversarialAutoencoder", "Critic", "Verdict", "adaptive_weight", "critic_loss"]
+__all__ = [
+    "AdversarialAutoencoder",
+    "AdversarialLoss",
+    "Critic",
+    "Verdict",
+    "adaptive_weight",
+    "critic_loss",
+]
 
 CHANNELS = 64
 STEPS_DOWN = 3  # each score then sees 70 × 70 pixels (Isola et al. 2017, section 6.1.2)
@@ -87,9 +96,7 @@ def critic_loss(verdict: Verdict) -> Tensor:
     return 0.5 * (F.relu(1.0 - verdict.real).mean() + F.relu(1.0 + verdict.made).mean())
 
 
-def adaptive_weight(
-    reconstruction: Tensor, adversarial: Tensor, last: nn.Parameter, machine: Machine
-) -> Tensor:
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor, machine: Machine) -> Tensor:
     """λ = ‖∇ reconstruction‖ / (‖∇ adversarial‖ + δ), at the decoder's last layer (Esser et al. 2021, eq. 7).
 
     Both terms then pull equally hard, however the one's scale changes. The gradients are those of all
@@ -99,4 +106,36 @@ def adaptive_weight(
     for term in (reconstruction, adversarial):
         (gradient,) = torch.autograd.grad(term, last, retain_graph=True)
         norms.append(machine.mean(gradient).norm())
-    return (norms[0] / (norms[1] + DELTA)).clamp(max=LARGEST_WEIGHT).detach()
+    balance: Tensor = norms[0] / (norms[1] + DELTA)
+    return balance.clamp(max=LARGEST_WEIGHT)
+
+
+class AdversarialLoss:
+    """The mean loss at some places of a step's batch, as `Team` descends it.
+
+    Args:
+        reconstruction: the terms beside it.
+        weight: of the adversarial term, where 1 makes it pull as hard as the others together.
+    """
+
+    def __init__(self, reconstruction: ReconstructionLoss, weight: float) -> None:
+        self.reconstruction, self.weight = reconstruction, weight
+
+    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+        """The loss of `module`, an `AdversarialAutoencoder` or what is called like one."""
+        machine = self.reconstruction.machine
+        picture, noise = self.reconstruction.inputs(step, places)
+        with machine.autocast():
+            output, posterior, verdict = module(picture, noise)
+        value, figures = self.reconstruction.of(output, posterior, picture)
+        adversarial, critic = -verdict.tried.mean(), critic_loss(verdict)
+        balance = adaptive_weight(value, adversarial, _last_layer(module), machine)
+        total = value + self.weight * balance * adversarial + critic
+        about = {"adversarial": adversarial.detach(), "critic": critic.detach(), "balance": balance}
+        return total, {**figures, **about}
+
+
+def _last_layer(module: nn.Module) -> Tensor:
+    own = module.module if isinstance(module, DistributedDataParallel) else module
+    assert isinstance(own, AdversarialAutoencoder)
+    return own.autoencoder.decoder.conv_out.weight

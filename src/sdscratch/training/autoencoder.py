@@ -16,6 +16,7 @@ from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Decoder, Encoder, Gaussian
 from sdscratch.training.chance import generator
 from sdscratch.training.machine import Machine
+from sdscratch.training.perceptual import pyramid_distance
 from sdscratch.training.source import Source
 from sdscratch.training.team import Figures
 
@@ -70,6 +71,7 @@ TERMS: Mapping[str, Callable[[Reconstruction], Tensor]] = {
     "l1": lambda made: (made.output - made.picture).abs().mean(),
     "l2": lambda made: (made.output - made.picture).square().mean(),
     "gradient": gradient_term,
+    "perceptual": lambda made: pyramid_distance(made.output, made.picture),
     "kl": lambda made: made.posterior.kl().mean(),
 }
 # Pixels and their differences suit flat colours and sharp edges; so little KL does not blur.
@@ -108,10 +110,18 @@ class ReconstructionLoss:
 
     def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
         """The loss of `module`, an `Autoencoder` or what is called like one."""
-        picture = self.source.batch(step, places, self.machine.device).pictures
-        noise = self._noise(step, picture.shape[2:])[places.start : places.stop]
+        picture, noise = self.inputs(step, places)
         with self.machine.autocast():
             output, posterior = module(picture, noise)
+        return self.of(output, posterior, picture)
+
+    def inputs(self, step: int, places: range) -> tuple[Tensor, Tensor]:
+        """Pictures and the noise that their latents are drawn with."""
+        picture = self.source.batch(step, places, self.machine.device).pictures
+        return picture, self._noise(step, picture.shape[2:])[places.start : places.stop]
+
+    def of(self, output: Tensor, posterior: Gaussian, picture: Tensor) -> tuple[Tensor, Figures]:
+        """The weighted sum of the terms, and each of them."""
         exact = Gaussian(posterior.mean.float(), posterior.log_variance.float())
         made = Reconstruction(output.float(), picture, exact)
         terms = {name: TERMS[name](made) for name in self.weights}
@@ -136,15 +146,19 @@ def held_out_psnr(source: Source, model: Autoencoder, device: torch.device, coun
 
 @torch.no_grad()
 def latent_statistics(
-    source: Source, encoder: Encoder, device: torch.device, count: int = 512
+    source: Source, encoder: Encoder, device: torch.device, count: int = 512, batch: int = AT_ONCE
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each latent channel over `count` pictures; [c] each."""
+    """Mean and standard deviation of each latent channel over `count` pictures; [c] each.
+
+    Args:
+        batch: places of one of the source's batches; pictures of several batches may have several sizes.
+    """
     parts = [
-        encoder(source.batch(step, range(AT_ONCE), device).pictures).mean
-        for step in range(-(-count // AT_ONCE))
+        encoder(source.batch(step, range(batch), device).pictures).mean.transpose(0, 1).flatten(1)
+        for step in range(-(-count // batch))
     ]
-    latents = torch.cat(parts)
-    return latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    values = torch.cat(parts, dim=1)  # [c, all positions of all pictures]
+    return values.mean(dim=1), values.std(dim=1)
 
 
 @torch.no_grad()

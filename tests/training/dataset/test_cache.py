@@ -17,7 +17,7 @@ from sdscratch.training.dataset.cache import CachedLatents, CachedTexts, TensorS
 from support.folders import captioned, folder_source
 
 CPU = torch.device("cpu")
-CONFIG = AutoencoderConfig(8, (1, 1), 1, 4, 1.0, 4)
+CONFIG = AutoencoderConfig(8, (1, 1), 1, 4, 0.5, 4)
 KEY = "0123456789abcdef"
 
 
@@ -43,11 +43,11 @@ def test_cached_latents_are_those_of_the_encoder_bit_for_bit(tmp_path: Path) -> 
     network = encoder()
     for step in range(8):
         batch = cached.source.batch(step, range(2), CPU)
-        means, captions = cached.batch(step, range(2))
-        assert captions == batch.captions
+        found = cached(step, range(2))
+        assert found.captions == batch.captions
         with torch.no_grad():
-            for picture, mean in zip(batch.pictures, means, strict=True):
-                assert torch.equal(network(picture[None]).mean[0], mean)
+            for picture, value in zip(batch.pictures, found.values, strict=True):
+                assert torch.equal(network(picture[None]).mean[0] * CONFIG.latent_scale, value)
 
 
 def test_a_full_cache_needs_no_encoder_and_nothing_is_written_again(tmp_path: Path) -> None:
@@ -65,11 +65,11 @@ def test_a_full_cache_needs_no_encoder_and_nothing_is_written_again(tmp_path: Pa
     cached = CachedLatents(source, load, CONFIG, tmp_path / "cache", CPU)
     cached.fill()
     assert cached.encoder is None
-    cached.batch(0, range(2))
+    cached(0, range(2))
     assert (loads, files(tmp_path / "cache")) == (1, before)
     for path in before:
         path.unlink()
-    cached.batch(0, range(2))  # a cache that is deleted meanwhile is no reason to stop
+    cached(0, range(2))  # a cache that is deleted meanwhile is no reason to stop
     assert loads == 2
 
 
@@ -106,8 +106,9 @@ def test_a_picture_that_breaks_is_passed_over_and_replaced(tmp_path: Path) -> No
     cached = latents(tmp_path / "a", tmp_path / "cache", batch=4)
     cached.fill()
     assert list(cached.source.broken) == ["02.png"]
-    assert cached.batch(0, range(4))[1] == cached.source.batch(0, range(4), CPU).captions
-    assert "number 2" not in cached.batch(0, range(4))[1]
+    captions = cached(0, range(4)).captions
+    assert captions == cached.source.batch(0, range(4), CPU).captions
+    assert "number 2" not in captions
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "flipped bit", "text", "another's", "foreign", "folder"])
@@ -172,11 +173,11 @@ def test_texts_are_encoded_once_each(tmp_path: Path) -> None:
         asked.append(caption)
         return torch.full((3, 2), float(len(caption)))
 
-    texts = CachedTexts(encode, "one", tmp_path)
+    texts = CachedTexts(encode, "one", tmp_path, CPU)
     for _ in range(2):
         assert texts(["a", "", "abc", "a"])[:, 0, 0].tolist() == [1.0, 0.0, 3.0, 1.0]
     assert asked == ["a", "", "abc"]
-    CachedTexts(encode, "another", tmp_path)(["a"])
+    CachedTexts(encode, "another", tmp_path, CPU)(["a"])
     assert asked == ["a", "", "abc", "a"]
 
 

@@ -31,6 +31,7 @@ from sdscratch.models.vae import Encoder
 from sdscratch.training.dataset.folder import digest
 from sdscratch.training.dataset.plan import View
 from sdscratch.training.dataset.source import FolderSource, to_tensor
+from sdscratch.training.latents import Latents
 
 __all__ = ["CachedLatents", "CachedTexts", "TensorStore", "fingerprint"]
 
@@ -100,7 +101,7 @@ class TensorStore:
 
 
 class CachedLatents:
-    """The latents of a folder whose views are fixed (`FolderSource.fixed_views`).
+    """A `LatentSource`: the latents of a folder whose views are fixed (`FolderSource.fixed_views`).
 
     What is missing is computed when it is asked for. After `fill` nothing is, so the encoder is let go of;
     were a file to vanish meanwhile, it would be loaded again.
@@ -121,6 +122,7 @@ class CachedLatents:
     ) -> None:
         assert source.fixed_views, "random crops cannot be kept"
         self.source, self.load, self.device = source, load, device
+        self.scale = config.latent_scale
         self.store = TensorStore(folder)
         self.encoder: Encoder | None = load()
         self.network = fingerprint(self.encoder, config)
@@ -140,15 +142,15 @@ class CachedLatents:
             pool.shutdown(cancel_futures=True)
         self.encoder = None
 
-    def batch(self, step: int, places: range) -> tuple[Tensor, tuple[str, ...]]:
-        """The posterior means [n, c, h, w] at `places` of step `step`'s batch, unscaled; and their captions.
+    def __call__(self, step: int, places: range) -> Latents:
+        """The scaled posterior means at `places` of step `step`'s batch.
 
         Raises:
             ImageError: all pictures of a bucket are broken.
         """
         found = [self.source.sound(self.source.plan.view(step, place), self.mean) for place in places]
         means = torch.stack([mean for _, mean in found]).to(self.device)
-        return means, tuple(self.source.caption(view) for view, _ in found)
+        return Latents(means * self.scale, tuple(self.source.caption(view) for view, _ in found))
 
     def mean(self, view: View) -> Tensor:
         """[c, h, w] float32, on the CPU.
@@ -179,7 +181,7 @@ class CachedLatents:
 
 
 class CachedTexts:
-    """Embeddings of captions by a frozen text encoder.
+    """`Words`: embeddings of captions by a frozen text encoder, each computed once.
 
     Args:
         encode: a caption → its embedding [t, width], float32.
@@ -187,12 +189,14 @@ class CachedTexts:
         folder: where embeddings are kept; runs may share it.
     """
 
-    def __init__(self, encode: Callable[[str], Tensor], network: str, folder: Path) -> None:
-        self.encode, self.network, self.store = encode, network, TensorStore(folder)
+    def __init__(
+        self, encode: Callable[[str], Tensor], network: str, folder: Path, device: torch.device
+    ) -> None:
+        self.encode, self.network, self.store, self.device = encode, network, TensorStore(folder), device
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """[n, t, width] float32, on the CPU."""
-        return torch.stack([self._embedding(caption) for caption in captions])
+        """[n, t, width] float32."""
+        return torch.stack([self._embedding(caption) for caption in captions]).to(self.device)
 
     def _embedding(self, caption: str) -> Tensor:
         return self.store.find(_key(caption, self.network), lambda: self.encode(caption))
