@@ -1,5 +1,6 @@
 # make demo   a first picture, from nothing but Python and make
 # make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy and the layering
+# make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 15 minutes on two idle cores
 # make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full check bench-peers clean
+.PHONY: demo test test-full check judge bench-peers clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_layers.py
+
+# goes on where it was stopped; JUDGE="--help" tells more
+judge: $(VENV)/.installed-test
+	$(BIN)/python -m sdscratch.embedded judge $(JUDGE)
 
 bench-peers: $(VENV)/.installed-bench
 	PYTHONPATH=tests $(BIN)/python -m bench_peers $(PEERS)

@@ -114,7 +114,8 @@ def test_nothing_of_the_references_is_imported() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["bench"]]
+    "command",
+    [[], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["evaluate"], ["bench"]],
 )
 def test_help_does_not_import_torch(command: list[str]) -> None:
     check = (

@@ -6,5 +6,6 @@ generate.py    txt2img and img2img
 convert.py     convert-weights
 tokens.py      tokens
 info.py        info
+evaluate.py    evaluate
 progress.py    bars on a terminal, lines in a log
 """

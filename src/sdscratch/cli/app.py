@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sdscratch import __version__
-from sdscratch.cli import bench, convert, generate, info, tokens
+from sdscratch.cli import bench, convert, evaluate, generate, info, tokens
 from sdscratch.errors import INTERRUPTED, DeviceError, SdscratchError
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ app.command("img2img", help=generate.IMG2IMG_HELP)(generate.img2img)
 app.command("convert-weights")(convert.convert_weights)
 app.command("tokens")(tokens.tokens)
 app.command("info")(info.info)
+app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 
 

@@ -5,6 +5,7 @@
     python -m sdscratch.embedded refine --minutes 15
     python -m sdscratch.embedded export weights/default.safetensors
     python -m sdscratch.embedded samples weights/default.safetensors samples.png
+    python -m sdscratch.embedded judge
 
 Each stage goes on where it was stopped; everything it keeps lies in one folder outside the checkout.
 """
@@ -23,8 +24,10 @@ import torch
 import typer
 
 from sdscratch.device import choose
+from sdscratch.embedded import judging
 from sdscratch.embedded import model as embedded
 from sdscratch.embedded.composer import Composer
+from sdscratch.embedded.judge import save_judge, usual_place
 from sdscratch.embedded.mixtures import CPU, FULL
 from sdscratch.embedded.pictograms import load_sprites
 from sdscratch.errors import SdscratchError, UsageError
@@ -293,6 +296,41 @@ def samples(
     columns = [pipeline.txt2img(text, batch_count=seeds, seed=0, **asked) for text in prompts]
     rows = [to_tensor(column[row]) for row in range(seeds) for column in columns]
     save_grid(torch.cat(rows), picture, columns=len(prompts))
+
+
+@app.command()
+def judge(
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write.", show_default="where `evaluate` looks for it")
+    ] = None,
+    folder: Folder = HOME,
+    font: Font = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    rate: Rate = judging.RATE,
+    workers: Workers = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Train the judge that `sdscratch evaluate` asks, and measure it on held-out scenes."""
+    with workshop(folder, font, device, dtype, "all", judging.BATCH, workers, seed=1) as shop:
+        budget = _budget(minutes, steps if steps or minutes else judging.STEPS)
+        with Display(quiet=not shop.machine.leads) as display:
+            trained = judging.train_judge(
+                shop.composer.table,
+                budget,
+                folder / "judge",
+                shop.machine,
+                rate=rate,
+                workers=shop.workers,
+                show=display,
+            )
+        if shop.machine.leads:
+            path = output or usual_place()
+            save_judge(path, trained)
+            typer.echo(str(path))
+            for name, share in judging.measure(trained, shop.composer.table).items():
+                typer.echo(f"{name:10}{100 * share:6.1f} % right")
 
 
 def _budget(minutes: float | None, steps: int | None) -> Budget:

@@ -5,8 +5,9 @@ Shapes: n pictures [n, 3, H, W] in −1 to 1, latents [n, c, h, w], T timesteps 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,13 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import Prediction
+from sdscratch.errors import ImageError
+from sdscratch.images import fit_picture, read_picture
 from sdscratch.networks import dtype_of
 from sdscratch.noise import Noise
-from sdscratch.pipeline import Pipeline
+from sdscratch.pipeline import Pipeline, to_tensor
 from sdscratch.training.autoencoder import psnr
+from sdscratch.training.dataset.folder import Picture
+from sdscratch.training.diffusion import denoising_target
 from sdscratch.training.source import Batch
 
-__all__ = ["PARTS", "PartLoss", "Quality", "denoising_target", "evaluate", "ssim"]
+__all__ = ["PARTS", "PartLoss", "Quality", "evaluate", "folder_batches", "ssim"]
 
 PARTS = 10  # equal parts of the timesteps, each with a loss of its own
 
@@ -78,21 +83,6 @@ def ssim(output: Tensor, picture: Tensor) -> Tensor:
     return (luminance * structure).flatten(1).mean(1)
 
 
-def denoising_target(
-    latent: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction
-) -> tuple[Tensor, Tensor]:
-    """The noisy latent √ᾱ·x₀ + √(1−ᾱ)·ε, and what a network should say of it.
-
-    That is ε (Ho et al. 2020, eq. 14), or the velocity √ᾱ·ε − √(1−ᾱ)·x₀ (Salimans & Ho 2022, appendix D).
-
-    Args:
-        alpha_bar: [n].
-    """
-    signal, spread = (root[:, None, None, None] for root in (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()))
-    noisy = signal * latent + spread * noise
-    return noisy, noise if prediction == "epsilon" else signal * noise - spread * latent
-
-
 def evaluate(pipeline: Pipeline, batches: Iterable[Batch], *, seed: int = 0) -> Iterator[Quality]:
     """Measure a model on pictures with captions; yields what is known after each batch.
 
@@ -119,6 +109,37 @@ def evaluate(pipeline: Pipeline, batches: Iterable[Batch], *, seed: int = 0) -> 
         decibels, alike = torch.cat(similarity, 1).mean(1).tolist()
         by_part = torch.cat(losses, 1).double().mean(1).tolist()
         yield Quality(done, decibels, alike, config.schedule.prediction, part_losses(bounds, by_part))
+
+
+def folder_batches(
+    root: Path,
+    pictures: Sequence[Picture],
+    size: tuple[int, int],
+    batch: int,
+    skip: Callable[[str, str], None],
+) -> Iterator[Batch]:
+    """The pictures of a folder at one size (width, height), scaled and cropped, in their order.
+
+    Args:
+        skip: told the path of a picture that is broken, and the reason; it is left out.
+    """
+    found: list[tuple[Tensor, str]] = []
+    for picture in pictures:
+        try:
+            shown = fit_picture(read_picture(root / picture.path), *size)
+        except ImageError as error:
+            skip(picture.path, str(error))
+            continue
+        found.append((to_tensor(shown), picture.caption))
+        if len(found) == batch:
+            yield _batch(found)
+            found = []
+    if found:
+        yield _batch(found)
+
+
+def _batch(found: Sequence[tuple[Tensor, str]]) -> Batch:
+    return Batch(torch.cat([picture for picture, _ in found]), tuple(caption for _, caption in found))
 
 
 def part_bounds(timesteps: int) -> list[int]:

@@ -1,0 +1,277 @@
+"""`evaluate`: how good a model is, on a folder of pictures or on the embedded model's own kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sdscratch.cli.progress import View, make_view
+from sdscratch.options import MAX_SEED, check_placement
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sdscratch.embedded.agreement import Finding
+    from sdscratch.embedded.judge import Classes, Judge
+    from sdscratch.pipeline import Pipeline
+    from sdscratch.training.evaluate import Quality
+    from sdscratch.training.source import Batch
+
+__all__ = ["evaluate"]
+
+PICTOGRAMS = "pictograms"
+RENDERS = 512  # of pictograms, where --limit says nothing
+PREDICTIONS = {"epsilon": "the noise (epsilon)", "v": "the velocity (v)"}
+ROWS = {
+    "known": "the 300 best known",
+    "vocabulary": "the whole vocabulary",
+    "background": "backgrounds",
+    "compositions": "held-out compositions",
+}
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, a folder, a name, or a hub id.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of pictures with captions; or pictograms: renders of the embedded model's kind.",
+        ),
+    ],
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Look at so many pictures.", show_default=f"all; pictograms: {RENDERS}"),
+    ] = None,
+    prompts: Annotated[
+        int, typer.Option(min=0, help="pictograms: how many prompts are drawn and judged.")
+    ] = 1000,
+    judge: Annotated[
+        Path | None,
+        typer.Option(
+            help="pictograms: the judge that says what a picture shows, made by `make judge`.",
+            show_default="the one in the user's cache",
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option("-s", "--seed", min=0, max=MAX_SEED - 2**32, help="Of noise, timesteps and prompts."),
+    ] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="How many pictures at once.")] = 8,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.")
+    ] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show nothing but the result.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")] = False,
+) -> None:
+    """Measure MODEL on pictures with captions.
+
+    What the autoencoder loses (PSNR, and SSIM of luma), and the U-Net's loss by timestep. On pictograms also
+    how often pictures show what their prompts ask for, as a small classifier sees it.
+
+    Examples:
+
+      sdscratch evaluate model.safetensors photos/
+
+      sdscratch evaluate model.safetensors photos/ --limit 64 --json
+
+      sdscratch evaluate default pictograms --prompts 300
+    """
+    check_placement(device, dtype)
+    with make_view(quiet=quiet, verbose=verbose) as view:
+        with view.stage("opening", None):
+            from sdscratch.pipeline import load
+
+            pipeline = load(model, device=device, dtype=dtype)
+        exam = Exam(pipeline, view, limit, batch_size, seed)
+        if data == PICTOGRAMS:
+            exam.on_pictograms(prompts, judge)
+        else:
+            exam.on_folder(Path(data))
+        facts = {"model": model, "model_hash": pipeline.files.hash(), "data": data, **exam.facts()}
+    print(json.dumps(facts)) if as_json else show(facts)
+
+
+@dataclass
+class Exam:
+    """One command's measurements."""
+
+    pipeline: Pipeline
+    view: View
+    limit: int | None
+    batch_size: int
+    seed: int
+    quality: Quality | None = None
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # path and reason
+    findings: list[Finding] = field(default_factory=list)
+    classes: Classes | None = None  # that the judge knows
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures: the model's own."""
+        defaults = self.pipeline.files.defaults
+        return defaults.width, defaults.height
+
+    def on_folder(self, root: Path) -> None:
+        """Measure on the pictures of a folder, scaled and cropped to the model's size.
+
+        Raises:
+            ImageError: there is no such folder, or nothing in it to look at.
+        """
+        from sdscratch.training.dataset.folder import read_folder
+        from sdscratch.training.evaluate import folder_batches
+
+        folder = read_folder(root).needs_some()
+        self.skipped += [(each.path, each.reason) for each in folder.skipped]
+        pictures = folder.pictures[: self.limit]
+        self.measure(folder_batches(root, pictures, self.size, self.batch_size, self.skip), len(pictures))
+        if self.quality is None:
+            folder.without(dict(self.skipped)).needs_some()
+
+    def skip(self, path: str, reason: str) -> None:
+        """Remember a picture that could not be looked at, and say so."""
+        self.skipped.append((path, reason))
+        self.view.note(f"skipping {path}: {reason}")
+
+    def on_pictograms(self, prompts: int, judge: Path | None) -> None:
+        """Measure on held-out renders, and the agreement of pictures with prompts.
+
+        Raises:
+            CheckpointError: the judge is missing, or of another vocabulary.
+            SdscratchError: what renders are made of is missing.
+        """
+        from sdscratch.embedded.judge import load_judge, usual_place
+        from sdscratch.embedded.vocabulary import concepts
+
+        names = [concept.name for concept in concepts()]
+        knows = load_judge(judge or usual_place(), names) if prompts else None
+        count = self.limit or RENDERS
+        self.measure(self.renders(count), count)
+        if knows is not None:
+            self.compare(knows, prompts)
+
+    def renders(self, count: int) -> Iterator[Batch]:
+        """Held-out renders in batches."""
+        import torch
+
+        from sdscratch.checkpoints.places import cache_folder
+        from sdscratch.embedded.composer import Composer
+        from sdscratch.embedded.mixtures import FULL
+        from sdscratch.embedded.pictograms import load_sprites
+        from sdscratch.training.source import Batch
+
+        composer = Composer(load_sprites(cache_folder()), self.size[0], FULL)
+        held_out = composer.held_out(count, torch.device("cpu"))
+        for start in range(0, count, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield Batch(held_out.pictures[part], held_out.captions[part])
+
+    def measure(self, batches: Iterator[Batch], count: int) -> None:
+        """What autoencoder and U-Net make of pictures."""
+        from sdscratch.training.evaluate import evaluate as measured
+
+        with self.view.stage("measuring", count, "img") as advance:
+            for quality in measured(self.pipeline, batches, seed=self.seed):
+                self.quality = quality
+                advance(quality.pictures)
+
+    def compare(self, judge: Judge, count: int) -> None:
+        """Draw prompts and look at what came."""
+        from sdscratch.embedded.agreement import agreement, prompts
+        from sdscratch.pipeline import to_tensor
+
+        def draw(prompt: str, seed: int) -> Any:
+            return to_tensor(self.pipeline.txt2img(prompt, seed=seed))
+
+        self.classes = judge.classes
+        with self.view.stage("judging", count, "img") as advance:
+            for finding in agreement(draw, judge, prompts(count, self.seed), seed=self.seed):
+                self.findings.append(finding)
+                advance(len(self.findings))
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that was found, as plain data."""
+        quality, placement = self.quality, self.pipeline.placement
+        assert quality is not None
+        found: dict[str, Any] = {
+            "device": placement.device.type,
+            "dtype": placement.dtype_name,
+            "seed": self.seed,
+            "pictures": quality.pictures,
+            "width": self.size[0],
+            "height": self.size[1],
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "autoencoder": {"psnr": quality.psnr, "ssim": quality.ssim},
+            "denoising": {
+                "prediction": quality.prediction,
+                "loss": quality.loss,
+                "by_timestep": [asdict(part) for part in quality.by_timestep],
+            },
+        }
+        if self.classes is not None:
+            from sdscratch.embedded.agreement import record, summary
+
+            found["agreement"] = summary(self.findings)
+            found["judged"] = [record(finding, self.classes) for finding in self.findings]
+        return found
+
+
+def show(facts: Mapping[str, Any]) -> None:
+    """Print the facts as tables."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    size = f"{facts['width']}×{facts['height']}"
+    skipped = f", {len(facts['skipped'])} skipped" if facts["skipped"] else ""
+    console.print(f"{facts['model']} on {facts['data']}: {facts['pictures']} pictures of {size}{skipped}")
+    console.print(
+        f"autoencoder: PSNR {facts['autoencoder']['psnr']:.2f} dB, SSIM {facts['autoencoder']['ssim']:.4f}"
+    )
+    console.print(losses_table(facts["denoising"]))
+    if "agreement" in facts:
+        console.print(agreement_table(facts["agreement"]))
+
+
+def losses_table(denoising: Mapping[str, Any]) -> Table:
+    """The loss, by timestep and over all."""
+    table = plain_table("timesteps", "weight", f"loss of {PREDICTIONS[denoising['prediction']]}")
+    for part in denoising["by_timestep"]:
+        table.add_row(f"{part['first']}–{part['last']}", f"{part['weight']:.2f}", f"{part['loss']:.4f}")
+    table.add_section()
+    table.add_row("all", "1.00", f"{denoising['loss']:.4f}")
+    return table
+
+
+def agreement_table(rows: Mapping[str, Any]) -> Table:
+    """How often pictures show what was asked for."""
+    table = plain_table("prompts of", "number", "thing", "in top 5", "attribute", "both")
+    for row, values in rows.items():
+        table.add_row(ROWS[row], *shares(values))
+        for kind, each in values.get("kinds", {}).items():
+            table.add_row(f"  {kind}", *shares(each))
+    return table
+
+
+def shares(values: Mapping[str, Any]) -> list[str]:
+    """One row's cells."""
+    percents = (values[name] for name in ("top1", "top5", "attribute", "both"))
+    return [str(values["prompts"]), *(f"{100 * value:.1f} %" for value in percents)]
+
+
+def plain_table(first: str, *others: str) -> Table:
+    """A table without frames, numbers to the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

@@ -1,0 +1,183 @@
+"""The judge: what it is asked of a scene, that it learns to answer, and the file it is kept in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.testing import assert_close
+
+from sdscratch.embedded.colours import RECOLOURED
+from sdscratch.embedded.judge import (
+    MANY,
+    QUESTIONS,
+    SIDE,
+    SLOTS,
+    UNASKED,
+    Classes,
+    Judge,
+    answers,
+    load_judge,
+    save_judge,
+)
+from sdscratch.embedded.judging import JudgeLoss, alike, asked, question_loss, softened
+from sdscratch.embedded.pictograms import SIDE as SPRITE
+from sdscratch.embedded.pictograms import SpriteTable, table_of
+from sdscratch.embedded.scenes import Scene, Thing
+from sdscratch.errors import CheckpointError
+from sdscratch.training.machine import Machine
+from support.judges import NAMES, Squares, trained_judge
+
+CLASSES = Classes((("dog",), ("cat", "cat face"), ("car",), ("apple",)))
+CPU = Machine(torch.device("cpu"))
+
+
+def answer(question: str, scene: Scene) -> str | int:
+    index = answers(scene, CLASSES)[question]
+    assert isinstance(index, int)
+    return index if index == UNASKED or question in SLOTS else QUESTIONS[question][index]
+
+
+def test_a_scene_of_one_thing_is_labelled() -> None:
+    scene = Scene((Thing("dog", colour="blue", worn=("crown",)),), "yellow")
+    assert answer("first", scene) == 0
+    assert answer("second", scene) == UNASKED
+    assert [answer(name, scene) for name in QUESTIONS] == ["one", "yellow", "blue", "plain"]
+    assert answers(scene, CLASSES)["worn"] == [int(name == "crown") for name in MANY["worn"]]
+
+
+@pytest.mark.parametrize(
+    ("relation", "places", "layout"),
+    [
+        ("left of", ((-0.2, 0.0), (0.2, 0.0)), "beside"),
+        ("right of", ((0.2, 0.0), (-0.2, 0.0)), "beside"),
+        ("next to", ((0.2, 0.0), (-0.2, 0.0)), "beside"),
+        ("above", ((0.0, -0.2), (0.0, 0.2)), "stacked"),
+        ("below", ((0.0, 0.2), (0.0, -0.2)), "stacked"),
+    ],
+)
+def test_of_two_things_the_left_or_upper_one_is_the_first(
+    relation: str, places: tuple[tuple[float, float], ...], layout: str
+) -> None:
+    scene = Scene((Thing("dog", at=places[0]), Thing("cat face", at=places[1])), relation=relation)
+    dog_leads = sum(places[0]) < 0
+    assert (answer("first", scene), answer("second", scene)) == ((0, 1) if dog_leads else (1, 0))
+    assert answer("layout", scene) == layout
+    assert answer("colour", scene) == UNASKED
+
+
+def test_counts_sceneries_and_styles_are_labelled() -> None:
+    apple = Thing("apple")
+    assert [answer("layout", Scene((apple,) * n)) for n in (1, 2, 3, 4)] == list(QUESTIONS["layout"][:4])
+    assert answer("ground", Scene((apple,), scenery="desert")) == "desert"
+    assert answer("style", Scene((apple,), style="pixel art")) == "pixel art"
+
+
+def test_a_colour_is_asked_for_where_one_could_say_it() -> None:
+    assert answer("colour", Scene((Thing("car"),))) == "red"  # as cars are
+    motley = next(name for name, own in RECOLOURED.items() if not own)
+    index = answers(Scene((Thing(motley),)), Classes(((motley,),)))["colour"]
+    assert index == QUESTIONS["colour"].index("its own")
+    assert answer("colour", Scene((Thing("dog"),))) == UNASKED  # comes in one colour
+    assert answer("colour", Scene((Thing("car"),), style="outline")) == UNASKED
+    assert answer("colour", Scene((Thing("car"),) * 2)) == UNASKED
+
+
+def test_what_no_one_could_tell_apart_is_one_class() -> None:
+    y, x = np.mgrid[:SPRITE, :SPRITE] - SPRITE / 2
+
+    def disc(radius: float) -> np.ndarray:
+        inside = np.hypot(x, y) < radius
+        return np.stack([255 * inside, 40 * inside, 0 * x, 255 * inside], axis=1).astype(np.uint8)
+
+    names = ("circle", "ball", "dot", "marble")
+    pixels = np.stack([disc(radius) for radius in (50, 50.5, 20, 51)])
+    table: SpriteTable = table_of([(name, "") for name in names], pixels)
+    classes = alike(table, names)
+    assert classes.groups == (("circle", "ball", "marble"), ("dot",))
+    assert classes.of["marble"] == classes.of["circle"] == 0
+
+
+def test_the_loss_counts_every_question_and_reaches_every_weight() -> None:
+    torch.manual_seed(0)
+    judge = Judge(Classes(tuple((name,) for name in NAMES)))
+    loss, figures = JudgeLoss(Squares(pairs=True), judge.classes, CPU)(judge, 0, range(8))
+    loss.backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in judge.parameters())
+    assert 0 <= float(figures["first"]) <= 1
+
+
+def test_a_question_that_makes_no_sense_costs_nothing() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 5.0]])
+    one = question_loss("colour", logits[:1], torch.tensor([0]))
+    both = question_loss("colour", logits, torch.tensor([0, UNASKED]))
+    assert_close(both, one / 2)
+    assert float(question_loss("colour", logits, torch.tensor([UNASKED] * 2))) == 0
+
+
+def test_softening_is_repeatable_slight_and_another_one_for_each_picture() -> None:
+    shown = Squares().draw([Scene((Thing(NAMES[0]),))] * 3)
+
+    def soft(seed: int) -> torch.Tensor:
+        return softened(shown, torch.Generator().manual_seed(seed))
+
+    assert_close(soft(1), soft(1), rtol=0, atol=0)
+    assert not torch.equal(soft(1), soft(2))
+    assert not torch.equal(soft(1)[0], soft(1)[1])
+    assert soft(1).abs().max() <= 1
+    assert 0 < float((soft(1) - shown).abs().mean()) < 0.15
+
+
+def test_it_learns_from_renders_and_sees_what_they_show() -> None:
+    judge = trained_judge()
+    scenes = [Squares().scene(1000, place) for place in range(40)]
+    verdicts = judge.verdicts(Squares().draw(scenes))
+    wanted = asked(scenes, judge.classes, torch.device("cpu"))
+    right = [verdict.first[0] == int(index) for verdict, index in zip(verdicts, wanted["first"], strict=True)]
+    assert sum(right) >= 38
+
+
+def test_larger_pictures_are_seen_as_their_smaller_selves() -> None:
+    judge = trained_judge()
+    small = Squares().draw([Squares().scene(7, place) for place in range(6)])
+    large = small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert large.shape[-1] == 2 * SIDE
+    assert [v.first[0] for v in judge.verdicts(large)] == [v.first[0] for v in judge.verdicts(small)]
+
+
+def test_a_judge_is_kept_with_its_vocabulary(tmp_path: Path) -> None:
+    judge = trained_judge()
+    path = tmp_path / "judge.safetensors"
+    save_judge(path, judge)
+    kept = load_judge(path, NAMES)
+    assert kept.classes == judge.classes
+    halves = {
+        name: value.half().float() if value.is_floating_point() else value
+        for name, value in judge.state_dict().items()
+    }
+    assert_close(kept.state_dict(), halves, rtol=0, atol=0)
+    assert not kept.training
+
+
+def test_a_judge_that_is_missing_or_another_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "judge.safetensors"
+    with pytest.raises(CheckpointError, match="make judge"):
+        load_judge(path, NAMES)
+    save_judge(path, trained_judge())
+    with pytest.raises(CheckpointError, match="another vocabulary"):
+        load_judge(path, (*NAMES, "dragon"))
+    save_file({"x": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="is no judge"):
+        load_judge(path, NAMES)
+    path.write_bytes(b"not a file of tensors")
+    with pytest.raises(CheckpointError, match="is no judge"):
+        load_judge(path, NAMES)
+
+
+def test_scenes_that_a_judge_cannot_know_are_not_labelled() -> None:
+    with pytest.raises(KeyError):
+        answers(replace(Scene((Thing("dog"),)), things=(Thing("dragon"),)), CLASSES)

@@ -1,0 +1,69 @@
+"""A small world for judges: squares of four colours that stand for four concepts, drawn without a font."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from sdscratch.embedded.judge import SIDE, Classes, Judge
+from sdscratch.embedded.judging import JudgeLoss
+from sdscratch.embedded.scenes import Scene, Thing
+from sdscratch.embedded.vocabulary import BACKGROUNDS
+from sdscratch.training.machine import Machine
+
+__all__ = ["NAMES", "Squares", "trained_judge"]
+
+SHADES = {"dog": (0.9, 0.1, 0.9), "cat": (0.0, 0.9, 0.9), "apple": (0.3, 0.1, 0.0), "car": (0.0, 0.0, 0.5)}
+NAMES = tuple(SHADES)
+GROUNDS = ("white", "black", "yellow")
+
+
+class Squares:
+    """Draws scenes, and chooses them as a composer does."""
+
+    seed = 1
+
+    def __init__(self, pairs: bool = False) -> None:
+        self.pairs = pairs
+
+    def scene(self, step: int, place: int) -> Scene:
+        """A thing on a ground; with pairs, every second one a thing beside another."""
+        chance = random.Random(f"{step} {place}")
+        ground = chance.choice(GROUNDS)
+        if self.pairs and place % 2:
+            first, second = chance.sample(NAMES, 2)
+            things = (Thing(first, at=(-0.25, 0.0), scale=0.4), Thing(second, at=(0.25, 0.0), scale=0.4))
+            return Scene(things, ground, relation="left of")
+        return Scene((Thing(chance.choice(NAMES), scale=chance.uniform(0.6, 0.8)),), ground)
+
+    def draw(self, scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
+        """[n, 3, SIDE, SIDE] in −1 to 1."""
+        pictures = []
+        for scene in scenes:
+            picture = torch.tensor(BACKGROUNDS[scene.background])[:, None, None].repeat(1, SIDE, SIDE)
+            for thing in scene.things:
+                left, top = (round((0.5 + at - thing.scale / 2) * SIDE) for at in thing.at)
+                side = round(thing.scale * SIDE)
+                shade = torch.tensor(SHADES[thing.concept])[:, None, None]
+                picture[:, top : top + side, left : left + side] = shade
+            pictures.append(picture * 2 - 1)
+        return torch.stack(pictures).to(device)
+
+
+@cache
+def trained_judge() -> Judge:
+    """A judge that has learnt this world; a few seconds."""
+    torch.manual_seed(0)
+    judge = Judge(Classes(tuple((name,) for name in NAMES)))
+    loss = JudgeLoss(Squares(), judge.classes, Machine(torch.device("cpu")))  # type: ignore[arg-type]
+    descent = torch.optim.AdamW(judge.parameters(), lr=2e-3)
+    for step in range(20):
+        value, _ = loss(judge, step, range(16))
+        descent.zero_grad()
+        value.backward()
+        descent.step()
+    return judge.eval().requires_grad_(False)
