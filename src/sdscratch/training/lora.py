@@ -22,12 +22,15 @@ from torch import Tensor, nn
 
 from sdscratch.checkpoints.layouts import Part
 from sdscratch.checkpoints.lora_names import kohya_name
+from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.writer import PROVENANCE, Entry, write_safetensors
 from sdscratch.files import atomic_write
 from sdscratch.models.config import ModelConfig
+from sdscratch.training.diffusion import Diffusion
 from sdscratch.training.lora_plan import LoraPlan
+from sdscratch.training.machine import Machine
 
-__all__ = ["Adapted", "Adapter", "adapt", "save_lora"]
+__all__ = ["Adapted", "Adapter", "adapt", "lora_module", "save_lora"]
 
 
 class Adapter(nn.Module):
@@ -106,6 +109,24 @@ def adapt(
         network.set_submodule(path, Adapted(base, adapter))
         adapters[kohya_name(weight)] = adapter
     return nn.ModuleDict(adapters)
+
+
+def lora_module(
+    files: ModelFiles, plan: LoraPlan, machine: Machine, *, seed: int
+) -> tuple[nn.Module, nn.ModuleDict]:
+    """What a run trains, loaded for it, and the adapters in it.
+
+    That is the U-Net, which is then given what the text encoder says of captions; or, where the plan changes
+    the text encoder, a `Diffusion`, which is given their ids. The base is in the machine's precision.
+
+    Raises:
+        CheckpointError: the file has changed since it was opened.
+    """
+    parts: tuple[Part, ...] = ("text", "unet") if plan.text_encoder else ("unet",)
+    networks = {part: files.load(part, machine.device, machine.precision) for part in parts}
+    adapters = adapt(networks, files.config, plan, seed=seed)
+    module = Diffusion(**networks) if plan.text_encoder else networks["unet"]  # type: ignore[arg-type]
+    return module.to(memory_format=torch.channels_last), adapters  # type: ignore[call-overload]
 
 
 def save_lora(
