@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from sdscratch.embedded.grow import grow_autoencoder, grow_diffusion
+from sdscratch.embedded.grow import grow_autoencoder, grow_diffusion, kept_meaning
 from sdscratch.models.config import AutoencoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
+from sdscratch.models.vae import Gaussian
 from sdscratch.text.tokenizer import Tokenizer, learn_merges
-from sdscratch.training.autoencoder import Autoencoder
+from sdscratch.training.autoencoder import Autoencoder, Reconstruction
 from sdscratch.training.diffusion import Diffusion
 
 SMALL = AutoencoderConfig(
@@ -63,7 +64,7 @@ def test_the_new_level_of_the_decoder_repeats_what_the_small_one_would_show() ->
 @torch.no_grad()
 def test_a_grown_network_predicts_what_the_small_one_does_and_nothing_for_new_channels() -> None:
     words = Tokenizer.from_merges(learn_merges(["a cat on a mat"] * 9, 12), length=8)
-    small, large = (Diffusion(model_config(words, channels)) for channels in (4, 6))
+    small, large = (Diffusion.from_config(model_config(words, channels)) for channels in (4, 6))
     for weight in small.parameters():  # `initialise` leaves the last layers at 0
         weight.normal_(std=0.1)
     grow_diffusion(small, large, words, words)
@@ -79,7 +80,7 @@ def test_known_words_keep_their_embeddings_and_new_ones_begin_as_the_mean_of_the
     texts = ["a cat on a mat"] * 9
     old = Tokenizer.from_merges(learn_merges(texts, 12), length=8)
     new = Tokenizer.from_merges(learn_merges([*texts, *["a rocket"] * 30], 24), length=12)
-    small, large = Diffusion(model_config(old, 4)), Diffusion(model_config(new, 4))
+    small, large = Diffusion.from_config(model_config(old, 4)), Diffusion.from_config(model_config(new, 4))
     grow_diffusion(small, large, old, new)
     before, after = small.text.tokens.weight, large.text.tokens.weight
     for word in ("cat</w>", "<|startoftext|>"):
@@ -107,3 +108,13 @@ def model_config(words: Tokenizer, latent_channels: int) -> ModelConfig:
             norm_groups=8,
         ),
     )
+
+
+def test_kept_meaning_counts_how_far_the_first_channels_drift_from_the_small_encoders() -> None:
+    small, large = grown()
+    picture = torch.randn(2, 3, 32, 32)
+    term = kept_meaning(small.encoder)
+    meant = small.encoder(F.avg_pool2d(picture, 2)).mean
+    posterior = Gaussian(torch.cat([meant + 0.5, meant[:, :2]], dim=1), torch.zeros(2, 6, 8, 8))
+    assert_close(term(Reconstruction(picture, picture, posterior)), torch.tensor(0.25))
+    assert term(Reconstruction(picture, picture, large.encoder(picture))).requires_grad

@@ -39,11 +39,11 @@ def test_a_model_written_is_the_model_read(tokenizer: Tokenizer, tmp_path: Path)
     config = embedded.model_config(tokenizer)
     autoencoder, diffusion = Autoencoder(config.autoencoder), Diffusion.from_config(config)
     path = tmp_path / "model.safetensors"
-    embedded.save_embedded(path, config, autoencoder, diffusion, tokenizer, {"steps": 3})
+    embedded.save_embedded(path, embedded.LARGE, autoencoder, diffusion, tokenizer, {"steps": 3})
 
     files = open_model(path)
     assert files.config == config
-    assert files.defaults == embedded.DEFAULTS
+    assert files.defaults == embedded.LARGE.defaults
     assert files.tokenizer.to_json() == tokenizer.to_json()
     for part, module in (
         ("text", diffusion.text),
@@ -54,14 +54,17 @@ def test_a_model_written_is_the_model_read(tokenizer: Tokenizer, tmp_path: Path)
         loaded = files.load(part, "cpu", torch.float32).state_dict()
         assert_close(loaded, {name: value.half().float() for name, value in module.state_dict().items()})
     picture = load(str(path)).txt2img("a red disc", seed=0, steps=2)
-    assert picture.size == (embedded.SIZE, embedded.SIZE)
+    assert picture.size == (embedded.LARGE.size, embedded.LARGE.size)
 
 
 def test_the_model_fits_into_forty_megabytes() -> None:
     # as large a vocabulary as its tokenizer may have
     tokenizer = Tokenizer.from_merges([], length=embedded.PROMPT_LENGTH)
     with torch.device("meta"):
-        modules = Diffusion.from_config(embedded.model_config(tokenizer)), Autoencoder(embedded.AUTOENCODER)
+        modules = (
+            Diffusion.from_config(embedded.model_config(tokenizer)),
+            Autoencoder(embedded.LARGE.autoencoder),
+        )
     weights = sum(p.numel() for module in modules for p in module.parameters())
     text_width = embedded.model_config(tokenizer).text.width
     assert 2 * (weights + embedded.MERGES * text_width) < 40e6 - 100e3  # 100 kB of header
@@ -95,7 +98,7 @@ def test_a_run_keeps_the_tokenizer_that_it_began_with(
 
 def test_an_autoencoder_is_kept_with_its_figures(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = Autoencoder(embedded.AUTOENCODER)
+    model = Autoencoder(embedded.LARGE.autoencoder)
     embedded.save_autoencoder(tmp_path / "ae.safetensors", model, {"psnr": 29.5})
     loaded, figures = embedded.load_autoencoder(tmp_path / "ae.safetensors")
     assert figures == {"psnr": 29.5}

@@ -10,14 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdscratch.models.vae import Encoder
 from sdscratch.text.form import WORD_END
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.autoencoder import Autoencoder
+from sdscratch.training.autoencoder import Autoencoder, Reconstruction, Term
 from sdscratch.training.diffusion import Diffusion
 
-__all__ = ["grow_autoencoder", "grow_diffusion"]
+__all__ = ["grow_autoencoder", "grow_diffusion", "kept_meaning"]
 
 NEW_LOG_VARIANCE = -4.0  # of new latent channels: noise that does not drown what they begin to say
 NEW_LATENT_SHARE = 0.3  # of the usual random weights, by which a decoder begins to look at new channels
@@ -82,6 +84,22 @@ def _grow_decoder(small: Any, large: Any, old: int) -> None:
     large.conv_in.weight.mul_(NEW_LATENT_SHARE)
     large.conv_in.weight[:, :old] = small.conv_in.weight
     large.conv_in.bias.copy_(small.conv_in.bias)
+
+
+def kept_meaning(small: Encoder) -> Term:
+    """A term of the loss: how far the first latent channels are from what the small encoder says.
+
+    It says it of the picture at half its size, which is what a small model would have been shown. With this
+    term the U-Net, too, can begin with the small one's weights.
+    """
+
+    def drift(made: Reconstruction) -> Tensor:
+        with torch.no_grad():
+            meant = small(F.avg_pool2d(made.picture, 2)).mean
+        difference: Tensor = made.posterior.mean[:, : meant.shape[1]] - meant
+        return difference.square().mean()
+
+    return drift
 
 
 @torch.no_grad()

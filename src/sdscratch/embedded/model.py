@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 from sdscratch.checkpoints.layouts import Part
+from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.writer import save_model
 from sdscratch.embedded.composer import Composer
 from sdscratch.errors import SdscratchError
@@ -29,35 +31,60 @@ from sdscratch.training.autoencoder import Autoencoder
 from sdscratch.training.diffusion import Diffusion
 
 __all__ = [
-    "AUTOENCODER",
-    "DEFAULTS",
-    "SIZE",
+    "LARGE",
+    "SHAPES",
+    "SMALL",
+    "Shape",
     "keep_tokenizer",
     "learn_tokenizer",
     "load_autoencoder",
     "load_tokenizer",
     "model_config",
+    "open_trained",
     "save_autoencoder",
     "save_embedded",
 ]
 
-SIZE = 128  # of its pictures, in pixels
 PROMPT_LENGTH = 32  # tokens
-MERGES = 1780
+MERGES = 1100
 CAPTIONS_READ = 40_000  # by the tokenizer
 
-AUTOENCODER = AutoencoderConfig(
-    channels=16,
-    multipliers=(1, 2, 4, 6),
-    residual_blocks=1,
-    latent_channels=8,
-    latent_scale=1.0,  # the normalisation of latents is folded into the weights around them
-    norm_groups=8,
+
+@dataclass(frozen=True)
+class Shape:
+    """What the model is at one size of its pictures: trained at the least first, then grown (see `grow`)."""
+
+    size: int  # of its pictures, in pixels
+    autoencoder: AutoencoderConfig
+
+    @property
+    def defaults(self) -> Defaults:
+        """What its file says of how to use it."""
+        return Defaults(
+            width=self.size,
+            height=self.size,
+            steps=20,
+            cfg_scale=2.5,
+            sampler="dpm++2m",
+            scheduler="trailing",
+        )
+
+
+SMALL = Shape(
+    size=64,
+    autoencoder=AutoencoderConfig(
+        channels=24,
+        multipliers=(1, 2, 4),
+        residual_blocks=1,
+        latent_scale=1.0,  # the normalisation of latents is folded into the weights around them
+        norm_groups=8,
+    ),
 )
-DEFAULTS = Defaults(width=SIZE, height=SIZE, steps=20, cfg_scale=2.5, sampler="dpm++2m", scheduler="trailing")
+LARGE = Shape(size=128, autoencoder=replace(SMALL.autoencoder, multipliers=(1, 1, 2, 4), latent_channels=8))
+SHAPES = {shape.size: shape for shape in (SMALL, LARGE)}
 
 
-def model_config(tokenizer: Tokenizer) -> ModelConfig:
+def model_config(tokenizer: Tokenizer, shape: Shape = LARGE) -> ModelConfig:
     """The whole model's shape; the text encoder has a row for each of the tokenizer's ids.
 
     Stable Diffusion's betas leave ᾱ = 0.0047 at the end: the mean of so small a latent would show through the
@@ -65,10 +92,10 @@ def model_config(tokenizer: Tokenizer) -> ModelConfig:
     """
     return ModelConfig(
         text=TextEncoderConfig(
-            vocabulary=tokenizer.size, length=tokenizer.length, width=192, layers=3, heads=4, feed_forward=512
+            vocabulary=tokenizer.size, length=tokenizer.length, width=192, layers=3, heads=4, feed_forward=768
         ),
         unet=UNetConfig(
-            latent_channels=AUTOENCODER.latent_channels,
+            latent_channels=shape.autoencoder.latent_channels,
             channels=64,
             multipliers=(1, 2, 4),
             attends=(False, True, True),
@@ -76,7 +103,7 @@ def model_config(tokenizer: Tokenizer) -> ModelConfig:
             heads=4,
             context=192,
         ),
-        autoencoder=AUTOENCODER,
+        autoencoder=shape.autoencoder,
         schedule=ScheduleConfig(beta_end=0.0224, prediction="v"),
     )
 
@@ -117,7 +144,7 @@ def save_autoencoder(path: Path, model: Autoencoder, figures: Mapping[str, float
         file.write(content)
 
 
-def load_autoencoder(path: Path) -> tuple[Autoencoder, dict[str, float]]:
+def load_autoencoder(path: Path, shape: Shape = LARGE) -> tuple[Autoencoder, dict[str, float]]:
     """The inverse of `save_autoencoder`.
 
     Raises:
@@ -125,33 +152,50 @@ def load_autoencoder(path: Path) -> tuple[Autoencoder, dict[str, float]]:
     """
     if not path.is_file():
         raise SdscratchError(f"{path} is not there; train the autoencoder first")
-    model = Autoencoder(AUTOENCODER)
+    model = Autoencoder(shape.autoencoder)
     model.load_state_dict(safetensors.torch.load_file(path))
     with safetensors.safe_open(path, "pt") as file:
         return model.eval().requires_grad_(False), json.loads(file.metadata()["figures"])
 
 
+def open_trained(path: Path) -> tuple[Autoencoder, Diffusion, Tokenizer]:
+    """The networks of a model file, in float32, with its tokenizer.
+
+    Raises:
+        CheckpointError: missing, unreadable or refused.
+    """
+    files = open_model(str(path))
+    autoencoder, diffusion = Autoencoder(files.config.autoencoder), Diffusion.from_config(files.config)
+    for part, module in _modules(autoencoder, diffusion).items():
+        module.load_state_dict(files.load(part, torch.device("cpu"), torch.float32).state_dict())
+    return autoencoder.eval(), diffusion.eval(), files.tokenizer
+
+
+def _modules(autoencoder: Autoencoder, diffusion: Diffusion) -> dict[Part, torch.nn.Module]:
+    return {
+        "text": diffusion.text,
+        "unet": diffusion.unet,
+        "encoder": autoencoder.encoder,
+        "decoder": autoencoder.decoder,
+    }
+
+
 def save_embedded(
     path: Path,
-    config: ModelConfig,
+    shape: Shape,
     autoencoder: Autoencoder,
     diffusion: Diffusion,
     tokenizer: Tokenizer,
     provenance: Mapping[str, Any],
 ) -> None:
     """Write the model as one float16 file in LDM layout, replacing what has the name."""
-    modules: dict[Part, torch.nn.Module] = {
-        "text": diffusion.text,
-        "unet": diffusion.unet,
-        "encoder": autoencoder.encoder,
-        "decoder": autoencoder.decoder,
-    }
+    modules = _modules(autoencoder, diffusion)
     save_model(
         path,
-        config,
+        model_config(tokenizer, shape),
         {part: module.state_dict() for part, module in modules.items()},
         tokenizer=tokenizer,
-        defaults=DEFAULTS,
+        defaults=shape.defaults,
         provenance=provenance,
         dtype=torch.float16,
         overwrite=True,

@@ -26,6 +26,7 @@ __all__ = [
     "Autoencoder",
     "Reconstruction",
     "ReconstructionLoss",
+    "Term",
     "fold_normalisation",
     "held_out_psnr",
     "latent_statistics",
@@ -66,8 +67,10 @@ def gradient_term(made: Reconstruction) -> Tensor:
     return difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
 
 
+Term = Callable[[Reconstruction], Tensor]
+
 # The terms of the loss, each a mean over pictures; what has no weight is not computed.
-TERMS: Mapping[str, Callable[[Reconstruction], Tensor]] = {
+TERMS: Mapping[str, Term] = {
     "l1": lambda made: (made.output - made.picture).abs().mean(),
     "l2": lambda made: (made.output - made.picture).square().mean(),
     "gradient": gradient_term,
@@ -91,7 +94,7 @@ class ReconstructionLoss:
 
     Args:
         size: places of a step's batch, of all processes.
-        weights: of `TERMS`.
+        weights: of the terms, by their names.
     """
 
     def __init__(
@@ -103,7 +106,9 @@ class ReconstructionLoss:
         size: int,
         seed: int,
         weights: Mapping[str, float] = LOSS_WEIGHTS,
+        terms: Mapping[str, Term] = TERMS,
     ) -> None:
+        self.terms = terms
         self.source, self.config, self.machine = source, config, machine
         self.size, self.seed = size, seed
         self.weights = {name: weight for name, weight in weights.items() if weight}
@@ -124,7 +129,7 @@ class ReconstructionLoss:
         """The weighted sum of the terms, and each of them."""
         exact = Gaussian(posterior.mean.float(), posterior.log_variance.float())
         made = Reconstruction(output.float(), picture, exact)
-        terms = {name: TERMS[name](made) for name in self.weights}
+        terms = {name: self.terms[name](made) for name in self.weights}
         value = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         figures = {name: term.detach() for name, term in terms.items()}
         return value, figures | {"psnr": psnr(made.output.detach(), picture).mean()}

@@ -1,0 +1,211 @@
+"""The stages in which the embedded model is made: autoencoder, decoder, text encoder and U-Net.
+
+Each goes on where it was stopped; what they keep and hand on lies in one folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sdscratch.device import choose
+from sdscratch.embedded import model as embedded
+from sdscratch.embedded.composer import Composer
+from sdscratch.embedded.grow import grow_autoencoder, grow_diffusion, kept_meaning
+from sdscratch.embedded.mixtures import CPU, FULL
+from sdscratch.embedded.model import Shape
+from sdscratch.embedded.pictograms import load_sprites
+from sdscratch.errors import UsageError
+from sdscratch.training.autoencoder import (
+    LOSS_WEIGHTS,
+    TERMS,
+    Autoencoder,
+    ReconstructionLoss,
+    Term,
+    fold_normalisation,
+    held_out_psnr,
+    latent_statistics,
+)
+from sdscratch.training.diffusion import DenoisingLoss, Diffusion, tokenized
+from sdscratch.training.display import Display
+from sdscratch.training.latents import FreshLatents, LaneLatents, encode_with
+from sdscratch.training.loop import Watch, train
+from sdscratch.training.machine import Machine, joined
+from sdscratch.training.pictures import save_grid
+from sdscratch.training.recipe import Recipe
+from sdscratch.training.state import load_weights
+from sdscratch.training.team import Loss
+
+__all__ = ["MIXTURES", "Workshop", "export", "workshop"]
+
+LATE_BIAS = 0.6  # late timesteps come more often: see `stratified_timesteps`
+KEPT_MEANING = 0.2  # weight of old latent channels staying what they were, while the autoencoder is grown
+
+MIXTURES = {"some": CPU, "all": FULL}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every stage needs: a folder, the model's shape, pictures, a machine."""
+
+    folder: Path
+    shape: Shape
+    composer: Composer
+    machine: Machine
+
+    def autoencoder(self, recipe: Recipe, grow: Path | None = None) -> float:
+        """Train the autoencoder, normalise its latents, keep it; its PSNR on held-out pictures, in dB.
+
+        Args:
+            grow: a model one size smaller to begin with, whose latent channels keep their meaning.
+        """
+        torch.manual_seed(recipe.seed)
+        model = Autoencoder(self.shape.autoencoder)
+        terms, weights, kept = dict(TERMS), dict(LOSS_WEIGHTS), 0
+        if grow is not None:
+            small, _, _ = embedded.open_trained(grow)
+            grow_autoencoder(small, model)
+            small.to(self.machine.device).requires_grad_(False)
+            kept = small.config.latent_channels
+            terms["meaning"], weights["meaning"] = kept_meaning(small.encoder), KEPT_MEANING
+        model.to(self.machine.device)
+        self._train_autoencoder(model, recipe, "autoencoder", terms, weights)
+        mean, std = latent_statistics(self.composer, model.encoder, self.machine.device)
+        mean[:kept], std[:kept] = 0.0, 1.0
+        fold_normalisation(model, mean, std)
+        return self._keep(model)
+
+    def refine(self, recipe: Recipe) -> float:
+        """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
+        model, _ = self._kept()
+        model.to(self.machine.device).decoder.requires_grad_(True)
+        self._train_autoencoder(model, recipe, "decoder", TERMS, LOSS_WEIGHTS)
+        return self._keep(model)
+
+    def diffusion(self, recipe: Recipe, grow: Path | None = None) -> None:
+        """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`.
+
+        Args:
+            grow: a smaller model whose text encoder and U-Net a new run begins with.
+        """
+        machine, shape = self.machine, self.shape
+        coder, figures = self._kept()
+        # its words are those of all scenes, whichever are drawn now
+        everything = Composer(self.composer.table, shape.size, FULL)
+        tokenizer = embedded.keep_tokenizer(self.folder / "diffusion" / "tokenizer.json", everything)
+        config = embedded.model_config(tokenizer, shape)
+        torch.manual_seed(recipe.seed)
+        model = Diffusion.from_config(config)
+        if grow is not None:
+            _, small, words = embedded.open_trained(grow)
+            grow_diffusion(small, model, words, tokenizer)
+        model.to(machine.device)
+        encode = encode_with(coder.encoder.to(machine.device), config.autoencoder.latent_scale, machine)
+        latents = (
+            LaneLatents(self.composer, encode, machine.device, recipe.seed)
+            if machine.device.type == "cpu"
+            else FreshLatents(self.composer, encode, machine.device)
+        )
+        loss = DenoisingLoss(
+            config.schedule,
+            tokenized(tokenizer, machine.device),
+            latents,
+            machine,
+            size=recipe.size(machine.processes),
+            seed=recipe.seed,
+            late_bias=LATE_BIAS,
+        )
+
+        def preview(step: int) -> None:
+            provenance = {"steps": step, "samples": step * loss.size, **figures}
+            path = self.folder / "preview.safetensors"
+            embedded.save_embedded(path, shape, coder, model, tokenizer, provenance)
+
+        self._train(model, loss, recipe, "diffusion", preview)
+
+    def _train_autoencoder(
+        self,
+        model: Autoencoder,
+        recipe: Recipe,
+        name: str,
+        terms: Mapping[str, Term],
+        weights: Mapping[str, float],
+    ) -> None:
+        size = recipe.size(self.machine.processes)
+        loss = ReconstructionLoss(
+            self.composer,
+            model.config,
+            self.machine,
+            size=size,
+            seed=recipe.seed,
+            terms=terms,
+            weights=weights,
+        )
+        self._train(model, loss, recipe, name, lambda step: self._preview(name, model))
+
+    def _train(self, model: nn.Module, loss: Loss, recipe: Recipe, name: str, watch: Watch) -> None:
+        with Display(quiet=not self.machine.leads) as display:
+            train(model, loss, recipe, self.folder / name, self.machine, show=display, watch=watch)
+
+    def _kept(self) -> tuple[Autoencoder, dict[str, float]]:
+        return embedded.load_autoencoder(self.folder / "autoencoder.safetensors", self.shape)
+
+    def _keep(self, model: Autoencoder) -> float:
+        """Measure an autoencoder on held-out pictures, and keep it for what follows."""
+        psnr = held_out_psnr(self.composer, model, self.machine.device)
+        if self.machine.leads:
+            embedded.save_autoencoder(self.folder / "autoencoder.safetensors", model, {"psnr": psnr})
+        return psnr
+
+    def _preview(self, name: str, model: Autoencoder) -> None:
+        """Held-out scenes above, their reconstructions below, as one picture."""
+        picture = self.composer.held_out(16, self.machine.device).pictures
+        with torch.no_grad():
+            save_grid(torch.cat([picture, model(picture)[0]]), self.folder / name / "preview.png", columns=16)
+
+
+def export(folder: Path, shape: Shape, path: Path) -> int:
+    """Write the model as it is at the last checkpoint in `folder`; return the steps behind it."""
+    autoencoder, figures = embedded.load_autoencoder(folder / "autoencoder.safetensors", shape)
+    tokenizer = embedded.load_tokenizer(folder / "diffusion" / "tokenizer.json")
+    model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
+    steps = load_weights(folder / "diffusion", model)
+    provenance = {
+        "made_by": "python -m sdscratch.embedded",
+        "data": "Noto Color Emoji (SIL OFL 1.1), composed with captions",
+        "steps": steps,
+        **figures,
+    }
+    embedded.save_embedded(path, shape, autoencoder, model, tokenizer, provenance)
+    return steps
+
+
+@contextmanager
+def workshop(
+    folder: Path,
+    shape: Shape,
+    *,
+    font: Path | None,
+    device: str,
+    dtype: str,
+    scenes: str | None,
+    seed: int,
+) -> Iterator[Workshop]:
+    """Everything made ready.
+
+    Args:
+        scenes: a key of `MIXTURES`; None chooses by the device.
+    """
+    placement = choose(device, dtype)
+    name = scenes or ("some" if placement.device.type == "cpu" else "all")
+    if name not in MIXTURES:
+        raise UsageError(f"no choice of scenes is called {name!r}; say {' or '.join(MIXTURES)}")
+    with joined(placement.device, placement.dtype) as machine:
+        yield Workshop(
+            folder, shape, Composer(load_sprites(folder, font), shape.size, MIXTURES[name], seed), machine
+        )
