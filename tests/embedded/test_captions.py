@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sdscratch.embedded.captions import caption, indefinite, plural
+from sdscratch.embedded.captions import SMALL, caption, indefinite, plural
 from sdscratch.embedded.mixtures import FULL, Chooser
 from sdscratch.embedded.scenes import Scene, Thing
 from sdscratch.embedded.vocabulary import BACKGROUNDS, Word
@@ -71,6 +71,12 @@ def test_a_colour_of_its_own_is_only_spoken_of_where_it_is_seen() -> None:
     assert any("red apple" in text for text in wordings(apple))
     for style in ("silhouette", "outline"):
         assert not any("red" in text for text in wordings(replace(apple, style=style)))
+
+
+def test_small_is_said_of_small_things_alone() -> None:
+    small, large = (wordings(Scene((Thing("dog", scale=scale),))) for scale in (0.5, 0.88))
+    assert sum(any(word in text for word in SMALL) for text in small) > len(small) / 2
+    assert not any(word in text for word in SMALL for text in large)
 
 
 def test_articles_stand_where_one_says_them_and_nowhere_else() -> None:

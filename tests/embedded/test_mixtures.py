@@ -129,6 +129,15 @@ def test_things_stay_within_the_picture(scenes: list[Scene]) -> None:
             assert max(map(abs, thing.at)) + thing.scale / 2 <= 0.5 + 1e-9
 
 
+def test_only_a_mixture_that_says_so_has_small_things_anywhere(mixture: Mixture, scenes: list[Scene]) -> None:
+    single = [scene.things[0] for scene in scenes if scene.kind == "plain"]
+    small = [thing for thing in single if thing.scale <= mixture.small[1]]
+    assert len(small) / len(single) == pytest.approx(mixture.anywhere, abs=0.03)
+    assert all(max(map(abs, thing.at)) <= mixture.shift for thing in single if thing not in small)
+    if mixture.anywhere:
+        assert max(abs(thing.at[0]) for thing in small) > 0.25
+
+
 def test_several_things_do_not_cover_each_other(scenes: list[Scene]) -> None:
     for scene in scenes:
         for first, second in pairs_of(scene.things, 2):

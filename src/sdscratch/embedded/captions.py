@@ -28,8 +28,11 @@ OPENINGS: Choices = (
     ("an image of", 0.01),
 )
 # They change nothing here: a prompt may say more than pictograms can show.
-ADJECTIVES = ("cute", "little", "big", "happy", "beautiful", "nice", "small", "funny")
+ADJECTIVES = ("cute", "happy", "beautiful", "nice", "funny")
 ADJECTIVE_SHARE = 0.04
+# These do: of a single thing below this scale.
+SMALL = ("small", "little", "tiny")
+SMALL_BELOW, SMALL_SPOKEN = 0.7, 0.6
 GROUNDS: Choices = (
     ("on a {} background", 0.75),
     ("on {}", 0.1),
@@ -153,7 +156,10 @@ def _with_adjectives(thing: Thing, named: str, scene: Scene, chance: random.Rand
         named = f"{thing.colour} {named}"
     elif own and own not in named.split() and chance.random() < OWN_COLOUR_SPOKEN:
         named = f"{own} {named}"
-    if chance.random() < ADJECTIVE_SHARE:
+    alone = len(scene.things) == 1 and not scene.scenery
+    if alone and thing.scale < SMALL_BELOW and chance.random() < SMALL_SPOKEN:
+        named = f"{chance.choice(SMALL)} {named}"
+    elif chance.random() < ADJECTIVE_SHARE:
         named = f"{chance.choice(ADJECTIVES)} {named}"
     return named
 

@@ -44,6 +44,8 @@ class Mixture:
     standing: tuple[float, float] = (0.5, 0.68)  # of one in a scenery
     shift: float = 0.02  # from its place, at most; more makes shapes slow to learn
     dressed_twice: float = 0.3  # how often who wears something wears two things
+    anywhere: float = 0.0  # how often a single thing is smaller and anywhere: what keeps its place in img2img
+    small: tuple[float, float] = (0.4, 0.8)  # its scale then
 
 
 # For two cores: few things, mostly one, always large. That is what made shapes learnable there.
@@ -75,6 +77,7 @@ FULL = Mixture(
         "scenery": 0.06,
         "style": 0.06,
     },
+    anywhere=0.2,
 )
 
 
@@ -130,14 +133,19 @@ class Chooser:
             if all(map(held_out, combinations(scene))):
                 return scene
 
-    def _place(self, span: tuple[float, float], chance: random.Random) -> tuple[float, float, float]:
-        """A scale, and a small shift to the right and down that keeps the whole thing in the picture."""
+    def _place(
+        self, span: tuple[float, float], chance: random.Random, shift: float
+    ) -> tuple[float, float, float]:
+        """A scale, and a shift to the right and down that keeps the whole thing in the picture."""
         scale = chance.uniform(*span)
-        room = min(self.mixture.shift, (1.0 - scale) / 2)
+        room = min(shift, (1.0 - scale) / 2)
         return scale, chance.uniform(-room, room), chance.uniform(-room, room)
 
     def _single(self, concept: str, chance: random.Random, **about: object) -> Thing:
-        scale, right, down = self._place(self.mixture.scale, chance)
+        if chance.random() < self.mixture.anywhere:
+            scale, right, down = self._place(self.mixture.small, chance, shift=0.5)
+        else:
+            scale, right, down = self._place(self.mixture.scale, chance, self.mixture.shift)
         return Thing(concept, at=(right, down), scale=scale, **about)  # type: ignore[arg-type]
 
     def _ground(self, chance: random.Random, but: str = "") -> str:
@@ -194,7 +202,7 @@ class Chooser:
         return max(-room, min(room, x)), max(-room, min(room, y))
 
     def scenery(self, chance: random.Random) -> Scene:
-        scale, right, down = self._place(self.mixture.standing, chance)
+        scale, right, down = self._place(self.mixture.standing, chance, self.mixture.shift)
         on_ground = 0.47 - scale / 2  # its feet a little above the lower edge
         thing = Thing(self.things(chance), at=(4 * right, on_ground + down), scale=scale)
         return Scene((thing,), scenery=chance.choice(SCENERIES), view=chance.randrange(VIEWS))
