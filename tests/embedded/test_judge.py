@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +26,17 @@ from sdscratch.embedded.judge import (
     load_judge,
     save_judge,
 )
-from sdscratch.embedded.judging import JudgeLoss, alike, asked, question_loss, softened
+from sdscratch.embedded.judging import JudgeLoss, alike, asked, question_loss, settle_norms, softened
 from sdscratch.embedded.pictograms import SIDE as SPRITE
 from sdscratch.embedded.pictograms import SpriteTable, table_of
 from sdscratch.embedded.scenes import Scene, Thing
+from sdscratch.embedded.vocabulary import concepts
 from sdscratch.errors import CheckpointError
+from sdscratch.training.chance import generator
 from sdscratch.training.machine import Machine
+from sdscratch.training.metrics import read_metrics
 from support.judges import NAMES, Squares, trained_judge
+from support.sprites import need_font
 
 CLASSES = Classes((("dog",), ("cat", "cat face"), ("car",), ("apple",)))
 CPU = Machine(torch.device("cpu"))
@@ -132,6 +138,28 @@ def test_softening_is_repeatable_slight_and_another_one_for_each_picture() -> No
     assert 0 < float((soft(1) - shown).abs().mean()) < 0.15
 
 
+def test_norms_settle_on_what_is_rendered_whatever_they_were_before() -> None:
+    torch.manual_seed(0)
+    judge = Judge(Classes(tuple((name,) for name in NAMES)))
+    loss = JudgeLoss(Squares(), judge.classes, CPU)  # type: ignore[arg-type]
+    before = judge.state_dict()["things.weight"].clone()
+    settle_norms(judge, loss, step=9, batches=2, size=4)
+    settled = {name: value.clone() for name, value in judge.state_dict().items()}
+    first = judge.trunk[0]
+    first.norm.running_mean.fill_(77.0)
+    settle_norms(judge, loss, step=9, batches=2, size=4)
+    assert_close(judge.state_dict(), settled, rtol=0, atol=0)
+    assert_close(settled["things.weight"], before, rtol=0, atol=0)
+
+    seen = [
+        first.conv(softened(Squares().draw(scenes), generator("cpu", "soften", 1, step, 0)))
+        for step in (9, 10)
+        for scenes in [[Squares().scene(step, place) for place in range(4)]]
+    ]
+    mean = torch.stack([each.mean((0, 2, 3)) for each in seen]).mean(0)
+    assert_close(settled["trunk.0.norm.running_mean"], mean.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_it_learns_from_renders_and_sees_what_they_show() -> None:
     judge = trained_judge()
     scenes = [Squares().scene(1000, place) for place in range(40)]
@@ -181,3 +209,27 @@ def test_a_judge_that_is_missing_or_another_is_refused_in_one_sentence(tmp_path:
 def test_scenes_that_a_judge_cannot_know_are_not_labelled() -> None:
     with pytest.raises(KeyError):
         answers(replace(Scene((Thing("dog"),)), things=(Thing("dragon"),)), CLASSES)
+
+
+@pytest.mark.full
+def test_make_judge_makes_one_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    need_font()
+    output = tmp_path / "judge.safetensors"
+    command = [
+        sys.executable,
+        "-m",
+        "sdscratch.embedded",
+        "judge",
+        "--folder",
+        str(tmp_path),
+        "--workers",
+        "1",
+    ]
+    for steps in ("2", "3"):
+        done = subprocess.run(
+            [*command, "--output", str(output), "--steps", steps], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "first" in done.stdout
+    assert load_judge(output, [concept.name for concept in concepts()]).classes.of["dog"] == 0
+    assert [record["step"] for record in read_metrics(tmp_path / "judge" / "metrics.jsonl")] == [1, 2, 3]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sdscratch.embedded.judge import SIDE, Classes, Judge
-from sdscratch.embedded.judging import JudgeLoss
+from sdscratch.embedded.judging import JudgeLoss, settle_norms
 from sdscratch.embedded.scenes import Scene, Thing
 from sdscratch.embedded.vocabulary import BACKGROUNDS
 from sdscratch.training.machine import Machine
@@ -66,4 +66,5 @@ def trained_judge() -> Judge:
         descent.zero_grad()
         value.backward()
         descent.step()
+    settle_norms(judge, loss, 20, batches=4, size=16)
     return judge.eval().requires_grad_(False)

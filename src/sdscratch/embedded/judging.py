@@ -46,6 +46,8 @@ MIXTURE = Mixture(
 
 STEPS, BATCH, RATE = 3200, 64, 2e-3
 
+SETTLING = 32  # batches, after training
+
 ALIKE = 0.035  # two pictograms are one below this root of their mean squared difference, at COARSE
 COARSE = 17  # pixels a side: a pictogram in 64×64, halved and halved again
 
@@ -96,8 +98,28 @@ def train_judge(
     judge = Judge(classes).to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # no average of weights: the norms' statistics are those of the weights themselves
     recipe = Recipe(budget, rate, BATCH, workers=workers, warm_up=200, weight_decay=0.02, ema=None)
-    train(judge, JudgeLoss(judge_composer(table), classes, machine), recipe, folder, machine, show=show)
+    loss = JudgeLoss(judge_composer(table), classes, machine)
+    steps = train(judge, loss, recipe, folder, machine, show=show)
+    settle_norms(judge, loss, steps)
     return judge.eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def settle_norms(
+    judge: Judge, loss: JudgeLoss, step: int, *, batches: int = SETTLING, size: int = BATCH
+) -> None:
+    """Give batch norms the statistics of fresh renders under the weights as they are (Wu & Johnson 2021).
+
+    The moving ones are those of weights that were left behind, and checkpoints hold weights alone. The
+    renders are those of the steps that would come next.
+    """
+    norms = [module for module in judge.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # every batch counts the same
+    judge.train()
+    for index in range(batches):
+        loss(judge, step + index, range(size))
 
 
 def judge_composer(table: SpriteTable) -> Composer:
