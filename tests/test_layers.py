@@ -20,7 +20,7 @@ FLOORS = (
     {"options", "files", "noise", "models"},
     {"device", "diffusion", "text", "images", "tensorfiles"},
     {"checkpoints"},
-    {"outputs", "networks"},
+    {"accelerate", "outputs", "networks"},
     {"pipeline"},
     {"bench", "training"},
     {"embedded"},

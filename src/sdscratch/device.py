@@ -22,6 +22,7 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     reason: str
+    compiled: bool = False  # the U-Net by torch.compile, as asked for
 
     @property
     def batches(self) -> bool:
@@ -32,17 +33,23 @@ class Placement:
         return self.device.type != "cpu"
 
     @property
+    def accelerates(self) -> bool:
+        """Whether the U-Net runs in another way here than Python would call it (`accelerate`)."""
+        return self.compiled or self.device.type == "cuda"
+
+    @property
     def dtype_name(self) -> str:
         """float32, bfloat16 or float16."""
         return str(self.dtype).removeprefix("torch.")
 
 
-def choose(device: str = "auto", dtype: str = "auto") -> Placement:
+def choose(device: str = "auto", dtype: str = "auto", *, compiled: bool = False) -> Placement:
     """Decide where to compute and how exactly.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: auto, float32, bfloat16 or float16.
+        compiled: compile the U-Net first.
 
     Raises:
         UsageError: a name that means nothing.
@@ -53,7 +60,8 @@ def choose(device: str = "auto", dtype: str = "auto") -> Placement:
     _check_present(where)
     precision, why_dtype = _best_dtype(where) if dtype == "auto" else (getattr(torch, dtype), "asked for")
     name = str(precision).removeprefix("torch.")
-    return Placement(where, precision, f"{where} ({why_device}), {name} ({why_dtype})")
+    reason = f"{where} ({why_device}), {name} ({why_dtype})" + (", compiled" if compiled else "")
+    return Placement(where, precision, reason, compiled)
 
 
 def _best_device() -> tuple[torch.device, str]:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sdscratch.accelerate import Compute, accelerate
 from sdscratch.addons import LoraRequest, take_loras
 from sdscratch.checkpoints.lora import AppliedLora
 from sdscratch.checkpoints.model import ModelFiles, Part, open_model
@@ -66,6 +67,7 @@ def load(
     dtype: str = "auto",
     tokenizer: str | None = None,
     lora: str | Sequence[str] = (),
+    compile: bool = False,
 ) -> Pipeline:
     """Open a model.
 
@@ -75,13 +77,17 @@ def load(
         dtype: auto, float32, bfloat16 or float16.
         tokenizer: a tokenizer file or folder; by default the model's own.
         lora: LoRAs to add, each `FILE[:WEIGHT]`; more can stand in a prompt as `<lora:name:weight>`.
+        compile: compile the U-Net at the first step, which takes a minute and makes the others faster on a
+            GPU.
 
     Raises:
         CheckpointError: the model or a LoRA is missing, unreadable or refused.
         DeviceError: the device is not there.
         UsageError: a name that means nothing.
     """
-    return Pipeline(open_model(model, tokenizer=tokenizer, lora=lora), choose(device, dtype))
+    return Pipeline(
+        open_model(model, tokenizer=tokenizer, lora=lora), choose(device, dtype, compiled=compile)
+    )
 
 
 class Pipeline:
@@ -94,6 +100,7 @@ class Pipeline:
         self.networks = Networks(files, placement)
         self._contexts: dict[tuple[str, int], Tensor] = {}  # the newest prompts, encoded
         self._tags: tuple[LoraRequest, ...] = ()  # of the newest prompt
+        self._computations: dict[bool, Compute] = {}  # of the U-Net as it is loaded now, recorded or compiled
 
     # Loading
 
@@ -121,6 +128,7 @@ class Pipeline:
         if tags != self._tags:
             self.networks.exchange(self.files.with_loras(tags))
             self._contexts.clear()
+            self._computations.clear()
             self._tags = tags
 
     # From options to latents
@@ -178,6 +186,7 @@ class Pipeline:
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
+                self._computations.clear()
                 self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
@@ -201,7 +210,13 @@ class Pipeline:
         source = Noise(seeds, shape)
 
         def noise() -> Tensor:
-            return source().to(device)
+            drawn = source()
+            # from pinned memory, a GPU takes it without waiting for the steps before
+            return (
+                drawn.pin_memory().to(device, non_blocking=True)
+                if device.type == "cuda"
+                else drawn.to(device)
+            )
 
         if picture is None:
             x = noise() * path.start_scale
@@ -249,21 +264,27 @@ class Pipeline:
 
     def _network(self, options: ResolvedOptions) -> Network:
         """The U-Net in its own precision, from float32 to float32."""
+        dtype = dtype_of(self.networks["unet"])
+        compute = self._computation(options.deep_cache > 1)
+
+        def run(x: Tensor, timesteps: Tensor, context: Tensor, *deep: Tensor | None) -> tuple[Tensor, ...]:
+            with torch.inference_mode():
+                prediction, *features = compute(x.to(dtype), timesteps, context.to(dtype), *deep)
+                return prediction.float(), *features
+
+        if options.deep_cache > 1:
+            return deep_cached(run, options.deep_cache)
+        return lambda x, timesteps, context: run(x, timesteps, context)[0]
+
+    def _computation(self, deep: bool) -> Compute:
+        """The U-Net as this device runs it best, with its deep features or without."""
         network = self.networks["unet"]
-        dtype = dtype_of(network)
-
-        def exact(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-            with torch.inference_mode():
-                return network(x.to(dtype), timesteps, context.to(dtype)).float()  # type: ignore[no-any-return]
-
-        def deep(
-            x: Tensor, timesteps: Tensor, context: Tensor, features: Tensor | None
-        ) -> tuple[Tensor, Tensor]:
-            with torch.inference_mode():
-                result, features = network.predict(x.to(dtype), timesteps, context.to(dtype), features)
-                return result.float(), features
-
-        return exact if options.deep_cache == 1 else deep_cached(deep, options.deep_cache)
+        compute: Compute = network.predict if deep else lambda *inputs: (network(*inputs),)
+        if not self.placement.accelerates:
+            return compute
+        if deep not in self._computations:
+            self._computations[deep] = accelerate(compute, self.placement, self.files.config.unet)
+        return self._computations[deep]
 
     def _encode_picture(self, picture: Tensor, noise: Callable[[], Tensor] | None) -> Tensor:
         """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
@@ -369,6 +390,7 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.networks.clear()
         self._contexts.clear()
+        self._computations.clear()
 
 
 def sampler_options(options: ResolvedOptions) -> dict[str, float]:

@@ -146,6 +146,14 @@ class Arguments:
         str, option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.", panel=MODEL)
     ] = "auto"
     dtype: Annotated[str, option("--dtype", help=f"auto, {', '.join(DTYPES)}.", panel=MODEL)] = "auto"
+    compile: Annotated[
+        bool,
+        option(
+            "--compile",
+            help="Compile the U-Net at the first step: a minute, which pays on a GPU and for many pictures.",
+            panel=MODEL,
+        ),
+    ] = False
     batch_size: Annotated[
         int,
         option(

@@ -154,7 +154,7 @@ def generate(
             from sdscratch.device import choose
             from sdscratch.pipeline import Pipeline
 
-            pipeline = Pipeline(files, choose(arguments.device, arguments.dtype))
+            pipeline = Pipeline(files, choose(arguments.device, arguments.dtype, compiled=arguments.compile))
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(replace(options, seed=seed), picture)
         init_record: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from sdscratch.diffusion.samplers import Denoiser
 __all__ = ["DeepNetwork", "deep_cached", "guided_between"]
 
 # (x, timesteps, context as of a `Network`, deep features or None) → the prediction, and the deep features
-DeepNetwork = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+DeepNetwork = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
 
 
 def guided_between(low: float, high: float, guided: Denoiser, plain: Denoiser) -> Denoiser:
