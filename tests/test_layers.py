@@ -20,7 +20,7 @@ FLOORS = (
     {"options", "files", "noise", "models"},
     {"device", "diffusion", "text", "images", "tensorfiles"},
     {"checkpoints"},
-    {"accelerate", "outputs", "networks"},
+    {"accelerate", "networks", "outputs", "preview"},
     {"pipeline"},
     {"bench", "training"},
     {"embedded"},

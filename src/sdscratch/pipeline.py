@@ -40,6 +40,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.preview import Preview, fit_preview
 from sdscratch.text.prompt import encode_prompt
 
 __all__ = ["Pipeline", "Progress", "load"]
@@ -99,6 +100,7 @@ class Pipeline:
         self.schedule = Schedule(files.config.schedule)
         self.networks = Networks(files, placement)
         self._contexts: dict[tuple[str, int], Tensor] = {}  # the newest prompts, encoded
+        self._preview: Preview | None = None
         self._tags: tuple[LoraRequest, ...] = ()  # of the newest prompt
         self._computations: dict[bool, Compute] = {}  # of the U-Net as it is loaded now, recorded or compiled
 
@@ -314,6 +316,17 @@ class Pipeline:
             )
 
         return [decode_one(latent) for latent in scaled.split(1)]
+
+    def preview(self, latents: Tensor) -> list[Image.Image]:
+        """What `decode` would show of latents, roughly and at once: colours and composition.
+
+        Takes a `Progress`'s `denoised` as well as its last `latent`. The first call loads the encoder.
+        """
+        config = self.files.config.autoencoder
+        if self._preview is None:
+            self._preview = fit_preview(lambda picture: self._encode_picture(picture, None), config.downscale)
+        pixels = self._preview(latents, config.downscale)
+        return [to_picture(one) for one in pixels.split(1)]
 
     # Everything at once
 

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from sdscratch.addons import parse_lora
 from sdscratch.errors import UsageError
+from sdscratch.images import check_suffix
 from sdscratch.options import DTYPES, SAMPLERS, SCHEDULERS, Fit, GenerateOptions, check_placement
 
 __all__ = ["PICTURE", "Arguments", "Fit", "option", "with_arguments"]
@@ -173,6 +175,15 @@ class Arguments:
             show_default="outputs/0001-SEED.png, next free number",
         ),
     ] = None
+    preview: Annotated[
+        str | None,
+        option(
+            "--preview",
+            metavar="FILE",
+            help="Keep this picture up to date while drawing: a rough sketch in small, which costs nothing.",
+            panel=OUTPUT,
+        ),
+    ] = None
     overwrite: Annotated[bool, option("--overwrite", help="Replace files that exist.", panel=OUTPUT)] = False
     json: Annotated[
         bool, option("--json", help="A line of JSON for each picture on stdout.", panel=OUTPUT)
@@ -191,6 +202,8 @@ class Arguments:
         check_placement(self.device, self.dtype)
         for text in self.lora or ():
             parse_lora(text)
+        if self.preview is not None:
+            check_suffix(Path(self.preview))
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
         width, height = self.width, self.height

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from sdscratch.images import LoraRecord
     from sdscratch.outputs import OutputPlan
-    from sdscratch.pipeline import Pipeline
+    from sdscratch.pipeline import Pipeline, Progress
 
 __all__ = ["IMG2IMG_HELP", "TXT2IMG_HELP", "img2img", "txt2img"]
 
@@ -243,12 +244,21 @@ class Run:
             with self.timed("denoise"), self.view.stage(f"denoising{which}", last.total, "it") as advance:
                 for last in steps:
                     advance(last.done)
+                    self.preview(last)
         for index, latent in enumerate(last.latent.split(1), start=first):
             which = f" {index + 1}/{count}" if count > 1 else ""
             with self.timed("decode"), self.view.stage(f"decoding{which}", 1) as advance:
                 (picture,) = self.pipeline.decode(latent)
                 advance(1)
             self.finish(index, picture)
+
+    def preview(self, progress: Progress) -> None:
+        """Show the batch's first picture as far as it is, where that was asked for."""
+        from sdscratch.images import save_picture
+
+        if self.arguments.preview is not None and progress.denoised is not None:
+            (picture,) = self.pipeline.preview(progress.denoised[:1])
+            save_picture(picture, Path(self.arguments.preview), overwrite=True)
 
     def finish(self, index: int, picture: Image) -> None:
         """Save one picture with its records, and say where it is."""

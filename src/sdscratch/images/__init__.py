@@ -14,7 +14,7 @@ from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
 from sdscratch.images.metadata import Infotext, LoraRecord, Record, parse_infotext
 from sdscratch.images.read import picture_size, plain_picture, read_picture
-from sdscratch.images.write import SUFFIXES, save_picture
+from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 
 __all__ = [
     "SUFFIXES",
@@ -22,6 +22,7 @@ __all__ = [
     "LoraRecord",
     "Record",
     "Records",
+    "check_suffix",
     "fit_picture",
     "parse_colour",
     "parse_infotext",

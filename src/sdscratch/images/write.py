@@ -13,7 +13,7 @@ from sdscratch.files import atomic_write, write_stream
 from sdscratch.images.carry import exif_bytes, png_text
 from sdscratch.images.metadata import Record
 
-__all__ = ["SUFFIXES", "save_picture"]
+__all__ = ["SUFFIXES", "check_suffix", "save_picture"]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY: dict[
@@ -45,12 +45,21 @@ def save_picture(
     if not isinstance(destination, Path):
         write_stream(destination, _encode(image, "PNG", record))
         return
-    kind = SUFFIXES.get(destination.suffix.lower())
-    if kind is None:
-        raise UsageError(f"{destination} has no suffix of a picture; end it in {', '.join(SUFFIXES)}")
-    data = _encode(image, kind, record)
+    data = _encode(image, check_suffix(destination), record)
     with atomic_write(destination, overwrite=overwrite) as file:
         file.write(data)
+
+
+def check_suffix(path: Path) -> str:
+    """The format that a name's suffix means.
+
+    Raises:
+        UsageError: an unknown suffix.
+    """
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{path} has no suffix of a picture; end it in {', '.join(SUFFIXES)}")
+    return kind
 
 
 def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:

@@ -1,0 +1,76 @@
+"""Previews: an affine encoder's pictures come back exactly, any model's resemble what is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdscratch.images import read_picture
+from sdscratch.options import GenerateOptions
+from sdscratch.pipeline import load
+from sdscratch.preview import Preview, fit_preview, known_pictures
+from support.cli import sdscratch
+
+WORDS = ("--size", "72x64", "--steps", 2, "--seed", 5, "--device", "cpu", "--dtype", "float32", "-q")
+
+
+def test_of_an_encoder_that_is_affine_the_preview_is_the_inverse() -> None:
+    matrix = torch.tensor([[0.5, 0.1, 0.0], [0.0, 0.7, 0.2], [0.3, 0.0, 0.9], [0.2, 0.2, 0.2]])
+
+    def encode(picture: Tensor) -> Tensor:
+        small = F.avg_pool2d(picture, 4)
+        return torch.einsum("nchw,dc->ndhw", small, matrix) + 0.3
+
+    preview = fit_preview(encode, downscale=4)
+    flat = torch.tensor([0.5, -0.25, 0.75])[None, :, None, None].expand(1, 3, 32, 32)
+    torch.testing.assert_close(preview(encode(flat), 4), flat, atol=1e-4, rtol=0.0)
+
+
+def test_a_preview_has_the_pictures_size_and_order() -> None:
+    preview = Preview(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.1, 0.1, 0.1]]))
+    latents = torch.zeros(2, 2, 3, 5)
+    latents[1, 0] = 0.5
+    pixels = preview(latents, 8)
+    assert pixels.shape == (2, 3, 24, 40)
+    torch.testing.assert_close(pixels[:, :, 4, 4], torch.tensor([[0.1, 0.1, 0.1], [0.6, 0.1, 0.1]]))
+
+
+def test_the_known_pictures_are_colours_of_every_kind_and_always_the_same() -> None:
+    pictures = known_pictures()
+    assert torch.equal(pictures, known_pictures())
+    assert pictures.abs().max() <= 1.0
+    assert pictures.amin((0, 2, 3)).max() < -0.9
+    assert pictures.amax((0, 2, 3)).min() > 0.9
+
+
+def test_the_embedded_models_previews_resemble_its_pictures() -> None:
+    pipeline = load("default", device="cpu", dtype="float32")
+    options = pipeline.resolve(GenerateOptions("a red apple", steps=10, seed=0))
+    *_, last = pipeline.steps(options)
+    shown, exact = (np.asarray(f(last.latent)[0], dtype=float) for f in (pipeline.preview, pipeline.decode))
+    psnr = 10 * np.log10(255**2 / np.mean((shown - exact) ** 2))
+    flat = 10 * np.log10(255**2 / np.mean((exact - exact.mean((0, 1))) ** 2))
+    assert psnr > flat + 3.0
+
+
+def test_the_file_shows_the_first_picture_after_every_step(tiny_model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "preview.png"
+    file.write_bytes(b"an older one")
+    result = sdscratch(
+        "txt2img", "a dog", "-m", tiny_model, *WORDS, "-o", tmp_path / "out.png", "--preview", file
+    )
+    assert result.code == 0, result.stderr
+    assert read_picture(file).size == (72, 64)
+    plain = sdscratch("txt2img", "a dog", "-m", tiny_model, *WORDS, "-o", tmp_path / "plain.png")
+    assert plain.code == 0
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+
+
+def test_a_preview_that_is_no_pictures_name_is_refused_at_once(tmp_path: Path) -> None:
+    result = sdscratch("txt2img", "a dog", "--preview", tmp_path / "preview.gif")
+    assert result.code == 2
+    assert "has no suffix of a picture" in result.stderr
