@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sdscratch.bench.approximations import compared
 from sdscratch.bench.machine import watch_memory
-from sdscratch.bench.measure import Report, Stage, distance, measure, numbered, step_operations
+from sdscratch.bench.measure import Report, Stage, measure, numbered, step_operations
+from sdscratch.bench.pictures import distance
 from sdscratch.bench.random_model import random_model
 from sdscratch.checkpoints.model import open_model
 from sdscratch.device import choose
@@ -30,7 +32,7 @@ ONE_STEP = GenerateOptions("a dog", width=64, height=64, steps=1, seed=0, sample
 def report(tiny_model: Path) -> Report:
     files = open_model(str(tiny_model))
     options = ONE_STEP.resolve(files.defaults, 0)
-    return measure(files, CPU, options, batches=[1, 2], repeats=2, compare=True)
+    return measure(files, CPU, options, batches=[1, 2], repeats=2, compare=True, approximate=True)
 
 
 def test_every_stage_is_timed_as_often_as_asked(report: Report) -> None:
@@ -60,6 +62,19 @@ def test_a_report_is_json_and_says_where_it_was_made(report: Report) -> None:
 def test_the_cpu_in_float32_is_at_parity_with_itself(report: Report) -> None:
     assert report.parity is not None
     assert (report.parity.most, report.parity.mean, report.parity.psnr) == (0, 0.0, None)
+
+
+def test_approximations_say_what_they_gain_and_how_far_they_lead(report: Report) -> None:
+    assert {kind.name for kind in report.approximations} >= {"--cfg-interval 0.28:5.42", "--deep-cache 3"}
+    assert all(kind.faster > 0.0 for kind in report.approximations)
+    # a picture of one step has no second one that could be cached
+    assert {kind.name: kind.psnr for kind in report.approximations}["--deep-cache 3"] is None
+
+
+def test_a_gain_is_the_exact_ways_median_by_the_fast_ones() -> None:
+    black, white = (Image.new("RGB", (8, 8), colour) for colour in ("black", "white"))
+    found = compared("", [6.0, 8.0, 100.0], [1.0, 4.0, 9.0], [black, black, black], [black, white, white])
+    assert (found.faster, found.psnr) == (2.0, 0.0)
 
 
 def test_the_median_and_what_is_reckoned_from_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from sdscratch.bench.approximations import Approximation, approximations
 from sdscratch.bench.machine import Machine, describe_machine, synchronize, watch_memory
 from sdscratch.bench.memory import Peak
+from sdscratch.bench.pictures import Distance, distance
 from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.device import Placement, choose
@@ -24,7 +24,7 @@ from sdscratch.models.config import ModelConfig
 from sdscratch.options import ResolvedOptions
 from sdscratch.pipeline import Pipeline
 
-__all__ = ["Distance", "Report", "Stage", "distance", "measure", "parity", "step_operations"]
+__all__ = ["Report", "Stage", "measure", "step_operations"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Report:
     step_operations: float = 0.0  # of one picture's step: additions and multiplications
     matrix_rate: float = 0.0  # of the same a second, in a matrix product that this machine likes
     parity: Distance | None = None
+    approximations: list[Approximation] = field(default_factory=list)
 
     @property
     def whole_picture(self) -> float:
@@ -73,15 +74,6 @@ class Report:
         }
 
 
-@dataclass(frozen=True)
-class Distance:
-    """How far one picture is from another."""
-
-    most: int  # levels of 255
-    mean: float  # of the absolute differences, in levels
-    psnr: float | None  # dB; None (infinite) where they are the same
-
-
 def measure(
     files: ModelFiles,
     placement: Placement,
@@ -90,6 +82,7 @@ def measure(
     batches: Sequence[int] = (1,),
     repeats: int = 3,
     compare: bool = False,
+    approximate: bool = False,
     announce: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Load the model and draw, again and again.
@@ -102,6 +95,7 @@ def measure(
         batches: how many pictures at once; measured one after another.
         repeats: how often each stage is timed.
         compare: draw one picture on the CPU in float32, too, and say how far the one drawn here is from it.
+        approximate: measure what approximations gain, and how far they lead from the exact pictures.
         announce: is told what comes next.
 
     Raises:
@@ -124,6 +118,9 @@ def measure(
     announce("counting")
     report.step_operations = step_operations(files.config, options)
     report.matrix_rate = matrix_rate(placement)
+    if approximate:
+        announce("approximating")
+        report.approximations = list(approximations(pipeline, options))
     if compare:
         announce("drawing on the CPU in float32")
         report.parity = parity(pipeline, options)
@@ -224,12 +221,3 @@ def parity(pipeline: Pipeline, options: ResolvedOptions) -> Distance:
 
     exact = picture(Pipeline(pipeline.files, choose("cpu", "float32")))
     return distance(picture(pipeline), exact)
-
-
-def distance(picture: Image.Image, exact: Image.Image) -> Distance:
-    """How far a picture is from the exact one of the same size."""
-    one, other = (np.asarray(image, dtype=np.float64) for image in (picture, exact))
-    difference = np.abs(one - other)
-    mean_square = float(np.mean(difference**2))
-    psnr = 10.0 * math.log10(255.0**2 / mean_square) if mean_square else None
-    return Distance(int(difference.max()), float(difference.mean()), psnr)

@@ -58,6 +58,11 @@ def bench(
         bool,
         typer.Option("--parity", help="Say, too, how far a picture is from the CPU's in float32 (slow)."),
     ] = False,
+    approximations: Annotated[
+        bool,
+        typer.Option("--approximations", help="Say, too, what each gains and how far it leads (slow)."),
+    ] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the U-Net first.")] = False,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.")
     ] = "auto",
@@ -95,7 +100,7 @@ def bench(
         from sdscratch.bench.measure import measure
         from sdscratch.device import choose
 
-        placement = choose(device, dtype)
+        placement = choose(device, dtype, compiled=compile)
         report = measure(
             files,
             placement,
@@ -103,6 +108,7 @@ def bench(
             batches=batch_size or [1],
             repeats=repeats,
             compare=parity,
+            approximate=approximations,
             announce=view.note,
         )
     if as_json:
@@ -150,6 +156,12 @@ def show_report(report: Report) -> None:
         psnr = "the same" if report.parity.psnr is None else f"{report.parity.psnr:.1f} dB"
         levels = f"at most {report.parity.most}, on average {report.parity.mean:.2g} levels of 255"
         show(("parity", f"{psnr}, {levels} from the CPU's picture in float32"))
+
+    if report.approximations:
+        print(f"\n{'approximation':<28}{'faster':>10}{'from the exact picture':>26}")
+    for kind in report.approximations:
+        far = "the same" if kind.psnr is None else f"{kind.psnr:.1f} dB"
+        print(f"{kind.name:<28}{kind.faster:>8.2f} ×{far:>26}")
 
 
 def stage_line(name: str, stage: Stage) -> str:
