@@ -318,15 +318,14 @@ class Pipeline:
         return [decode_one(latent) for latent in scaled.split(1)]
 
     def preview(self, latents: Tensor) -> list[Image.Image]:
-        """What `decode` would show of latents, roughly and at once: colours and composition.
+        """What `decode` would show of latents, roughly and at once (`sdscratch.preview`).
 
         Takes a `Progress`'s `denoised` as well as its last `latent`. The first call loads the encoder.
         """
         config = self.files.config.autoencoder
         if self._preview is None:
             self._preview = fit_preview(lambda picture: self._encode_picture(picture, None), config.downscale)
-        pixels = self._preview(latents, config.downscale)
-        return [to_picture(one) for one in pixels.split(1)]
+        return [to_picture(one) for one in self._preview(latents).split(1)]
 
     # Everything at once
 

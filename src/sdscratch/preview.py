@@ -1,8 +1,9 @@
-"""What is in a latent, in a moment: its positions as colours, by a linear map fitted to the model itself.
+"""What is in a latent, in a moment: pixels by one linear map, fitted to the model itself.
 
-A position of a latent is nearly a linear function of the colour under it. The map is found by least squares
-from pictures of known colours and what the model's own encoder makes of them, so that it fits every model. It
-costs nothing beside a decoding, and shows colours and composition: a picture an eighth the size, enlarged.
+A decoder is far from linear, but a moment of least squares finds the linear map that comes nearest to it:
+from a position and its neighbours to the pixels under it. What it is fitted to are pictures of known colours
+and the latents that the model's own encoder makes of them, so that there is one for every model. It costs
+nothing beside a decoding, and shows what is where, in colours that are a little off.
 """
 
 from __future__ import annotations
@@ -15,26 +16,30 @@ from torch import Tensor
 
 __all__ = ["Preview", "fit_preview", "known_pictures"]
 
-PICTURES = 12
-SIDE = 8  # latent positions along each side of a known picture
+PICTURES, SIDE = 24, 12  # known ones, and the latent positions along each of their sides
+DISCS = 6  # on each
+NEIGHBOURS = 3  # positions along a side that a position's pixels are taken from
+CAUTION = 1e-3  # of ridge regression: few pictures are known
 
 
 class Preview:
-    """Latents → small pictures.
+    """Latents → pictures.
 
     Args:
-        matrix: [c + 1, 3] float32: what each channel adds to red, green and blue, and what is there without.
+        matrix: [9·c + 1, 3·d²] float32: what the channels of 3 × 3 positions add to the middle one's pixels,
+            and what is there without.
+        downscale: d, pixels of a position along each side.
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, downscale: int) -> None:
         self.matrix = matrix
+        self.downscale = downscale
 
-    def __call__(self, latents: Tensor, downscale: int) -> Tensor:
-        """[n, c, h, w], as the U-Net sees latents → [n, 3, H, W], about −1 to 1, smoothly enlarged."""
-        matrix = self.matrix.to(latents.device)
-        weights, bias = matrix[:-1], matrix[-1]
-        small = torch.einsum("nchw,cd->ndhw", latents, weights) + bias[:, None, None]
-        return F.interpolate(small, scale_factor=downscale, mode="bicubic")
+    def __call__(self, latents: Tensor) -> Tensor:
+        """[n, c, h, w], as the U-Net sees latents → [n, 3, d·h, d·w], about −1 to 1."""
+        padded = F.pad(latents, (NEIGHBOURS // 2,) * 4, mode="replicate")
+        pixels = neighbourhoods(padded) @ self.matrix.to(latents.device)
+        return F.pixel_shuffle(pixels.transpose(1, 2).unflatten(2, latents.shape[2:]), self.downscale)
 
 
 def fit_preview(encode: Callable[[Tensor], Tensor], downscale: int) -> Preview:
@@ -44,17 +49,36 @@ def fit_preview(encode: Callable[[Tensor], Tensor], downscale: int) -> Preview:
         encode: one picture [1, 3, H, W] in −1 to 1 → its latent [1, c, h, w], as the U-Net sees it.
         downscale: pixels of a position along each side.
     """
-    latents, colours = [], []
-    for colour in known_pictures().split(1):
-        latent = encode(F.interpolate(colour, scale_factor=downscale, mode="nearest")).float().cpu()
-        ones = torch.ones_like(latent[:, :1])
-        latents.append(torch.cat([latent, ones], 1).flatten(2)[0].T)  # [h·w, c + 1]
-        colours.append(colour.flatten(2)[0].T)  # [h·w, 3]
-    return Preview(torch.linalg.lstsq(torch.cat(latents), torch.cat(colours)).solution)
+    pictures = known_pictures(SIDE * downscale)
+    latents = torch.cat([encode(picture) for picture in pictures.split(1)]).float().cpu()
+    inputs = neighbourhoods(latents).flatten(0, 1)
+    inner = F.pixel_unshuffle(pictures, downscale)[:, :, 1:-1, 1:-1]  # those with all their neighbours
+    outputs = inner.flatten(2).transpose(1, 2).flatten(0, 1)
+    products = inputs.T @ inputs
+    ridge = CAUTION * products.diagonal().mean() * torch.eye(len(products))
+    return Preview(torch.linalg.solve(products + ridge, inputs.T @ outputs), downscale)
 
 
-def known_pictures() -> Tensor:
-    """[n, 3, h, w] in −1 to 1: random colours that flow into each other, the same every time."""
+def neighbourhoods(latents: Tensor) -> Tensor:
+    """[n, c, h, w] → [n, (h − 2)·(w − 2), 9·c + 1]: every inner position with its neighbours, and a one."""
+    windows = F.unfold(latents, NEIGHBOURS)
+    return torch.cat([windows, torch.ones_like(windows[:, :1])], 1).transpose(1, 2)
+
+
+def known_pictures(side: int) -> Tensor:
+    """[n, 3, side, side] in −1 to 1: discs on colours that flow into each other, the same every time."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(PICTURES, 3, 3, 3, generator=generator) * 2.0 - 1.0
-    return F.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear", align_corners=True)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    def colours(*shape: int) -> Tensor:  # black and white are as frequent as in pictures
+        return (random(PICTURES, 3, *shape) * 3.0 - 1.5).clamp(-1.0, 1.0)
+
+    pictures = F.interpolate(colours(3, 3), size=(side, side), mode="bilinear", align_corners=True)
+    y, x = torch.meshgrid(*[torch.arange(side) / side] * 2, indexing="ij")
+    for _ in range(DISCS):
+        left, top, radius = random(3, PICTURES, 1, 1, 1)
+        inside = torch.hypot(x - left, y - top) < 0.05 + 0.4 * radius
+        pictures = torch.where(inside, colours(1, 1), pictures)
+    return pictures

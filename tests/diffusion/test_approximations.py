@@ -52,14 +52,14 @@ def test_the_deeper_groups_are_left_out() -> None:
     network = random_model("", TINY).load("unet", "cpu", torch.float32)
     ran: list[str] = []
     for name, module in network.named_modules():
-        if name.count(".") == 2:
+        if name.count(".") in (1, 2):
             module.register_forward_hook(lambda *_, name=name: ran.append(name))
     x, times, context = torch.randn(1, 4, 8, 8), torch.tensor([500.0]), torch.randn(1, 7, TINY.unet.context)
     _, deep = network.predict(x, times, context)
     assert len(ran) > 40
     ran.clear()
     network.predict(x, times, context, deep)
-    assert sorted({name.rsplit(".", 1)[0] for name in ran}) == ["down.0", "down.1", "up.10", "up.11"]
+    assert sorted({name.rsplit(".", 1)[0] for name in ran}) == ["down.0", "up.11"]
 
 
 def test_every_third_pass_is_whole_and_so_is_one_on_another_batch() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 RANDOM = {"sd1": SD1}
-PROMPT = "a photograph of an astronaut riding a horse"
+PROMPT, NEGATIVE = "a dog wearing sunglasses", "a cat"
 SAMPLER = "euler"  # a step of it is one pass of the U-Net
 
 
@@ -93,7 +93,7 @@ def bench(
         raise UsageError(f"no shape is called {random!r}; choose one of {', '.join(RANDOM)}")
     width, height = parse_size(picture_size) if picture_size is not None else (None, None)
     options = GenerateOptions(
-        PROMPT, PROMPT, width=width, height=height, steps=steps, seed=0, sampler=SAMPLER
+        PROMPT, NEGATIVE, width=width, height=height, steps=steps, seed=0, sampler=SAMPLER
     )
     with make_view(quiet=quiet, verbose=verbose) as view:
         files = find(model, random)

@@ -19,7 +19,7 @@ __all__ = ["UNet", "timestep_embedding"]
 
 RESIDUAL_EPS = 1e-5
 TRANSFORMER_EPS = 1e-6
-OUTER = 2  # groups at either end of the U-Net that run even where the deeper ones are left out
+OUTER = 1  # groups at either end of the U-Net that run even where the deeper ones are left out
 
 
 def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
