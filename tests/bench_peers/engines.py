@@ -276,12 +276,14 @@ def convert(work: Work) -> None:
     engine.load()
     pipeline = engine.pipeline
     unet, decoder = Plain(pipeline.unet, pipeline.unet), Plain(pipeline.vae.decode, pipeline.vae)
-    examples = ((engine.x, torch.tensor(engine.inputs.timestep), engine.context), (engine.latent,))
-    for path, network, example in zip(converted(work), (unet, decoder), examples, strict=True):
+    whole = ((engine.x, torch.tensor(engine.inputs.timestep), engine.context), (engine.latent,))
+    for path, network, inputs in zip(converted(work), (unet, decoder), whole, strict=True):
         if not path.exists():
+            shapes = [tuple(tensor.shape) for tensor in inputs]
+            small = inputs[0][..., :8, :8]  # tracing runs the network; the shapes are set to the whole ones
             with torch.no_grad():
                 model = openvino.convert_model(
-                    network.eval(), example_input=example, input=[tuple(tensor.shape) for tensor in example]
+                    network.eval(), example_input=(small, *inputs[1:]), input=shapes
                 )
             openvino.save_model(model, path.with_suffix(".part.xml"), compress_to_fp16=False)
             path.with_suffix(".part.bin").rename(path.with_suffix(".bin"))
