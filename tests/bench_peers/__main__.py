@@ -24,8 +24,9 @@ from typing import Any, Self
 import numpy as np
 
 from bench_peers.engines import ENGINES, converted
+from bench_peers.prepare import prepare
 from bench_peers.report import Measured, Report, distances, markdown, text
-from bench_peers.work import Work, prepare
+from bench_peers.work import Work
 from support.checkpoints import cache_folder
 
 REFERENCES = ("diffusers", "sdscratch-float32", "diffusers-best")  # whose results count as exact

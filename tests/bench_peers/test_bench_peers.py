@@ -129,3 +129,9 @@ def test_engines_take_turns_in_processes_and_one_that_fails_is_a_line(tmp_path: 
     far = found["sdscratch-float32"]["distance"]
     assert 0.0 < far["prediction_rms"] < 1e-5
     assert far["picture_max"] <= 1.0
+
+
+def test_an_engines_process_holds_no_torch_but_its_own() -> None:
+    check = "import bench_peers.worker, sys; sys.exit('torch' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.run([sys.executable, "-c", check], env=environment, check=False).returncode == 0
