@@ -54,7 +54,7 @@ def accelerate(compute: Compute, placement: Placement, config: UNetConfig) -> Co
         ):
             return compute(x, *others)
 
-    return Recorded(attentive, cuda_recorder)
+    return Recorded(attentive, cuda_recorder(placement.device))
 
 
 class Recorded:
@@ -97,22 +97,26 @@ class Recording:
         return tuple(output.clone() for output in self.outputs)  # the next playing overwrites them
 
 
-def cuda_recorder(compute: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
-    """Record a computation as a CUDA graph.
+def cuda_recorder(device: torch.device) -> Recorder:
+    """Records a computation as a CUDA graph of this device.
 
-    Raises:
-        RuntimeError: something in it cannot be recorded (a copy to the CPU, an allocation that fails).
+    The recorder raises RuntimeError where something cannot be recorded (a copy to the CPU, too little memory).
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # recording is not allowed on the default stream
-        for _ in range(WARM_UP):
-            compute()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = compute()
-    return graph.replay, outputs
+
+    def record(compute: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
+        with torch.cuda.device(device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # nothing may be recorded on the default stream
+                for _ in range(WARM_UP):
+                    compute()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                outputs = compute()
+        return graph.replay, outputs
+
+    return record
 
 
 def compiled(compute: Compute) -> Compute:

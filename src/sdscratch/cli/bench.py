@@ -45,6 +45,14 @@ def bench(
             help=f"Random weights instead, in the shape of {', '.join(RANDOM)}: needs no file.",
         ),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            help="A folder with vocab.json and merges.txt, or tokenizer.json.",
+            show_default="the model's own",
+        ),
+    ] = None,
     picture_size: Annotated[
         str | None, typer.Option("--size", metavar="WxH", help="Pixels.", show_default="the model's own")
     ] = None,
@@ -96,7 +104,7 @@ def bench(
         PROMPT, NEGATIVE, width=width, height=height, steps=steps, seed=0, sampler=SAMPLER
     )
     with make_view(quiet=quiet, verbose=verbose) as view:
-        files = find(model, random)
+        files = find(model, random, tokenizer)
         from sdscratch.bench.measure import measure
         from sdscratch.device import choose
 
@@ -117,7 +125,7 @@ def bench(
         show_report(report)
 
 
-def find(model: str | None, random: str | None) -> ModelFiles:
+def find(model: str | None, random: str | None, tokenizer: str | None) -> ModelFiles:
     """The model to be measured."""
     if random is not None:
         from sdscratch.bench.random_model import random_model
@@ -125,7 +133,9 @@ def find(model: str | None, random: str | None) -> ModelFiles:
         return random_model(f"random {random}", RANDOM[random])
     from sdscratch.checkpoints.model import open_model
 
-    return open_model(model or "default")
+    files = open_model(model or "default", tokenizer=tokenizer)
+    _ = files.tokenizer  # a missing one is said before gigabytes are loaded
+    return files
 
 
 def show_report(report: Report) -> None:
