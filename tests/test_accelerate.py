@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from sdscratch.accelerate import (
     accelerate,
     attention_shape,
     attention_times,
+    cuda_recorder,
     in_order,
 )
 from sdscratch.device import choose
@@ -84,6 +87,45 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_the_log_says_why(caplog: pyte
         assert torch.equal(recorded(torch.ones(2))[0], torch.full((2,), 2.0))
     (message,) = caplog.messages
     assert message.endswith("launched by itself: operation not permitted when stream is capturing")
+
+
+def test_a_cuda_graph_is_recorded_after_a_warm_up_on_a_stream_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = SimpleNamespace(replay=lambda: None)
+    now: list[object] = []  # the contexts that are open
+    happened: list[tuple[object, ...]] = []
+
+    @contextmanager
+    def context(name: object) -> Iterator[None]:
+        now.append(name)
+        yield
+        now.pop()
+
+    def stream(name: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            name=name, wait_stream=lambda other: happened.append((name, "waits", other.name))
+        )
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream("main"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: context(stream.name))
+    monkeypatch.setattr(torch.cuda, "device", context)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: context("recording"))
+
+    def compute() -> Outputs:
+        happened.append(tuple(now))
+        return (torch.ones(1),)
+
+    device = torch.device("cuda", 1)
+    play, (output,) = cuda_recorder(device)(compute)
+    assert play is graph.replay
+    assert output.item() == 1.0
+    warm_up = [(device, "side")] * 3
+    assert happened == [
+        ("side", "waits", "main"), *warm_up, ("main", "waits", "side"), (device, "recording"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("deep_cache", [1, 2])

@@ -100,7 +100,7 @@ class Recording:
 def cuda_recorder(device: torch.device) -> Recorder:
     """Records a computation as a CUDA graph of this device.
 
-    The recorder raises RuntimeError where something cannot be recorded (a copy to the CPU, too little memory).
+    The recorder raises RuntimeError where something cannot be recorded: a copy to the CPU, too little memory.
     """
 
     def record(compute: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
