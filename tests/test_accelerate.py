@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +29,7 @@ from sdscratch.accelerate import (
     in_order,
 )
 from sdscratch.device import choose
+from sdscratch.images import read_picture
 from sdscratch.models.config import SD1, UNetConfig
 from sdscratch.pipeline import Pipeline, load
 
@@ -173,6 +176,20 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_a_warning(
     for _ in range(2):
         assert torch.equal(run(torch.ones(2))[0], torch.full((2,), 2.0))
     assert caplog.messages == ["the U-Net could not be compiled, and runs as it is: no compiler was found"]
+
+
+@pytest.mark.full
+def test_a_compiled_u_net_draws_the_same_picture(tiny_model: Path, tmp_path: Path) -> None:
+    # in a process of its own: the compiler's imports warn, and a warning here is an error
+    words = ["-m", str(tiny_model), "--size", "64x64", "--steps", "2", "--seed", "5", "--device", "cpu"]
+    pictures = []
+    for more in ([], ["--compile"]):
+        out = tmp_path / f"{len(more)}.png"
+        command = [sys.executable, "-m", "sdscratch", "txt2img", "a dog", *words, "--dtype", "float32"]
+        done = subprocess.run([*command, *more, "-o", str(out)], capture_output=True, text=True, check=True)
+        assert "could not be compiled" not in done.stderr
+        pictures.append(np.asarray(read_picture(out), dtype=int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
 def test_an_error_of_what_was_compiled_well_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
