@@ -12,6 +12,7 @@ from sdscratch.checkpoints.folder_config import to_folder
 from sdscratch.checkpoints.model import open_model
 from sdscratch.device import choose
 from sdscratch.models.config import ModelConfig
+from sdscratch.noise import Noise
 from sdscratch.options import GenerateOptions
 from sdscratch.pipeline import Pipeline
 from sdscratch.text.prompt import encode_prompt
@@ -66,13 +67,15 @@ def make_inputs(checkpoint: Path, folder: Path, width: int, height: int, steps: 
     ids = [encode_prompt(files.tokenizer, text) for text in (NEGATIVE, PROMPT)]
     context = pipeline.networks.run("text", lambda network: network(torch.tensor(ids)))
     path = pipeline.path(options)
-    x = next(pipeline.steps(options)).latent
+    autoencoder = files.config.autoencoder
+    sides = (height // autoencoder.downscale, width // autoencoder.downscale)
+    noise = Noise([0], (files.config.unet.latent_channels, *sides))()  # that of seed 0
     return Inputs(
-        x=x.numpy(),
+        x=(noise * path.start_scale).numpy(),
         sigma=path.sigmas[0],
         timestep=path.timesteps[0],
         context=context.numpy(),
         scale=options.cfg_scale,
-        latent=(x / path.start_scale).numpy(),
-        latent_scale=files.config.autoencoder.latent_scale,
+        latent=noise.numpy(),
+        latent_scale=autoencoder.latent_scale,
     )
