@@ -20,43 +20,10 @@ from sdscratch.embedded.agreement import (
     summary,
 )
 from sdscratch.embedded.captions import caption
-from sdscratch.embedded.judge import Classes, Verdict, layout
-from sdscratch.embedded.scenes import RELATIONS, Scene, Thing, combinations, held_out
-from sdscratch.embedded.vocabulary import BEST_KNOWN, concepts
-from support.judges import Squares, trained_judge
-
-NAMES = [concept.name for concept in concepts()]
-CLASSES = Classes(tuple((name,) for name in NAMES))
-
-
-def perfect(scene: Scene) -> Verdict:
-    """What a judge says that sees just what a scene shows."""
-    things = list(scene.things)
-    if scene.relation and sum(RELATIONS[scene.relation].first) > 0:
-        things.reverse()
-    first, second = (CLASSES.of[thing.concept] for thing in (things[0], things[-1]))
-    others = tuple(index for index in range(4) if index != first)
-    return Verdict(
-        first=(first, *others),
-        second=(second, *others),
-        layout=layout(scene),
-        ground=scene.scenery or scene.background,
-        colour=scene.things[0].colour or "its own",
-        style=scene.style or "plain",
-        worn=frozenset(scene.things[0].worn),
-    )
-
-
-class Oracle:
-    """Judges pictures that are only numbers, by the scenes that these number."""
-
-    classes = CLASSES
-
-    def __init__(self, shown: list[Scene]) -> None:
-        self.shown = shown
-
-    def verdicts(self, pictures: Tensor) -> list[Verdict]:
-        return [perfect(self.shown[int(number)]) for number in pictures]
+from sdscratch.embedded.judge import Verdict
+from sdscratch.embedded.scenes import Scene, Thing, combinations, held_out
+from sdscratch.embedded.vocabulary import BEST_KNOWN
+from support.judges import CLASSES, VOCABULARY, Oracle, Squares, perfect, trained_judge
 
 
 def test_prompts_are_the_same_for_a_seed_and_shared_out_between_the_rows() -> None:
@@ -74,10 +41,10 @@ def test_prompts_are_the_same_for_a_seed_and_shared_out_between_the_rows() -> No
 def test_at_1000_prompts_every_best_known_thing_comes_once() -> None:
     asked = prompts(1000)
     known = [prompt.scene.things[0].concept for prompt in asked if prompt.row == "known"]
-    assert sorted(known) == sorted(NAMES[:BEST_KNOWN])
+    assert sorted(known) == sorted(VOCABULARY[:BEST_KNOWN])
     vocabulary = [prompt.scene.things[0].concept for prompt in asked if prompt.row == "vocabulary"]
     assert len(set(vocabulary)) == 300
-    assert set(vocabulary) - set(NAMES[:BEST_KNOWN])
+    assert set(vocabulary) - set(VOCABULARY[:BEST_KNOWN])
 
 
 def test_compositions_are_held_out_from_training() -> None:
@@ -90,7 +57,7 @@ def test_compositions_are_held_out_from_training() -> None:
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_model_that_draws_what_is_asked_has_it_all_and_one_that_does_not_nothing(wrong: bool) -> None:
     asked = [prompt for prompt in prompts(300) if prompt.scene.background != "orange"]
-    always = Scene((Thing(NAMES[-1]),), "orange")
+    always = Scene((Thing(VOCABULARY[-1]),), "orange")
     shown = [always if wrong else prompt.scene for prompt in asked]
     numbers = {prompt.text: index for index, prompt in enumerate(asked)}
 
@@ -142,7 +109,7 @@ def test_the_order_of_two_things_counts_where_it_is_said(relation: str, matters:
 
 
 def test_the_second_to_fifth_guess_counts_as_such() -> None:
-    scene = Scene((Thing(NAMES[7]),))
+    scene = Scene((Thing(VOCABULARY[7]),))
     verdict = replace(perfect(scene), first=(1, 2, 3, 4, 7))
     assert seen_in(scene, verdict, CLASSES) == (False, True, True)
     assert seen_in(scene, replace(verdict, first=(1, 2, 3, 4, 5)), CLASSES) == (False, False, True)

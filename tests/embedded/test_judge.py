@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from sdscratch.embedded import judging
 from sdscratch.embedded.colours import RECOLOURED
 from sdscratch.embedded.judge import (
     MANY,
@@ -22,20 +26,23 @@ from sdscratch.embedded.judge import (
     UNASKED,
     Classes,
     Judge,
+    Verdict,
     answers,
     load_judge,
     save_judge,
 )
-from sdscratch.embedded.judging import JudgeLoss, alike, asked, question_loss, settle_norms, softened
+from sdscratch.embedded.judging import JudgeLoss, alike, asked, measure, question_loss, settle_norms, softened
+from sdscratch.embedded.mixtures import CPU as CPU_MIXTURE
+from sdscratch.embedded.mixtures import KINDS, Chooser, Mixture
 from sdscratch.embedded.pictograms import SIDE as SPRITE
 from sdscratch.embedded.pictograms import SpriteTable, table_of
-from sdscratch.embedded.scenes import Scene, Thing
+from sdscratch.embedded.scenes import Scene, Thing, combinations, held_out
 from sdscratch.embedded.vocabulary import concepts
 from sdscratch.errors import CheckpointError
 from sdscratch.training.chance import generator
 from sdscratch.training.machine import Machine
 from sdscratch.training.metrics import read_metrics
-from support.judges import NAMES, Squares, trained_judge
+from support.judges import NAMES, Oracle, Squares, trained_judge
 from support.sprites import need_font
 
 CLASSES = Classes((("dog",), ("cat", "cat face"), ("car",), ("apple",)))
@@ -211,6 +218,36 @@ def test_scenes_that_a_judge_cannot_know_are_not_labelled() -> None:
         answers(replace(Scene((Thing("dog"),)), things=(Thing("dragon"),)), CLASSES)
 
 
+class Numbering:
+    """Draws scenes as numbers, for an oracle."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.chooser = Chooser(mixture)
+        self.shown: list[Scene] = []
+
+    def draw(self, scenes: Sequence[Scene], device: torch.device) -> torch.Tensor:
+        self.shown += scenes
+        return torch.arange(len(self.shown) - len(scenes), len(self.shown), device=device)
+
+
+def test_a_judge_is_measured_on_held_out_scenes_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    composer = Numbering(CPU_MIXTURE)
+    monkeypatch.setattr(judging, "judge_composer", lambda table: composer)
+    oracle = Oracle(composer.shown)
+    nothing: Any = None
+    assert measure(oracle, nothing, count=70) == dict.fromkeys(KINDS, (1.0, 1.0))  # type: ignore[arg-type]
+    kinds = Counter(scene.kind for scene in composer.shown)
+    assert kinds == dict.fromkeys(KINDS, 70)
+    for scene in composer.shown:
+        assert scene.kind == "plain" or all(map(held_out, combinations(scene)))
+    composer.shown.clear()
+    monkeypatch.setattr(Oracle, "verdicts", lambda self, pictures: [BLIND] * len(pictures))
+    assert all(attributes < 0.5 for _, attributes in measure(oracle, nothing, count=70).values())  # type: ignore[arg-type]
+
+
+BLIND = Verdict((1,), (1,), "one", "orange", "its own", "plain", frozenset())
+
+
 @pytest.mark.full
 def test_make_judge_makes_one_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     need_font()
@@ -230,6 +267,6 @@ def test_make_judge_makes_one_and_goes_on_where_it_was_stopped(tmp_path: Path) -
             [*command, "--output", str(output), "--steps", steps], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert "first" in done.stdout
+        assert "% of things" in done.stdout
     assert load_judge(output, [concept.name for concept in concepts()]).classes.of["dog"] == 0
     assert [record["step"] for record in read_metrics(tmp_path / "judge" / "metrics.jsonl")] == [1, 2, 3]

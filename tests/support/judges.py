@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from sdscratch.embedded.judge import SIDE, Classes, Judge
+from sdscratch.embedded.judge import SIDE, Classes, Judge, Verdict, layout
 from sdscratch.embedded.judging import JudgeLoss, settle_norms
-from sdscratch.embedded.scenes import Scene, Thing
-from sdscratch.embedded.vocabulary import BACKGROUNDS
+from sdscratch.embedded.scenes import RELATIONS, Scene, Thing
+from sdscratch.embedded.vocabulary import BACKGROUNDS, concepts
 from sdscratch.training.machine import Machine
 
-__all__ = ["NAMES", "Squares", "trained_judge"]
+__all__ = ["CLASSES", "NAMES", "VOCABULARY", "Oracle", "Squares", "perfect", "trained_judge"]
 
 SHADES = {"dog": (0.9, 0.1, 0.9), "cat": (0.0, 0.9, 0.9), "apple": (0.3, 0.1, 0.0), "car": (0.0, 0.0, 0.5)}
 NAMES = tuple(SHADES)
@@ -68,3 +68,42 @@ def trained_judge() -> Judge:
         descent.step()
     settle_norms(judge, loss, 20, batches=4, size=16)
     return judge.eval().requires_grad_(False)
+
+
+VOCABULARY = [concept.name for concept in concepts()]
+CLASSES = Classes(tuple((name,) for name in VOCABULARY))
+
+
+def perfect(scene: Scene) -> Verdict:
+    """What a judge says that sees just what a scene shows."""
+    things = list(scene.things)
+    if scene.relation and sum(RELATIONS[scene.relation].first) > 0:
+        things.reverse()
+    first, second = (CLASSES.of[thing.concept] for thing in (things[0], things[-1]))
+    others = tuple(index for index in range(4) if index != first)
+    return Verdict(
+        first=(first, *others),
+        second=(second, *others),
+        layout=layout(scene),
+        ground=scene.scenery or scene.background,
+        colour=scene.things[0].colour or "its own",
+        style=scene.style or "plain",
+        worn=frozenset(scene.things[0].worn),
+    )
+
+
+class Oracle:
+    """Judges pictures that are only numbers, by the scenes that these number."""
+
+    classes = CLASSES
+
+    def __init__(self, shown: list[Scene]) -> None:
+        self.shown = shown
+
+    def parameters(self) -> Iterator[Tensor]:
+        """By which one finds the device of a judge."""
+        yield torch.empty(0)
+
+    def verdicts(self, pictures: Tensor) -> list[Verdict]:
+        """What the scenes show."""
+        return [perfect(self.shown[int(number)]) for number in pictures]

@@ -209,8 +209,10 @@ def judge(
             path = output or usual_place()
             save_judge(path, trained)
             typer.echo(str(path))
-            for name, share in judging.measure(trained, table).items():
-                typer.echo(f"{name:10}{100 * share:6.1f} % right")
+            for kind, (things, attributes) in judging.measure(trained, table).items():
+                typer.echo(
+                    f"{kind:10} {100 * things:5.1f} % of things, {100 * attributes:5.1f} % of attributes"
+                )
 
 
 def _shape(size: int) -> Shape:

@@ -21,6 +21,7 @@ __all__ = [
     "Finding",
     "Prompt",
     "agreement",
+    "held_out_scene",
     "prompts",
     "record",
     "seen_in",
@@ -69,11 +70,15 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
     chance = random.Random(f"agreement {seed}")
     chooser = Chooser(CPU)
     names = [concept.name for concept in concepts()]
+
+    def composition(index: int) -> Scene:
+        return held_out_scene(chooser, COMPOSITIONS[index % len(COMPOSITIONS)], chance)
+
     rows: dict[str, Callable[[int], Scene]] = {
         "known": plain_scenes(names[:BEST_KNOWN], chance),
         "vocabulary": plain_scenes(names, chance),
         "background": lambda index: KINDS["ground"](chooser, chance),
-        "compositions": lambda index: composition(chooser, COMPOSITIONS[index % len(COMPOSITIONS)], chance),
+        "compositions": composition,
     }
     sizes = [round(count * share) for share in ROWS.values()]
     sizes[-1] += count - sum(sizes)
@@ -91,8 +96,10 @@ def plain_scenes(names: Sequence[str], chance: random.Random) -> Callable[[int],
     return lambda index: Scene((Thing(order[index % len(order)]),))
 
 
-def composition(chooser: Chooser, kind: str, chance: random.Random) -> Scene:
-    """A held-out scene; no silhouette, which can be of many things."""
+def held_out_scene(chooser: Chooser, kind: str, chance: random.Random) -> Scene:
+    """A scene of this kind that no training has; no silhouette, which can be of many things."""
+    if kind == "plain":  # it combines nothing
+        return KINDS[kind](chooser, chance)
     while True:
         scene = chooser.held_out(kind, chance)
         if scene.style != "silhouette":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdscratch.embedded.agreement import held_out_scene, seen_in
 from sdscratch.embedded.composer import Composer
-from sdscratch.embedded.judge import MANY, SIDE, SLOTS, UNASKED, Classes, Judge, answers
+from sdscratch.embedded.judge import MANY, SIDE, UNASKED, Classes, Judge, answers
 from sdscratch.embedded.mixtures import KINDS, Mixture
 from sdscratch.embedded.pictograms import SpriteTable
 from sdscratch.embedded.scenes import Scene
@@ -31,20 +31,20 @@ MIXTURE = Mixture(
     concepts=len(concepts()),
     fame=((len(concepts()), 1.0),),
     shares={
-        "plain": 0.2,
-        "ground": 0.28,
-        "recoloured": 0.08,
-        "worn": 0.08,
-        "count": 0.1,
-        "pair": 0.14,
-        "scenery": 0.06,
-        "style": 0.06,
+        "plain": 0.13,
+        "ground": 0.17,
+        "recoloured": 0.1,
+        "worn": 0.12,
+        "count": 0.11,
+        "pair": 0.13,
+        "scenery": 0.11,
+        "style": 0.13,
     },
     scale=(0.76, 0.97),
     shift=0.04,
 )
 
-STEPS, BATCH, RATE = 3200, 64, 2e-3
+STEPS, BATCH, RATE = 5000, 64, 2e-3
 
 SETTLING = 32  # batches, after training
 
@@ -54,11 +54,11 @@ COARSE = 17  # pixels a side: a pictogram in 64×64, halved and halved again
 WEIGHTS = {
     "first": 1.0,
     "second": 0.5,
-    "layout": 0.3,
+    "layout": 0.5,
     "ground": 0.3,
-    "colour": 0.3,
-    "style": 0.3,
-    "worn": 1.0,
+    "colour": 1.0,
+    "style": 1.0,
+    "worn": 4.0,  # small things, and most answers are no
 }
 
 # How far renders are changed, so that pictures of a model's making are no surprise.
@@ -182,39 +182,22 @@ def softened(pictures: Tensor, chance: torch.Generator) -> Tensor:
     return (tinted + grain).clamp(-1, 1)
 
 
-@torch.inference_mode()
-def measure(judge: Judge, table: SpriteTable, count: int = 512) -> dict[str, float]:
-    """Which share of each question it answers rightly, over `count` held-out scenes of every kind.
+def measure(judge: Judge, table: SpriteTable, count: int = 512) -> dict[str, tuple[float, float]]:
+    """What the score would be of a model that draws perfectly: for each kind, things and attributes right.
 
-    Scenes of a seed that no training has; what they combine is held out from training, too.
+    Over `count` scenes of every kind and of a seed that no training has; what they combine was held out, too.
     """
     composer = judge_composer(table)
     chance = random.Random(seed_of("held out", "judge"))
-    right: Counter[str] = Counter()
-    total: Counter[str] = Counter()
     device = next(judge.parameters()).device
+    shares = {}
     for kind in KINDS:
-        for start in range(0, count, SIDE):
-            scenes = [_held_out(composer, kind, chance) for _ in range(min(SIDE, count - start))]
-            logits = judge(composer.draw(scenes, device))
-            for name, wanted in asked(scenes, judge.classes, device).items():
-                counts = _right(name, logits[name], wanted, scenes)
-                right[name] += counts[0]
-                total[name] += counts[1]
-    return {name: right[name] / total[name] for name in right if total[name]}
-
-
-def _held_out(composer: Composer, kind: str, chance: random.Random) -> Scene:
-    if kind == "plain":
-        return KINDS[kind](composer.chooser, chance)
-    return composer.chooser.held_out(kind, chance)
-
-
-def _right(name: str, logits: Tensor, wanted: Tensor, scenes: Sequence[Scene]) -> tuple[int, int]:
-    if name in MANY:
-        good = ((logits > 0) == wanted.bool()).all(1)
-        return int(good.sum()), len(good)
-    asked_of = wanted != UNASKED
-    if name in SLOTS:  # a silhouette can be many things
-        asked_of &= torch.tensor([scene.style != "silhouette" for scene in scenes], device=wanted.device)
-    return int((logits.argmax(1) == wanted)[asked_of].sum()), int(asked_of.sum())
+        scenes = [held_out_scene(composer.chooser, kind, chance) for _ in range(count)]
+        seen = [
+            seen_in(scene, verdict, judge.classes)
+            for start in range(0, count, BATCH)
+            for part in [scenes[start : start + BATCH]]
+            for scene, verdict in zip(part, judge.verdicts(composer.draw(part, device)), strict=True)
+        ]
+        shares[kind] = (sum(top1 for top1, _, _ in seen) / count, sum(right for _, _, right in seen) / count)
+    return shares
