@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdscratch.models.attention import attention
 from sdscratch.models.config import TextEncoderConfig
-from sdscratch.models.layers import attention
 
 __all__ = ["TextEncoder"]
 

@@ -1,28 +1,29 @@
-"""What the networks share: attention, residual blocks, up- and downsampling.
+"""What U-Net and autoencoder share: residual blocks, up- and downsampling.
 
-Shapes: n pictures, c channels, h × w positions, t tokens.
+Shapes: n pictures, c channels, h × w positions.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Downsample", "ResidualBlock", "Upsample", "attention"]
+__all__ = ["Downsample", "ResidualBlock", "Upsample", "plus", "silu"]
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, *, causal: bool = False) -> Tensor:
-    """softmax(QKᵀ/√d)·V in `heads` parallel heads (Vaswani et al. 2017, eq. 1).
+def silu(x: Tensor) -> Tensor:
+    """x·σ(x); in the place of x, which nothing else may need, unless gradients flow through it.
 
-    Args:
-        query: [n, t, heads·d]; key and value: [n, s, heads·d].
-        causal: position i sees positions 0 to i alone.
-
-    Returns:
-        [n, t, heads·d].
+    A new tensor of tens of megabytes costs more than what is computed into it: its pages come from the
+    operating system, each zeroed first.
     """
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # [n, heads, ·, d]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def plus(x: Tensor, y: Tensor) -> Tensor:
+    """x + y; in the place of x, as in `silu`."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
 class ResidualBlock(nn.Module):
@@ -45,11 +46,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x [n, inputs, h, w], time [n, time] after its last silu → [n, outputs, h, w]."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(silu(self.norm1(x)))
         if self.time is not None and time is not None:
-            h = h + self.time(time)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.skip is None else self.skip(x))
+            h = plus(h, self.time(time)[:, :, None, None])
+        h = self.conv2(silu(self.norm2(h)))
+        return plus(h, x if self.skip is None else self.skip(x))
 
 
 class Downsample(nn.Module):

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdscratch.models.attention import attention
 from sdscratch.models.config import Block, UNetConfig, unet_groups
-from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, attention
+from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
 __all__ = ["UNet", "timestep_embedding"]
 
@@ -79,9 +80,9 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.self_attention(normed, normed)
-        x = x + self.cross_attention(self.norm2(x), context)
-        return x + self.feed_forward(self.norm3(x))
+        x = plus(self.self_attention(normed, normed), x)
+        x = plus(self.cross_attention(self.norm2(x), context), x)
+        return plus(self.feed_forward(self.norm3(x)), x)
 
 
 class SpatialTransformer(nn.Module):
@@ -97,7 +98,7 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         h = self.project_in(self.norm(x))
         tokens = self.block(h.flatten(2).transpose(1, 2), context)  # [n, h·w, c]
-        return x + self.project_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
+        return plus(self.project_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:])), x)
 
 
 def make_block(block: Block, config: UNetConfig) -> nn.Module:
@@ -167,7 +168,7 @@ class UNet(nn.Module):
             size = skips[-1].shape[2:] if skips else None
             x = run_group(group, x, time, context, size)
         assert deep is not None  # every U-Net has more groups than the outermost
-        return self.conv_out(F.silu(self.norm_out(x))), deep
+        return self.conv_out(silu(self.norm_out(x))), deep
 
 
 def run_group(

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdscratch.models.attention import attention
 from sdscratch.models.config import AutoencoderConfig
-from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, attention
+from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
 __all__ = ["Decoder", "Encoder", "Gaussian"]
 
@@ -51,7 +51,7 @@ class PositionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # [n, h·w, c]
         mixed = attention(self.query(tokens), self.key(tokens), self.value(tokens), heads=1)
-        return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
+        return plus(self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:]), x)
 
 
 class Level(nn.Module):
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
         x = self.conv_in(picture)
         for level in self.down:
             x = level(x)
-        x = self.conv_out(F.silu(self.norm_out(self.middle(x))))
+        x = self.conv_out(silu(self.norm_out(self.middle(x))))
         mean, log_variance = self.quant(x).chunk(2, dim=1)
         return Gaussian(mean, log_variance.clamp(-30.0, 20.0))
 
@@ -138,4 +138,4 @@ class Decoder(nn.Module):
         x = self.middle(self.conv_in(self.quant(latent)))
         for level in self.up:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(silu(self.norm_out(x)))

@@ -1,0 +1,106 @@
+"""The forms in which networks run fastest where nothing is learned: made once, after loading.
+
+Each computes what the module computes that it replaces, to rounding. They are for the CPU, where oneDNN runs
+the products; a GPU's libraries choose forms of their own.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdscratch.models.layers import Upsample
+from sdscratch.models.unet import FeedForward
+
+__all__ = ["prepare"]
+
+HEAVY = 2**21  # weights of a convolution from which laying them out again each time costs a tenth of it
+CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
+
+
+def prepare(network: nn.Module) -> nn.Module:
+    """Replace modules of a network on a CPU by their fast forms, in place; elsewhere change nothing.
+
+    The network can only compute from now on: not learn, nor move, nor be saved.
+    """
+    for name, module in list(network.named_modules()):
+        weight = next(module.parameters(recurse=True), None)
+        if weight is None or weight.device.type != "cpu":
+            continue
+        match module:
+            case Upsample():
+                network.set_submodule(name, TransposedUpsample(module))
+            case FeedForward() if weight.dtype == torch.bfloat16:
+                network.set_submodule(name, BlockedFeedForward(module))
+            case nn.Conv2d() if weight.dtype == torch.bfloat16 and weight.numel() >= HEAVY:
+                network.set_submodule(name, PackedConv(module))
+    return network
+
+
+class TransposedUpsample(Upsample):
+    """`Upsample` as one transposed convolution of stride 2: 16 products a position and channel, not 36.
+
+    Of the nine positions under the 3×3 kernel in the doubled picture, several are copies of one: along each
+    axis, with weights (a, b, c), an even position sees a·left + (b + c)·itself, an odd one
+    (a + b)·itself + c·right. Those are the taps of a kernel of 4, (c, b + c, a + b, a), set at every second
+    position (Shi et al. 2016, section 3, for the equivalence).
+    """
+
+    def __init__(self, plain: Upsample) -> None:
+        nn.Module.__init__(self)
+        self.conv = plain.conv
+        weight = plain.conv.weight.detach().float()
+        for axis in (2, 3):
+            a, b, c = weight.unbind(axis)
+            weight = torch.stack([c, b + c, a + b, a], axis)
+        folded = weight.transpose(0, 1).to(plain.conv.weight.dtype, memory_format=torch.channels_last)
+        self.folded = nn.Parameter(folded, requires_grad=False)
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """[n, c, h, w] → [n, c, 2h, 2w]; to any other size the plain way."""
+        if size is not None and tuple(size) != (2 * x.shape[2], 2 * x.shape[3]):
+            return super().forward(x, size)
+        return F.conv_transpose2d(x, self.folded, self.conv.bias, stride=2, padding=1)
+
+
+class BlockedFeedForward(nn.Module):
+    """`FeedForward` over blocks of tokens: what lies between its halves stays in the cache.
+
+    oneDNN adds the bias inside the product and applies the (exact) GELU there, too.
+    """
+
+    def __init__(self, plain: FeedForward) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        expand, contract = self.plain.expand, self.plain.contract
+        value_weight, gate_weight = expand.weight.chunk(2)
+        value_bias, gate_bias = expand.bias.chunk(2)
+        linear = torch.ops.mkldnn._linear_pointwise
+        tokens = x.flatten(0, -2)
+        out = torch.empty_like(tokens)
+        rows = max(1, CACHED // contract.in_features)
+        for block, to in zip(tokens.split(rows), out.split(rows), strict=True):
+            gated = linear(block, gate_weight, gate_bias, "gelu", [], "none")
+            gated *= linear(block, value_weight, value_bias, "none", [], "")
+            to.copy_(linear(gated, contract.weight, contract.bias, "none", [], ""))
+        return out.view_as(x)
+
+
+class PackedConv(nn.Module):
+    """A convolution whose weights lie as oneDNN wants them; it would else lay them out anew each time."""
+
+    def __init__(self, plain: nn.Conv2d) -> None:
+        super().__init__()
+        assert isinstance(plain.padding, tuple)
+        self.form = (plain.padding, plain.stride, plain.dilation, plain.groups)
+        packed = torch.ops.mkldnn._reorder_convolution_weight(plain.weight.detach(), *self.form)
+        self.register_buffer("weight", packed)
+        self.bias = plain.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
+            x, self.weight, self.bias, *self.form, "none", [], ""
+        )
