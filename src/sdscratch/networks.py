@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.device import Placement, out_of_memory_explained
 from sdscratch.errors import SdscratchError
+from sdscratch.models.inference import prepare
 
 __all__ = ["Networks", "NotFiniteError", "dtype_of"]
 
@@ -61,7 +62,8 @@ class Networks:
         with out_of_memory_explained():
             network = self.files.load(part, self.placement.device, dtype)
             # convolutions are fastest with a position's channels side by side
-            self._loaded[part] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._loaded[part] = prepare(network)
 
     def run(self, part: Part, compute: Callable[[Any], Tensor]) -> Tensor:
         """compute(network) as float32; if that is not finite, once more with the network in float32.

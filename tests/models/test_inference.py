@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdscratch.models.inference import TransposedUpsample, prepare
+from sdscratch.models import inference
+from sdscratch.models.inference import BlockedFeedForward, PackedConv, TransposedUpsample, prepare
 from sdscratch.models.layers import ResidualBlock, Upsample
-from sdscratch.models.unet import UNet
+from sdscratch.models.unet import FeedForward, UNet
 from sdscratch.models.vae import Decoder
 from support.checkpoints import TINY
 from support.diffusion import relative_error
@@ -92,3 +93,70 @@ def test_gradients_pass_through_a_residual_block() -> None:
     block = ResidualBlock(4, 4, 2, 1e-6).double()
     x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))
+
+
+bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 products"
+)
+
+
+def as_exact(exact: nn.Module, fast: nn.Module, x: Tensor, plain: nn.Module) -> bool:
+    """Whether `fast` is about as far from the exact module as the plain module in bfloat16 is."""
+    with torch.inference_mode():
+        wanted = exact(x.float())
+        return relative_error(fast(x), wanted) <= 1.2 * relative_error(plain(x), wanted)
+
+
+@bfloat16
+@pytest.mark.parametrize("shape", [(1, 1), (3, 70), (2, 256)])
+def test_feed_forward_by_blocks_is_no_less_exact(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "CACHED", 2**14)  # blocks of 64 tokens
+    torch.manual_seed(0)
+    exact = FeedForward(64)
+    plain = deepcopy(exact).bfloat16()
+    assert as_exact(exact, BlockedFeedForward(plain), torch.randn(*shape, 64).bfloat16(), plain)
+
+
+@bfloat16
+@pytest.mark.parametrize("form", [(3, 1, 1), (3, 2, 0), (1, 1, 0)], ids=["same", "down", "point"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_packed_convolution_is_the_convolution(form: tuple[int, int, int], batch: int) -> None:
+    torch.manual_seed(0)
+    kernel, stride, padding = form
+    plain = nn.Conv2d(32, 48, kernel, stride, padding).bfloat16().to(memory_format=torch.channels_last)
+    x = random_inputs(batch, 32, 9, 7).bfloat16()
+    with torch.inference_mode():
+        ours = PackedConv(plain)(x)
+        assert relative_error(ours, plain(x)) <= 4e-3  # one step of bfloat16
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@bfloat16
+def test_what_is_prepared_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "HEAVY", 2**10)
+    network, inputs = networks()[0]
+    exact = deepcopy(network)
+    network = prepare(network.bfloat16())
+    kinds = {type(module) for module in network.modules()}
+    assert {TransposedUpsample, BlockedFeedForward, PackedConv} <= kinds
+    x, timesteps, context = inputs
+    with torch.inference_mode():
+        ours = network(x.bfloat16(), timesteps, context.bfloat16())
+        assert relative_error(ours, exact(*inputs)) <= 0.05
+
+
+def test_what_guidance_doubles_is_the_same_computed_once() -> None:
+    network, (x, timesteps, context) = networks()[0]
+    doubled = (torch.cat([x, x]), torch.cat([timesteps, timesteps]), torch.cat([context, context.flip(0)]))
+    with torch.inference_mode():
+        apart = torch.cat([network(x, timesteps, context), network(x, timesteps, context.flip(0))])
+        assert relative_error(network(*doubled), apart) <= 3e-6
+        first = network.down[0][0]
+        seen = []
+        first.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        network(*doubled)
+        network(torch.cat([x, x + 1]), *doubled[1:])
+        network(doubled[0], torch.cat([timesteps, timesteps + 1]), doubled[2])
+    assert seen == [3, 6, 6]

@@ -15,7 +15,11 @@ from sdscratch.models.unet import FeedForward
 
 __all__ = ["prepare"]
 
-HEAVY = 2**21  # weights of a convolution from which laying them out again each time costs a tenth of it
+# Milliseconds on Zen 4 with two threads in bfloat16, guided at 512×512, before → after: upsampling 141 → 67,
+# 136 → 87 and (the deepest) 36 → 48, in the decoder 180 → 82, 773 → 362, 791 → 352, and in float32 as well
+# (1667 → 797); feed-forward at 4096 tokens 84 → 55, at fewer the same; convolutions of 2560 → 1280 channels
+# at 8×8 81 → 32, at 16×16 82 → 63, of 1280 → 1280 at 8×8 10.6 → 8.0, of 640 → 640 at 32×32 33.4 → 32.6.
+HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
 
 
@@ -101,6 +105,4 @@ class PackedConv(nn.Module):
         self.bias = plain.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
-            x, self.weight, self.bias, *self.form, "none", [], ""
-        )
+        return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.form, "none", [], "")
