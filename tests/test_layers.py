@@ -40,7 +40,10 @@ TORCH_FREE = (
     "sdscratch.options",
     "sdscratch.outputs",
     "sdscratch.text.tokenizer",
+    "sdscratch.training.architectures",
+    "sdscratch.training.curve",
     "sdscratch.training.lora_plan",
+    "sdscratch.training.run_folder",
 )
 
 
@@ -115,7 +118,10 @@ def test_nothing_of_the_references_is_imported() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["evaluate"], ["bench"]],
+    [
+        *([], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["evaluate"], ["bench"]),
+        *(["train"], ["train", "autoencoder"], ["train", "diffusion"]),
+    ],
 )
 def test_help_does_not_import_torch(command: list[str]) -> None:
     check = (

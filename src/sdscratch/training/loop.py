@@ -24,10 +24,10 @@ from sdscratch.training.ema import EMA
 from sdscratch.training.machine import Machine
 from sdscratch.training.metrics import Metrics
 from sdscratch.training.recipe import Recipe, learning_rate
-from sdscratch.training.state import FOLDER, State, newest_checkpoint, prune
+from sdscratch.training.state import FOLDER, State, forget_later, newest_checkpoint, prune
 from sdscratch.training.team import Loss, Team
 
-__all__ = ["Show", "Standing", "Watch", "train"]
+__all__ = ["Record", "Show", "Standing", "Watch", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Standing:
 
 
 Show = Callable[[Standing], None]
+Record = Callable[[dict[str, float]], None]  # takes a line of the metrics
 Watch = Callable[[int], None]  # takes the step; meanwhile the module has its averaged weights
 
 
@@ -59,6 +60,7 @@ def train(
     resume: Path | None = None,
     show: Show = lambda standing: None,
     watch: Watch = lambda step: None,
+    record: Record = lambda line: None,
 ) -> int:
     """Train what requires gradients in `module`; leave the averaged weights in it, and return the steps done.
 
@@ -68,7 +70,8 @@ def train(
         folder: gets `checkpoints/` and `metrics.jsonl`.
         resume: a checkpoint to go on from instead.
         show: told once a second or at every step, whichever is rarer.
-        watch: called at checkpoints, or every `recipe.look_steps`; by the process that leads alone.
+        watch: called at checkpoints, or every `recipe.look_steps` and at the end; by the process that leads.
+        record: told every step's figures, a little later.
 
     Raises:
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written before.
@@ -79,7 +82,7 @@ def train(
         raise UsageError(
             "workers are threads of a single process; with torchrun, start more processes instead"
         )
-    run = _Run(module, loss, recipe, folder, machine, show, watch)
+    run = _Run(module, loss, recipe, folder, machine, show, watch, record)
     run.begin(resume)
     with machine.attention(), _interruptions() as interrupted:
         stopped_by = run.go(interrupted)
@@ -103,7 +106,9 @@ class _Run:
         machine: Machine,
         show: Show,
         watch: Watch,
+        record: Record,
     ) -> None:
+        self.record = record
         self.loss, self.recipe, self.machine, self.show, self.watch = loss, recipe, machine, show, watch
         self.folder = folder
         trained = [weight for weight in module.parameters() if weight.requires_grad]
@@ -125,6 +130,7 @@ class _Run:
         path = resume or newest_checkpoint(self.folder / FOLDER)
         if path is not None:
             self.state.load(path)
+            log.info("going on after step %d", self.state.step)
         most, least = self.machine.agree(self.state.step, -self.state.step)
         if most != -least:
             raise SdscratchError(
@@ -132,7 +138,9 @@ class _Run:
                 "all machines share"
             )
         recipe = self.recipe
-        self.metrics = Metrics(self.folder, self.state.step) if self.machine.leads else None
+        if self.machine.leads:
+            forget_later(self.folder / FOLDER, self.state.step)
+        self.metrics = Metrics(self.folder, self.state.step, self.record) if self.machine.leads else None
         self.team = Team(self.machine.shared(self.state.module), recipe.workers, recipe.accumulate)
         share = recipe.size(1)
         self.places = range(self.machine.rank * share, (self.machine.rank + 1) * share)
@@ -157,10 +165,9 @@ class _Run:
                 self._settle(progress)
                 self._save()
                 saved, saved_at = step, time.monotonic()
-                if self.recipe.look_steps is None and not stop:
-                    self._look()
-                    looked = step
-            if self.recipe.look_steps and step > looked and step % self.recipe.look_steps == 0 and not stop:
+            every = self.recipe.look_steps
+            worth_a_look = step == saved if every is None else over or step % every == 0
+            if worth_a_look and step > looked and not stop:
                 self._look()
                 looked = step
             if over:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,13 +21,19 @@ METRICS = "metrics.jsonl"
 class Metrics:
     """What each step gave. Steps wait in memory until `settle`, which alone waits for the device."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(
+        self, folder: Path, step: int, record: Callable[[dict[str, float]], None] = lambda line: None
+    ) -> None:
         """Go on after step `step`: lines of later ones, which will be done again, are dropped.
+
+        Args:
+            record: is given every line that is written.
 
         Raises:
             SdscratchError: the operating system refuses.
         """
         self.path = folder / METRICS
+        self.record = record
         self.waiting: list[tuple[dict[str, float], Mapping[str, Tensor]]] = []
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         with atomic_write(self.path, overwrite=True) as file:
@@ -64,6 +70,8 @@ class Metrics:
                 file.writelines(json.dumps(_short(record)) + "\n" for record in records)
         except OSError as error:
             raise write_error(self.path, error) from error
+        for line in records:
+            self.record(line)
         return records[-1]
 
 

@@ -24,7 +24,7 @@ from sdscratch.files import atomic_write
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
 from sdscratch.training.ema import EMA
 
-__all__ = ["FOLDER", "State", "checkpoints", "load_weights", "newest_checkpoint", "prune"]
+__all__ = ["FOLDER", "State", "checkpoints", "forget_later", "load_weights", "newest_checkpoint", "prune"]
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +181,13 @@ def prune(folder: Path, keep: int | None) -> None:
     """Delete all but the newest `keep` checkpoints, and what killed runs left half-written."""
     for path in [*checkpoints(folder)[keep or None :], *folder.glob(".sdscratch-*.part")]:
         with suppress(OSError):
+            path.unlink()
+
+
+def forget_later(folder: Path, step: int) -> None:
+    """Delete the checkpoints after a step: a run goes on from before them, or they are damaged."""
+    for path in checkpoints(folder):
+        if path.name > f"step-{step:08}.safetensors":
             path.unlink()
 
 

@@ -1,0 +1,247 @@
+"""`train`: autoencoder, diffusion; every option from the one definition in `training.options`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import Field, fields
+from importlib.util import find_spec
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from sdscratch.cli.generate import print_line
+from sdscratch.cli.progress import make_view
+from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.training.options import (
+    AutoencoderOptions,
+    DiffusionOptions,
+    TrainOptions,
+    choices_of,
+    option_name,
+)
+from sdscratch.training.run_folder import LATEST, RunFolder, collect
+
+if TYPE_CHECKING:
+    from sdscratch.training.job import Job
+    from sdscratch.training.loop import Record
+
+__all__ = ["app", "train_command"]
+
+app = typer.Typer(
+    help="Train or fine-tune, on one CPU, one GPU, or many machines (torchrun).", no_args_is_help=True
+)
+
+COMMON = """
+With --config FILE.toml options come from a file, and what is typed beside it
+comes first. A run's folder holds its own config.toml, which repeats it.
+
+The path of the model is printed on stdout, everything else on stderr.
+Ctrl-C saves a checkpoint; --resume-from-checkpoint latest goes on from it.
+"""
+
+AUTOENCODER_HELP = f"""Train an autoencoder on the pictures in DATA; captions do not matter.
+{COMMON}
+Examples:
+
+  sdscratch train autoencoder photos/ --output runs/coder --max-train-minutes 30
+
+  sdscratch train autoencoder photos/ --model v1-5.safetensors --freeze-encoder \\
+    --output runs/decoder --max-train-steps 2000
+"""
+
+DIFFUSION_HELP = f"""Train text encoder and U-Net on the captioned pictures in DATA.
+
+A caption stands in NAME.txt beside NAME.png, or in a metadata.jsonl or .csv.
+{COMMON}
+Examples:
+
+  sdscratch train diffusion shapes/ --output runs/shapes --max-train-minutes 15
+
+  sdscratch train diffusion photos/ --model v1-5.safetensors \\
+    --output runs/photos --max-train-steps 2000
+
+  sdscratch train diffusion --output runs/photos --resume-from-checkpoint latest
+
+  torchrun --nproc-per-node 8 -m sdscratch train diffusion --config photos.toml
+"""
+
+OWN = "Run"
+CONFIG = typer.Option("--config", metavar="FILE.toml", help="Options from a file.", rich_help_panel=OWN)
+RESUME = typer.Option(
+    "--resume-from-checkpoint",
+    metavar=f"{LATEST}|FILE",
+    help=f"Go on with RUN from its newest checkpoint ({LATEST}; where there is none, begin), or from FILE.",
+    rich_help_panel=OWN,
+)
+AS_JSON = typer.Option("--json", help="A line of JSON on stdout.", rich_help_panel=OWN)
+QUIET = typer.Option("-q", "--quiet", help="Show nothing but errors.", rich_help_panel=OWN)
+VERBOSE = typer.Option("-v", "--verbose", help="Say more; show tracebacks.", rich_help_panel=OWN)
+DATA = typer.Argument(
+    metavar="DATA", help="The folder of pictures; it may stand in --config instead.", show_default=False
+)
+
+
+def train_command(
+    name: str, kind: type[TrainOptions], make: Callable[[Any], Job], help: str
+) -> Callable[..., None]:
+    """A command with an option for every field of `kind`; Typer reads the signature made here."""
+
+    def command(
+        data: Annotated[str | None, DATA] = None,
+        config: Annotated[Path | None, CONFIG] = None,
+        resume_from_checkpoint: Annotated[str | None, RESUME] = None,
+        as_json: Annotated[bool, AS_JSON] = False,
+        quiet: Annotated[bool, QUIET] = False,
+        verbose: Annotated[bool, VERBOSE] = False,
+        **values: Any,
+    ) -> None:
+        typed = {key: value for key, value in {"data": data, **values}.items() if value not in (None, [])}
+        typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items()}
+        follows = int(os.environ.get("RANK", "0")) > 0  # torchrun started it; another process talks
+        with make_view(quiet=quiet or follows, verbose=verbose) as view:
+            with silent_if(follows):
+                options, folder = collect(name, kind, typed, config, resume_from_checkpoint)
+                check_reports(options)
+                if not follows:
+                    folder.refuse_other()
+                with view.stage("opening", None):
+                    job = make(options)
+            run(job, folder, quiet=quiet, as_json=as_json, follows=follows)
+
+    hints = get_type_hints(kind)
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
+    shared = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=annotation(each, hints[each.name]),
+        )
+        for each in fields(kind)
+        if each.name != "data"
+    ]
+    command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
+    app.command(name, help=help)(command)
+    return command
+
+
+def annotation(each: Field[Any], hint: Any) -> Any:
+    """What Typer makes an option of; unless typed it is None, so that a file's value can count."""
+    about = each.metadata["setting"]
+    kinds = [
+        kind for kind in (get_args(hint) if NoneType in get_args(hint) else (hint,)) if kind is not NoneType
+    ]
+    names = [option_name(each.name)]
+    if kinds[0] is bool:
+        names = [f"{names[0]}/{about.negative or names[0].replace('--', '--no-', 1)}"]
+    default = about.default if about.default is not None else in_words(each.default)
+    kind = list[str] if get_origin(kinds[0]) is tuple else kinds[0]
+    return Annotated[
+        kind | None,
+        typer.Option(
+            *names,
+            help=about.help,
+            metavar=about.metavar or ("NAME" if choices_of(hint) else None),
+            rich_help_panel=about.panel,
+            show_default=default or False,
+        ),
+    ]
+
+
+def in_words(default: Any) -> str:
+    """A default as the help shows it; nothing for what is off."""
+    return "" if default in (None, False, (), "") else "on" if default is True else f"{default}"
+
+
+def check_reports(options: TrainOptions) -> None:
+    """Refuse reports that cannot be written."""
+    if options.report_to == "tensorboard" and find_spec("tensorboard") is None:
+        raise UsageError("--report-to tensorboard needs TensorBoard; install it by: pip install tensorboard")
+
+
+def run(job: Job, folder: RunFolder, *, quiet: bool, as_json: bool, follows: bool) -> None:
+    """Read the pictures, train, and say where the model is."""
+    from sdscratch.device import out_of_memory_explained
+    from sdscratch.training.display import Display
+    from sdscratch.training.job import precision_of, run_job, source_of
+    from sdscratch.training.machine import joined, launched_processes
+
+    options = job.options
+    device, precision = precision_of(options)
+    _, processes, _ = launched_processes()
+    size = options.train_batch_size * options.gradient_accumulation_steps * processes
+    source = source_of(options, *job.framing, size)
+    if not follows:
+        folder.claim(options)
+    start = time.monotonic()
+    with (
+        joined(device, precision) as machine,
+        Display(quiet=quiet or follows) as display,
+        reports(options, folder.path, write=not follows) as record,
+        out_of_memory_explained(),
+    ):
+        display.note(f"{len(source.folder.pictures)} pictures, {len(source.skipped)} files skipped")
+        outcome = run_job(job, folder, source, machine, display, record)
+    if follows:
+        return
+    if as_json:
+        seconds = round(time.monotonic() - start, 1)
+        facts = {"path": str(outcome.path), "steps": outcome.steps, "loss": outcome.loss, "seconds": seconds}
+        print_line(json.dumps(facts))
+    else:
+        print_line(str(outcome.path))
+
+
+@contextmanager
+def reports(options: TrainOptions, folder: Path, *, write: bool) -> Iterator[Record]:
+    """Takes lines of the metrics, for TensorBoard where that is asked for."""
+    if options.report_to != "tensorboard" or not write:
+        yield lambda line: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder / "tensorboard") as writer:
+
+        def record(line: dict[str, float]) -> None:
+            for name, value in line.items():
+                if name != "step":
+                    writer.add_scalar(name, value, int(line["step"]))
+
+        yield record
+
+
+@contextmanager
+def silent_if(follows: bool) -> Iterator[None]:
+    """Where another process says the same, an error is its exit code alone."""
+    try:
+        yield
+    except SdscratchError as error:
+        if follows:
+            raise typer.Exit(error.exit_code) from None
+        raise
+
+
+def make_autoencoder(options: AutoencoderOptions) -> Job:
+    """Torch is imported here, and not by the help."""
+    from sdscratch.training.autoencoder_job import AutoencoderJob
+
+    return AutoencoderJob(options)
+
+
+def make_diffusion(options: DiffusionOptions) -> Job:
+    """The same for `train diffusion`."""
+    from sdscratch.training.diffusion_job import DiffusionJob
+
+    return DiffusionJob(options)
+
+
+train_command("autoencoder", AutoencoderOptions, make_autoencoder, AUTOENCODER_HELP)
+train_command("diffusion", DiffusionOptions, make_diffusion, DIFFUSION_HELP)

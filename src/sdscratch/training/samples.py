@@ -1,0 +1,70 @@
+"""Pictures drawn by networks that are in memory, to see how far a training is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sdscratch.diffusion.guidance import guided
+from sdscratch.diffusion.samplers import SAMPLERS
+from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.models.config import ModelConfig
+from sdscratch.noise import Noise
+from sdscratch.options import Defaults
+from sdscratch.training.machine import Machine
+
+__all__ = ["Studio"]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What it takes to draw with a model's own defaults, besides the networks that are trained.
+
+    Args:
+        encode: a prompt → its context [1, t, d].
+        decoder: gives the autoencoder's second half; asked for once a grid, and let go of.
+    """
+
+    config: ModelConfig
+    defaults: Defaults
+    encode: Callable[[str], Tensor]
+    decoder: Callable[[], nn.Module]
+    machine: Machine
+
+    @torch.no_grad()
+    def draw(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Tensor:
+        """A picture of each prompt with the same seed; [n, 3, H, W] float32 on the CPU."""
+        with self.machine.autocast():
+            latents = list(self._latents(unet, prompts, seed))
+            decoder = self.decoder()
+            scale = self.config.autoencoder.latent_scale
+            return torch.cat([decoder(latent / scale).float().cpu() for latent in latents])
+
+    def _latents(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Iterator[Tensor]:
+        defaults, device = self.defaults, self.machine.device
+        schedule = Schedule(self.config.schedule)
+        path = make_path(schedule, defaults.sampler, defaults.scheduler, min(defaults.steps, len(schedule)))
+        downscale = self.config.autoencoder.downscale
+        sides = (defaults.height // downscale, defaults.width // downscale)
+        negative = self.encode("")
+        for prompt in prompts:
+            source = Noise([seed], (self.config.unet.latent_channels, *sides))
+
+            def noise(source: Noise = source) -> Tensor:
+                return source().to(device)
+
+            denoise = guided(
+                lambda x, timesteps, context: unet(x, timesteps, context).float(),
+                path,
+                self.config.schedule.prediction,
+                prompt=self.encode(prompt),
+                negative=negative,
+                scale=defaults.cfg_scale,
+            )
+            x = noise() * path.start_scale
+            for step in SAMPLERS[defaults.sampler](denoise, x, path.sigmas, noise):
+                x = step.latent
+            yield x * path.end_scale
