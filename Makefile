@@ -1,6 +1,7 @@
 # make demo   a first picture, from nothing but Python and make
 # make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy and the layering
 # make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 15 minutes on two idle cores
+# make model   the embedded model from nothing, and its score; goes on where it was stopped. See its variables below
 # make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full check judge bench-peers clean
+.PHONY: demo test test-full check model judge bench-peers clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +25,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[test,dev,train]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test
@@ -51,6 +52,47 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_layers.py
+
+# The embedded model: first for 64×64 pixels, then for 128×128 with those weights. How long each stage takes is
+# asked for in minutes, which count over interruptions; what a stage leaves in RUN says that it is over.
+#   make model                                       four hours of two cores
+#   make model DEVICE=cuda BATCH="--batch 256"       the whole vocabulary, and larger batches
+DEVICE ?= auto
+BATCH ?=
+RUN ?= $(HOME)/.cache/sdscratch-training
+MODEL ?= $(RUN)/model.safetensors
+SMALL_AUTOENCODER_MINUTES ?= 20
+SMALL_DIFFUSION_MINUTES ?= 75
+AUTOENCODER_MINUTES ?= 30
+DIFFUSION_MINUTES ?= 105
+REFINE_MINUTES ?= 10
+SMALL := $(RUN)/small
+EMBEDDED := $(BIN)/python -m sdscratch.embedded
+TRAINING = --device $(DEVICE) $(BATCH) --minutes
+
+model: $(MODEL)
+	$(MAKE) judge
+	$(BIN)/sdscratch evaluate $(MODEL) pictograms
+
+$(SMALL)/.autoencoder: | $(VENV)/.installed-test
+	$(EMBEDDED) autoencoder --size 64 --folder $(SMALL) $(TRAINING) $(SMALL_AUTOENCODER_MINUTES)
+	@touch $@
+
+$(SMALL)/model.safetensors: | $(SMALL)/.autoencoder
+	$(EMBEDDED) diffusion --size 64 --folder $(SMALL) $(TRAINING) $(SMALL_DIFFUSION_MINUTES)
+	$(EMBEDDED) export $@ --size 64 --folder $(SMALL)
+
+$(RUN)/.autoencoder: | $(SMALL)/model.safetensors
+	$(EMBEDDED) autoencoder --grow $(SMALL)/model.safetensors --folder $(RUN) $(TRAINING) $(AUTOENCODER_MINUTES)
+	@touch $@
+
+$(RUN)/.diffusion: | $(RUN)/.autoencoder
+	$(EMBEDDED) diffusion --grow $(SMALL)/model.safetensors --folder $(RUN) $(TRAINING) $(DIFFUSION_MINUTES)
+	@touch $@
+
+$(MODEL): | $(RUN)/.diffusion
+	$(EMBEDDED) refine --folder $(RUN) $(TRAINING) $(REFINE_MINUTES)
+	$(EMBEDDED) export $@ --folder $(RUN)
 
 # goes on where it was stopped; JUDGE="--help" tells more
 judge: $(VENV)/.installed-test
