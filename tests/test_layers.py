@@ -42,6 +42,9 @@ TORCH_FREE = (
     "sdscratch.text.tokenizer",
     "sdscratch.training.architectures",
     "sdscratch.training.curve",
+    "sdscratch.training.dataset.folder",
+    "sdscratch.training.dataset.plan",
+    "sdscratch.training.dataset.shapes",
     "sdscratch.training.lora_plan",
     "sdscratch.training.run_folder",
 )
@@ -120,7 +123,7 @@ def test_nothing_of_the_references_is_imported() -> None:
     "command",
     [
         *([], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["evaluate"], ["bench"]),
-        *(["train"], ["train", "autoencoder"], ["train", "diffusion"]),
+        *(["train"], ["train", "autoencoder"], ["train", "diffusion"], ["train", "shapes"]),
     ],
 )
 def test_help_does_not_import_torch(command: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sdscratch import __version__
-from sdscratch.cli import bench, convert, evaluate, generate, info, tokens, train
+from sdscratch.cli import bench, convert, evaluate, generate, info, shapes, tokens, train
 from sdscratch.errors import INTERRUPTED, DeviceError, SdscratchError
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("txt2img", help=generate.TXT2IMG_HELP)(generate.txt2img)
 app.command("img2img", help=generate.IMG2IMG_HELP)(generate.img2img)
 app.command("convert-weights")(convert.convert_weights)
+train.app.command("shapes")(shapes.shapes)
 app.add_typer(train.app, name="train")
 app.command("tokens")(tokens.tokens)
 app.command("info")(info.info)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import make_view
 from sdscratch.options import MAX_SEED
 
@@ -25,10 +26,11 @@ def shapes(
     ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
 ) -> None:
-    """Make a data set to begin with: coloured shapes, with captions in metadata.jsonl.
+    """Make a data set to begin with: coloured shapes, each with its caption.
 
-    "a red circle", "two blue squares on a yellow background", … Each shape lacks one colour in all pictures
-    (no green circle, no red star, …): ask the trained model for those.
+    "a red circle", "two blue squares on a yellow background", … Each shape
+    lacks one colour in all pictures: there is no green circle and no red star.
+    Ask the trained model for those.
 
     Examples:
 
@@ -40,4 +42,4 @@ def shapes(
 
     with make_view(quiet=quiet, verbose=verbose) as view, view.stage("drawing", count, "picture") as advance:
         write_shapes(folder, count, size, seed, lambda _: advance(1))
-    print(json.dumps({"path": str(folder), "pictures": count}) if as_json else folder)
+    print_line(json.dumps({"path": str(folder), "pictures": count}) if as_json else str(folder))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +136,3 @@ def test_nothing_is_left_where_it_was_interrupted(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SdscratchError, match="a part of its path is a file"):
         write_shapes(tmp_path / "file" / "a", 5, 64, 0)
-
-
-def test_shapes_need_no_torch() -> None:
-    check = "import sdscratch.training.dataset.shapes, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
