@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sdscratch.errors import UsageError
-from sdscratch.training.dataset.buckets import bucket_of, bucket_table, fill_buckets, too_small
+from sdscratch.training.dataset.buckets import bucket_of, bucket_step, bucket_table, fill_buckets, too_small
 from sdscratch.training.dataset.plan import Plan
 
 sides = st.integers(1, 5000)
@@ -43,6 +43,16 @@ def test_the_table_of_stable_diffusion() -> None:
     for wrong in (500, 32):
         with pytest.raises(UsageError, match="multiple of 64"):
             bucket_table(wrong, 64)
+
+
+@given(tables())
+def test_steps_are_as_coarse_as_an_eighth_allows(of: tuple[int, int]) -> None:
+    resolution, multiple = of
+    step = bucket_step(resolution, multiple)
+    assert resolution % step == step % multiple == 0
+    if step > multiple:
+        assert step <= resolution / 8
+    assert [bucket_step(side, 8) for side in (64, 128, 512, 768, 520)] == [8, 16, 64, 64, 8]
 
 
 @given(tables(), sides, sides)

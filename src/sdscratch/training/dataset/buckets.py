@@ -12,12 +12,24 @@ from collections.abc import Mapping, Sequence
 
 from sdscratch.errors import UsageError
 
-__all__ = ["Size", "bucket_of", "bucket_table", "fill_buckets", "too_small"]
+__all__ = ["Size", "bucket_of", "bucket_step", "bucket_table", "fill_buckets", "too_small"]
 
 Size = tuple[int, int]  # width, height in pixels
 
 LONGEST = 2.0  # aspect ratio
+STEPS = 8  # of the table, at least, that the resolution is divided into
 LARGEST_ENLARGEMENT = 2.0  # a picture made larger than that teaches blur
+
+
+def bucket_step(resolution: int, multiple: int) -> int:
+    """How finely a table is stepped: `multiple`, doubled while it divides the resolution, to an eighth of it.
+
+    That gives some five buckets; ten times as many would leave most of them without a batch.
+    """
+    step = multiple
+    while resolution % (2 * step) == 0 and 2 * step * STEPS <= resolution:
+        step *= 2
+    return step
 
 
 def bucket_table(resolution: int, multiple: int) -> tuple[Size, ...]:

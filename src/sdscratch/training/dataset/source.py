@@ -18,7 +18,14 @@ from torch import Tensor
 
 from sdscratch.errors import ImageError, UsageError
 from sdscratch.images import fit_picture, read_picture
-from sdscratch.training.dataset.buckets import Size, bucket_of, bucket_table, fill_buckets, too_small
+from sdscratch.training.dataset.buckets import (
+    Size,
+    bucket_of,
+    bucket_step,
+    bucket_table,
+    fill_buckets,
+    too_small,
+)
 from sdscratch.training.dataset.captions import COLUMNS, Skipped
 from sdscratch.training.dataset.folder import Folder, Picture, read_folder, write_skipped
 from sdscratch.training.dataset.plan import Plan, View
@@ -52,7 +59,7 @@ class Framing:
             UsageError: `resolution` is no multiple of `multiple`.
         """
         square = (self.resolution, self.resolution)
-        sizes = bucket_table(self.resolution, self.multiple)
+        sizes = bucket_table(self.resolution, bucket_step(self.resolution, self.multiple))
         return sizes if self.buckets else (square,)
 
 
