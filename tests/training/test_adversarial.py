@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -118,11 +119,11 @@ def test_the_critic_learns_to_tell_and_the_autoencoder_still_learns(tmp_path: Pa
     records = read_metrics(tmp_path / METRICS)
     assert {"l1", "adversarial", "critic", "balance", "psnr"} <= records[0].keys()
 
-    def mean(name: str, part: slice) -> float:
-        return sum(record[name] for record in records[part]) / len(records[part])
+    def typical(name: str, part: slice) -> float:
+        return median(record[name] for record in records[part])
 
-    assert mean("critic", slice(-10, None)) < 0.9 < 0.95 < records[0]["critic"]
-    assert mean("psnr", slice(-10, None)) > mean("psnr", slice(0, 10)) + 2
+    assert typical("critic", slice(-10, None)) < 0.8 < 0.95 < records[0]["critic"]
+    assert typical("psnr", slice(-10, None)) > typical("psnr", slice(0, 10)) + 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
