@@ -34,7 +34,7 @@ def test_prompts_are_the_same_for_a_seed_and_shared_out_between_the_rows() -> No
         "known": 300, "vocabulary": 300, "background": 100, "compositions": 300
     }  # fmt: skip
     kinds = Counter(prompt.kind for prompt in asked if prompt.row == "compositions")
-    assert kinds == dict.fromkeys(COMPOSITIONS, 50)
+    assert kinds == dict.fromkeys(COMPOSITIONS, 75)
     assert len(prompts(7)) == 7
 
 

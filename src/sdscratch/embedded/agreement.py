@@ -32,7 +32,7 @@ Draw = Callable[[str, int], Tensor]  # prompt and seed → [1, 3, H, W] in −1 
 
 # Which share of the prompts belongs to each row of the score.
 ROWS = {"known": 0.3, "vocabulary": 0.3, "background": 0.1, "compositions": 0.3}
-COMPOSITIONS = ("recoloured", "worn", "count", "pair", "scenery", "style")  # in equal parts
+COMPOSITIONS = ("recoloured", "worn", "count", "pair")  # in equal parts; the judge is less sure of others
 
 
 @dataclass(frozen=True)
