@@ -69,7 +69,13 @@ def shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def common(pictures: Path, shape: Path) -> list[object]:
     """A run of the autoencoder that takes a second or two."""
-    options = {"resolution": 64, "train-batch-size": 4, "validation-steps": 3, "workers": 1, "device": "cpu"}
+    options = {
+        "resolution": 64,
+        "train-batch-size": 4,
+        "validation-steps": 1000,
+        "workers": 1,
+        "device": "cpu",
+    }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     return [pictures, "--architecture", shape, "--mixed-precision", "no", *words]
 
@@ -87,7 +93,7 @@ def test_a_run_leaves_its_folder_whole_and_its_config_repeats_it(
     common: list[object], tmp_path: Path
 ) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
-    result = autoencoder(common, run, 6)
+    result = autoencoder(common, run, 6, "--validation-steps", 3)
     assert (result.code, result.lines) == (0, [str(run / "model.safetensors")]), result.stderr
     assert "step 6" in result.stderr
     names = {path.name for path in run.iterdir()}
@@ -245,13 +251,13 @@ def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Pope
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(common: list[object], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     saves = ["--checkpointing-steps", 7, "--random-flip"]
-    steps = 150
+    steps = 100
     assert autoencoder(common, whole, steps, *saves).code == 0
     process = start("train", "autoencoder", *common, *saves, "--output", killed, "--max-train-steps", steps)
     while not state.checkpoints(killed / "checkpoints"):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    time.sleep(Random().uniform(0.0, 0.3))
+    time.sleep(Random().uniform(0.0, 0.2))
     process.kill()
     process.communicate()
     assert 7 <= int(state.checkpoints(killed / "checkpoints")[0].name[5:13]) < steps, "it was killed too late"
