@@ -123,7 +123,13 @@ def test_nothing_of_the_references_is_imported() -> None:
     "command",
     [
         *([], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["evaluate"], ["bench"]),
-        *(["train"], ["train", "autoencoder"], ["train", "diffusion"], ["train", "shapes"]),
+        *(
+            ["train"],
+            ["train", "autoencoder"],
+            ["train", "diffusion"],
+            ["train", "shapes"],
+            ["train", "lora"],
+        ),
     ],
 )
 def test_help_does_not_import_torch(command: list[str]) -> None:

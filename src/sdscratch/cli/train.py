@@ -1,4 +1,4 @@
-"""`train`: autoencoder, diffusion; every option from the one definition in `training.options`."""
+"""`train`: autoencoder, diffusion, lora; every option from the one definition in `training.options`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import typer
 from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import make_view
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.training.lora_options import LoraOptions
 from sdscratch.training.options import (
     AutoencoderOptions,
     DiffusionOptions,
@@ -70,6 +71,21 @@ Examples:
   sdscratch train diffusion --output runs/photos --resume-from-checkpoint latest
 
   torchrun --nproc-per-node 8 -m sdscratch train diffusion --config photos.toml
+"""
+
+LORA_HELP = f"""Train a LoRA: small changes beside a model's weights, in a file of its own.
+
+The result is RUN/lora.safetensors, which txt2img --lora, web UIs and diffusers
+take; convert-weights --lora bakes it into the model.
+{COMMON}
+Examples:
+
+  sdscratch train lora photos/ --output runs/cat --max-train-steps 500
+
+  sdscratch train lora photos/ --model v1-5.safetensors --rank 16 \\
+    --gradient-checkpointing --output runs/cat --max-train-steps 1000
+
+  sdscratch txt2img "my cat on the moon" --lora runs/cat/lora.safetensors:0.8
 """
 
 OWN = "Run"
@@ -243,5 +259,13 @@ def make_diffusion(options: DiffusionOptions) -> Job:
     return DiffusionJob(options)
 
 
+def make_lora(options: LoraOptions) -> Job:
+    """The same for `train lora`."""
+    from sdscratch.training.lora_job import LoraJob
+
+    return LoraJob(options)
+
+
 train_command("autoencoder", AutoencoderOptions, make_autoencoder, AUTOENCODER_HELP)
 train_command("diffusion", DiffusionOptions, make_diffusion, DIFFUSION_HELP)
+train_command("lora", LoraOptions, make_lora, LORA_HELP)

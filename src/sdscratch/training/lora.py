@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sdscratch.checkpoints.layouts import Part
 from sdscratch.checkpoints.lora_names import kohya_name
 from sdscratch.checkpoints.model import ModelFiles
-from sdscratch.checkpoints.writer import PROVENANCE, Entry, write_safetensors
+from sdscratch.checkpoints.writer import PROVENANCE, SAFETENSORS_NAMES, Entry, write_safetensors
 from sdscratch.files import atomic_write
 from sdscratch.models.config import ModelConfig
 from sdscratch.training.diffusion import Diffusion
@@ -137,15 +137,17 @@ def save_lora(
     base_name: str,
     base_hash: str,
     provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ) -> None:
-    """Write a LoRA in float32 under kohya's names, which the web UIs and diffusers read.
+    """Write a LoRA under kohya's names, which the web UIs and diffusers read.
 
     Args:
         adapters: the `state_dict` of what `adapt` gave.
         base_name: what the model is called that it was trained on.
         base_hash: its fingerprint (`checkpoints.hashing`).
         provenance: how it was trained, as JSON takes it.
+        dtype: what the matrices are written in.
 
     Raises:
         UsageError: the name is taken and `overwrite` is not set.
@@ -164,9 +166,11 @@ def save_lora(
     if "convolution" in plan.targets:  # kohya's scripts keep the rank of 3×3 convolutions apart
         sizes = {"conv_dim": str(plan.rank), "conv_alpha": metadata["ss_network_alpha"]}
         metadata["ss_network_args"] = json.dumps(sizes)
-    entries = [
-        Entry(name, "F32", tuple(tensor.shape), tensor.detach().float().cpu)
-        for name, tensor in adapters.items()
-    ]
+    entries = [_entry(name, tensor, dtype) for name, tensor in adapters.items()]
     with atomic_write(path, overwrite=overwrite) as file:
         write_safetensors(file, entries, metadata, lambda _: None)
+
+
+def _entry(name: str, tensor: Tensor, dtype: torch.dtype) -> Entry:
+    kept = torch.float32 if name.endswith(".alpha") else dtype
+    return Entry(name, SAFETENSORS_NAMES[kept], tuple(tensor.shape), tensor.detach().cpu)

@@ -10,7 +10,7 @@ from sdscratch.checkpoints.layouts import Weight, weights
 from sdscratch.errors import UsageError
 from sdscratch.models.config import ModelConfig
 
-__all__ = ["TARGETS", "LoraPlan", "parse_targets"]
+__all__ = ["MAX_RANK", "TARGETS", "LoraPlan", "parse_targets"]
 
 # What can be changed: the ends of our modules' names. The U-Net's first and last layer and the time embedding
 # are left alone: diffusers has no place for them in kohya's naming.

@@ -15,6 +15,9 @@ from sdscratch.options import MAX_SEED, check_placement
 
 __all__ = [
     "ARCHITECTURES",
+    "MODEL",
+    "OUTPUT",
+    "RATE",
     "AutoencoderOptions",
     "DenoisingOptions",
     "DiffusionOptions",
@@ -109,13 +112,6 @@ class TrainOptions:
     model: str | None = setting(
         None, "Go on from a model: a file, a folder, a name, or a hub id.", MODEL, default="from nothing"
     )
-    architecture: str | None = setting(
-        None,
-        "The shape of what is made from nothing.",
-        MODEL,
-        metavar=f"{'|'.join(ARCHITECTURES)}|FILE.toml",
-        default="tiny, unless --model",
-    )
     gradient_checkpointing: bool = setting(
         False, "Compute again backwards instead of remembering: less memory, a third slower.", MACHINE
     )
@@ -161,8 +157,6 @@ class TrainOptions:
             raise UsageError("--output is missing: the folder that the run is kept in")
         if (self.max_train_steps is None) == (self.max_train_minutes is None):
             raise UsageError("say how long to train: give either --max-train-steps or --max-train-minutes")
-        if self.model is not None and self.architecture is not None:
-            raise UsageError("--model brings its own shape, so it does not go with --architecture")
         if self.workers is not None and self.train_batch_size % self.workers:
             raise UsageError(
                 f"a batch of {self.train_batch_size} cannot be shared out to {self.workers} workers; "
@@ -171,7 +165,25 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class AutoencoderOptions(TrainOptions):
+class ShapeOptions(TrainOptions):
+    """What can be asked where networks may be made from nothing."""
+
+    architecture: str | None = setting(
+        None,
+        "The shape of what is made from nothing.",
+        MODEL,
+        metavar=f"{'|'.join(ARCHITECTURES)}|FILE.toml",
+        default="tiny, unless --model",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model is not None and self.architecture is not None:
+            raise UsageError("--model brings its own shape, so it does not go with --architecture")
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions(ShapeOptions):
     """What `train autoencoder` can be asked."""
 
     l1_weight: float = setting(1.0, "Of the mean absolute error.", MODEL, low=0)
@@ -238,7 +250,7 @@ class DenoisingOptions(TrainOptions):
 
 
 @dataclass(frozen=True)
-class DiffusionOptions(DenoisingOptions):
+class DiffusionOptions(DenoisingOptions, ShapeOptions):
     """What `train diffusion` can be asked."""
 
     prediction_type: Literal["epsilon", "v"] | None = setting(
