@@ -62,6 +62,7 @@ class Ours(Engine):
     """sdscratch in the precision that it chooses."""
 
     dtype: ClassVar[str] = "auto"
+    pipeline: Any = None
 
     @property
     def precision(self) -> str:
@@ -80,6 +81,8 @@ class Ours(Engine):
         from sdscratch.options import GenerateOptions
         from sdscratch.pipeline import Pipeline
 
+        if self.pipeline is not None:
+            self.pipeline.networks.clear()  # else two would be in memory
         files = open_model(self.work.checkpoint, tokenizer=f"{self.work.folder}/tokenizer")
         self.pipeline = Pipeline(files, choose("cpu", self.dtype))
         sides = {"width": self.work.width, "height": self.work.height}
