@@ -272,7 +272,7 @@ def helped(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("command", ["txt2img", "img2img", "convert-weights", "tokens", "info"])
 def test_the_examples_of_the_help_can_be_pasted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = helped(command, monkeypatch)
-    examples = text[text.index("Examples:") : text.index("╭")].split("\n")[1:]
+    examples = text[text.index("Examples:") : text.index("Arguments:")].split("\n")[1:]
     lines = [line.strip() for line in examples if line.strip()]
     assert len(lines) >= 2
     # a line that was wrapped would go on in one that does not begin so

@@ -16,7 +16,9 @@ from unittest.mock import patch
 
 import pytest
 
-from sdscratch.cli.progress import BarView, PlainView, View, make_view, rate
+from sdscratch.cli.bars import BarView
+from sdscratch.cli.progress import make_view
+from sdscratch.cli.view import PlainView, View, rate
 from support.cli import sdscratch
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")

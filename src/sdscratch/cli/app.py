@@ -7,33 +7,58 @@ import logging
 import signal
 import sys
 import traceback
-from typing import Annotated, NoReturn
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
 from sdscratch import __version__
-from sdscratch.cli import bench, convert, evaluate, generate, info, shapes, tokens, train
+from sdscratch.cli.help import CONTEXT, LazyGroup
 from sdscratch.errors import INTERRUPTED, DeviceError, SdscratchError
 
 __all__ = ["app", "main"]
 
+
+class Commands(LazyGroup):
+    """Every command: where it is, and the first line of its help."""
+
+    places: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "txt2img": (
+            "sdscratch.cli.generate:txt2img",
+            "Draw a picture of PROMPT; - reads the prompt from stdin.",
+        ),
+        "img2img": ("sdscratch.cli.generate:img2img", "Change the picture INIT towards PROMPT."),
+        "convert-weights": (
+            "sdscratch.cli.convert:convert_weights",
+            "Convert a checkpoint; no code in it ever runs.",
+        ),
+        "train": (
+            "sdscratch.cli.train:app",
+            "Train or fine-tune, on one CPU, one GPU, or many machines (torchrun).",
+        ),
+        "tokens": (
+            "sdscratch.cli.tokens:tokens",
+            "Show how PROMPT is cut into tokens, and where there is no room for more.",
+        ),
+        "info": (
+            "sdscratch.cli.info:info",
+            "Say what FILE is: a model, an add-on, or a picture and how it was made.",
+        ),
+        "bench": (
+            "sdscratch.cli.bench:bench",
+            "Measure this machine: loading, text encoding, steps, decoding, memory.",
+        ),
+        "evaluate": ("sdscratch.cli.evaluate:evaluate", "Measure MODEL on pictures with captions."),
+    }
+
+
 app = typer.Typer(
     name="sdscratch",
-    help="Stable Diffusion 1.x, written from scratch: pictures from words, on your own machine.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=Commands,
+    rich_markup_mode=None,  # help.py says why
+    context_settings=CONTEXT,
     pretty_exceptions_enable=False,
 )
-app.command("txt2img", help=generate.TXT2IMG_HELP)(generate.txt2img)
-app.command("img2img", help=generate.IMG2IMG_HELP)(generate.img2img)
-app.command("convert-weights")(convert.convert_weights)
-train.app.command("shapes")(shapes.shapes)
-app.add_typer(train.app, name="train")
-app.command("tokens")(tokens.tokens)
-app.command("info")(info.info)
-app.command("evaluate")(evaluate.evaluate)
-app.command("bench")(bench.bench)
 
 
 def print_version(asked: bool) -> None:
@@ -76,8 +101,7 @@ def report(error: Exception, verbose: bool) -> int:
     if verbose:
         traceback.print_exception(error)
     message, code = explain(error)
-    if message:  # none where no command was given and the help has been shown
-        print(f"sdscratch: error: {message}", file=sys.stderr)
+    print(f"sdscratch: error: {message}", file=sys.stderr)
     return code
 
 

@@ -90,7 +90,7 @@ def convert_weights(
 
       sdscratch convert-weights model.ckpt
 
-      sdscratch convert-weights model.ckpt model-fp16.safetensors --dtype float16
+      sdscratch convert-weights model.ckpt small.safetensors --dtype float16
 
       sdscratch convert-weights model.safetensors folder --to diffusers
 

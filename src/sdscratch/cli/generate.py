@@ -31,38 +31,9 @@ if TYPE_CHECKING:
     from sdscratch.outputs import OutputPlan
     from sdscratch.pipeline import Pipeline, Progress
 
-__all__ = ["IMG2IMG_HELP", "TXT2IMG_HELP", "img2img", "txt2img"]
+__all__ = ["img2img", "txt2img"]
 
 log = logging.getLogger(__name__)
-
-TXT2IMG_HELP = """Draw a picture of PROMPT; - reads the prompt from stdin.
-
-The paths of the pictures are printed on stdout, everything else on stderr.
-
-Examples:
-
-  sdscratch txt2img "a dog wearing sunglasses"
-
-  sdscratch txt2img "a red apple" --seed 1 -b 4 -o apples/
-
-  sdscratch txt2img "an astronaut" -m v1-5.safetensors --sampler dpm++2m
-
-  sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
-
-  sdscratch txt2img "pizza" --size 64x64 -o - > pizza.png
-"""
-
-IMG2IMG_HELP = """Change the picture INIT towards PROMPT.
-
---strength says how much: 0 keeps the picture (it is only encoded and
-decoded), 1 ignores it. Of --steps, that share is run.
-
-Examples:
-
-  sdscratch img2img sketch.png "a lemon"
-
-  sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512
-"""
 
 
 @with_arguments
@@ -70,7 +41,22 @@ def txt2img(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
     arguments: Arguments,
 ) -> None:
-    """Text to image."""
+    """Draw a picture of PROMPT; - reads the prompt from stdin.
+
+    The paths of the pictures are printed on stdout, everything else on stderr.
+
+    Examples:
+
+      sdscratch txt2img "a dog wearing sunglasses"
+
+      sdscratch txt2img "a red apple" --seed 1 -b 4 -o apples/
+
+      sdscratch txt2img "an astronaut" -m v1-5.safetensors --sampler dpm++2m
+
+      sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
+
+      sdscratch txt2img "pizza" --size 64x64 -o - > pizza.png
+    """
     generate(arguments, prompt)
 
 
@@ -106,7 +92,17 @@ def img2img(
         str, option("--background", help="The colour under transparent parts and borders.", panel=PICTURE)
     ] = "white",
 ) -> None:
-    """Image to image."""
+    """Change the picture INIT towards PROMPT.
+
+    --strength says how much: 0 keeps the picture (it is only encoded and
+    decoded), 1 ignores it. Of --steps, that share is run.
+
+    Examples:
+
+      sdscratch img2img sketch.png "a lemon"
+
+      sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512
+    """
     if init_img is not None:
         if prompt is not None:
             raise UsageError("INIT is given twice: as an argument and by --init-img")

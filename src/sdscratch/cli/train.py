@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 import typer
 
 from sdscratch.cli.generate import print_line
+from sdscratch.cli.help import CONTEXT, Command, Group
 from sdscratch.cli.progress import make_view
+from sdscratch.cli.shapes import shapes
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.training.lora_options import LoraOptions
 from sdscratch.training.options import (
@@ -36,7 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["app", "train_command"]
 
 app = typer.Typer(
-    help="Train or fine-tune, on one CPU, one GPU, or many machines (torchrun).", no_args_is_help=True
+    cls=Group,
+    help="Train or fine-tune, on one CPU, one GPU, or many machines (torchrun).",
+    rich_markup_mode=None,  # help.py says why
+    context_settings=CONTEXT,
+    add_completion=False,
 )
 
 COMMON = """
@@ -145,7 +151,7 @@ def train_command(
     ]
     command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
-    app.command(name, help=help)(command)
+    app.command(name, cls=Command, help=help)(command)
     return command
 
 
@@ -269,3 +275,4 @@ def make_lora(options: LoraOptions) -> Job:
 train_command("autoencoder", AutoencoderOptions, make_autoencoder, AUTOENCODER_HELP)
 train_command("diffusion", DiffusionOptions, make_diffusion, DIFFUSION_HELP)
 train_command("lora", LoraOptions, make_lora, LORA_HELP)
+app.command("shapes", cls=Command)(shapes)

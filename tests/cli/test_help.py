@@ -1,0 +1,70 @@
+"""The help, and that nothing is imported for it that it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sdscratch.cli.app import Commands
+from sdscratch.cli.help import load_command
+from support.cli import sdscratch
+
+HEAVY = {"torch", "numpy", "PIL", "rich", "tokenizers", "huggingface_hub", "pydantic", "importlib.metadata"}
+
+
+def imported(*words: str) -> set[str]:
+    """The heavy modules that a command imports."""
+    program = (
+        "import sys; sys.argv = ['sdscratch', *sys.argv[1:]]\n"
+        "from sdscratch.__main__ import main\n"
+        "try: main()\n"
+        "finally: print(*sys.modules, file=sys.stderr)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    return HEAVY & set(ran.stderr.split())
+
+
+def test_the_help_imports_no_command_and_nothing_heavy() -> None:
+    assert imported("--help") == imported("--version") == set()
+
+
+def test_a_commands_help_imports_nothing_heavy() -> None:
+    for name in ("txt2img", "convert-weights", "tokens", "info"):
+        assert imported(name, "--help") <= {"pydantic", "importlib.metadata"}, name  # Typer's own
+
+
+@pytest.mark.parametrize("name", Commands.places)
+def test_the_list_says_what_the_first_line_of_the_help_says(name: str) -> None:
+    place, line = Commands.places[name]
+    assert " ".join(load_command(name, place).help.split("\n\n")[0].split()) == line
+
+
+def test_a_command_that_is_nearly_right_is_guessed() -> None:
+    result = sdscratch("txt2image", "a dog")
+    assert result.code == 2
+    assert (
+        result.stderr == "sdscratch: error: No such command 'txt2image'. Did you mean 'txt2img', 'img2img'?\n"
+    )
+
+
+def test_the_help_is_in_colour_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for words in ((), ("info",)):
+        assert b"\x1b" not in sdscratch(*words, "--help").stdout
+        assert b"\x1b[36m-h, --help\x1b[0m" in sdscratch(*words, "--help", terminals=["stdout"]).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert b"\x1b" not in sdscratch("info", "--help", terminals=["stdout"]).stdout
+    monkeypatch.setenv("NO_COLOR", "")  # empty means nothing (no-color.org)
+    assert b"\x1b" in sdscratch("info", "--help", terminals=["stdout"]).stdout
+
+
+def test_options_stand_in_their_panels_with_what_they_take() -> None:
+    text = sdscratch("txt2img", "--help").stdout.decode()
+    titles = [line.rstrip(":") for line in text.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == ["Arguments", "Picture", "Sampling", "Model and machine", "Output", "Options"]
+    assert "\n  -s, --seed N " in text
+    assert "\n  --lora FILE[:WEIGHT] " in text
+    assert "\n  -q, --quiet  " in text
+    assert "\n  --to ldm|diffusers " in sdscratch("convert-weights", "--help").stdout.decode()
