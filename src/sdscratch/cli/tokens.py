@@ -6,14 +6,15 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdscratch.errors import UsageError
 from sdscratch.tensorfiles.sniff import printable
-from sdscratch.text.prompt import cut_notice
-from sdscratch.text.tokenizer import Tokenizer, Tokens
+
+if TYPE_CHECKING:
+    from sdscratch.text.tokenizer import Tokenizer, Tokens
 
 __all__ = ["tokens"]
 
@@ -65,6 +66,8 @@ def tokens(
 def open_tokenizer(model: str, tokenizer: str | None) -> Tokenizer:
     """The tokenizer named, else the model's; no weights are read."""
     if tokenizer is not None:
+        from sdscratch.text.tokenizer import Tokenizer
+
         return Tokenizer.from_path(tokenizer)
     from sdscratch.checkpoints.model import open_model
 
@@ -124,4 +127,6 @@ def rows(tokens: Tokens) -> Iterator[tuple[int, int, str]]:
 
 def notices(tokens: Tokens) -> list[str]:
     """What there is to say below the tokens."""
+    from sdscratch.text.prompt import cut_notice
+
     return [cut_notice(tokens)] if tokens.truncated else []
