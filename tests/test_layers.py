@@ -20,7 +20,7 @@ FLOORS = (
     {"options", "files", "noise", "models"},
     {"device", "diffusion", "text", "images", "tensorfiles"},
     {"checkpoints"},
-    {"accelerate", "networks", "outputs", "preview"},
+    {"accelerate", "networks", "outputs", "preview", "tiles"},
     {"pipeline"},
     {"bench", "training"},
     {"embedded"},

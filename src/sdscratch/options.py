@@ -17,6 +17,7 @@ from sdscratch.errors import UsageError
 
 __all__ = [
     "DTYPES",
+    "LOW_MEMORY_TILE",
     "MAX_SEED",
     "SAMPLERS",
     "SCHEDULERS",
@@ -37,6 +38,8 @@ __all__ = [
 MAX_SEED = 2**63 - 1
 MIN_SIDE = 64
 SIDE_STEP = 8
+LEAST_TILE = 128
+LOW_MEMORY_TILE = 512  # pixels a side; with --low-memory, larger pictures are decoded in tiles of it
 
 Fit = Literal["cover", "stretch", "contain"]
 
@@ -157,6 +160,7 @@ class _Asked:
     strength: float = 0.75  # img2img: 0 keeps the picture, 1 ignores it
     cfg_interval: str | None = None  # approximation: guidance at these noise levels alone, "FROM:TO"
     deep_cache: int = 1  # approximation: the whole U-Net at every N-th step alone; 1 is exact
+    tile: int = 0  # approximation: decoded in overlapping tiles of that many pixels a side; 0 is exact
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,10 @@ class GenerateOptions(_Asked):
         _check_range("eta", self.eta, 0, 1)
         _check_range("clip-skip", self.clip_skip, 0, 11)
         _check_range("deep-cache", self.deep_cache, 1, 100)
+        if self.tile and (self.tile < LEAST_TILE or self.tile % SIDE_STEP):
+            raise UsageError(
+                f"tile is {self.tile}, but must be 0, or a multiple of {SIDE_STEP} and at least {LEAST_TILE}"
+            )
         if self.cfg_interval is not None:
             parse_interval(self.cfg_interval)
         if self.sampler is not None:
@@ -224,6 +232,8 @@ class GenerateOptions(_Asked):
         scheduler = self.scheduler or named_scheduler
         if scheduler is None and sampler == parse_sampler(defaults.sampler)[0]:
             scheduler = defaults.scheduler
+        width = defaults.width if self.width is None else self.width
+        height = defaults.height if self.height is None else self.height
         return ResolvedOptions(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
@@ -232,8 +242,9 @@ class GenerateOptions(_Asked):
             strength=self.strength,
             cfg_interval=self.cfg_interval,
             deep_cache=self.deep_cache,
-            width=defaults.width if self.width is None else self.width,
-            height=defaults.height if self.height is None else self.height,
+            tile=self.tile if max(width, height) > self.tile else 0,  # one tile is the whole picture
+            width=width,
+            height=height,
             steps=defaults.steps if self.steps is None else self.steps,
             cfg_scale=defaults.cfg_scale if self.cfg_scale is None else self.cfg_scale,
             seed=seed if self.seed is None else self.seed,

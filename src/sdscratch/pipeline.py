@@ -42,8 +42,11 @@ from sdscratch.options import (
 )
 from sdscratch.preview import Preview, fit_preview
 from sdscratch.text.prompt import encode_prompt
+from sdscratch.tiles import in_tiles
 
 __all__ = ["Pipeline", "Progress", "load"]
+
+CONTEXTS_KEPT = 32  # encoded prompts, of 240 kB each in Stable Diffusion
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def load(
     tokenizer: str | None = None,
     lora: str | Sequence[str] = (),
     compile: bool = False,
+    low_memory: bool = False,
 ) -> Pipeline:
     """Open a model.
 
@@ -80,26 +84,27 @@ def load(
         lora: LoRAs to add, each `FILE[:WEIGHT]`; more can stand in a prompt as `<lora:name:weight>`.
         compile: compile the U-Net at the first step, which takes a minute and makes the others faster on a
             GPU.
+        low_memory: hold one network at a time, each loaded when its turn comes.
 
     Raises:
         CheckpointError: the model or a LoRA is missing, unreadable or refused.
         DeviceError: the device is not there.
         UsageError: a name that means nothing.
     """
-    return Pipeline(
-        open_model(model, tokenizer=tokenizer, lora=lora), choose(device, dtype, compiled=compile)
-    )
+    files = open_model(model, tokenizer=tokenizer, lora=lora)
+    return Pipeline(files, choose(device, dtype, compiled=compile), low_memory=low_memory)
 
 
 class Pipeline:
-    """A model on a device; its networks are loaded when first needed, and kept."""
+    """A model on a device; its networks are loaded when needed, and kept while that pays (`networks`)."""
 
-    def __init__(self, files: ModelFiles, placement: Placement) -> None:
+    def __init__(self, files: ModelFiles, placement: Placement, *, low_memory: bool = False) -> None:
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
-        self.networks = Networks(files, placement)
-        self._contexts: dict[tuple[str, int], Tensor] = {}  # the newest prompts, encoded
+        self.networks = Networks(files, placement, low_memory)
+        self._contexts: dict[tuple[str, int], Tensor] = {}  # prompts, encoded, the newest last
+        self._init: tuple[Tensor, Tensor] | None = None  # the newest init picture, and its posterior
         self._preview: Preview | None = None
         self._tags: tuple[LoraRequest, ...] = ()  # of the newest prompt
         self._computations: dict[bool, Compute] = {}  # of the U-Net as it is loaded now, recorded or compiled
@@ -107,8 +112,8 @@ class Pipeline:
     # Loading
 
     def load(self, parts: Iterable[Part]) -> Iterator[Part]:
-        """Load networks, yielding each one's name once it stands."""
-        for part in parts:
+        """Load networks ahead, yielding each one's name once it stands; with `low_memory` none is."""
+        for part in () if self.networks.low_memory else parts:
             _ = self.networks[part]
             yield part
 
@@ -198,9 +203,24 @@ class Pipeline:
         return [options.negative_prompt, prompt] if options.cfg_scale > 1.0 else [prompt]
 
     def _encode(self, text: str, clip_skip: int) -> Tensor:
-        """A prompt → its context, [1, t, c]. One prompt at a time: no picture depends on another's prompt."""
         ids = torch.tensor([encode_prompt(self.files.tokenizer, text)], device=self.placement.device)
         return self.networks.run("text", lambda network: network(ids, clip_skip))
+
+    def _encode_prompts(self, prompts: Sequence[str], clip_skip: int) -> list[Tensor]:
+        """Contexts [1, t, c], of which the newest are kept: encoded once, and warned of once.
+
+        One prompt at a time: no picture depends on another's prompt.
+        """
+        contexts = []
+        for text in prompts:
+            known = self._contexts.pop((text, clip_skip), None)
+            context = self._encode(text, clip_skip) if known is None else known
+            contexts.append(context)
+            self._contexts[text, clip_skip] = context
+        for oldest in list(self._contexts)[:-CONTEXTS_KEPT]:
+            del self._contexts[oldest]
+        self.networks.done("text")
+        return contexts
 
     def _denoise(
         self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
@@ -241,11 +261,7 @@ class Pipeline:
             yield Progress(done, total, latent, step.denoised)
 
     def _denoiser(self, path: Path, options: ResolvedOptions, count: int) -> Denoiser:
-        keys = [(text, options.clip_skip) for text in self._prompts(options)]
-        # a batch's pictures share their prompts: encoded once, and warned of once
-        known = self._contexts
-        self._contexts = {key: known[key] if key in known else self._encode(*key) for key in keys}
-        *negative, prompt = (self._contexts[key] for key in keys)
+        *negative, prompt = self._encode_prompts(self._prompts(options), options.clip_skip)
         prediction = self.files.config.schedule.prediction
 
         def denoiser() -> Denoiser:
@@ -295,25 +311,36 @@ class Pipeline:
             posterior = network(picture.to(self.placement.device, dtype_of(network)))
             return torch.cat([posterior.mean, posterior.log_variance], 1).float()
 
-        mean, log_variance = self.networks.run("encoder", encode).chunk(2, dim=1)
+        if self._init is None or not torch.equal(self._init[0], picture):  # a batch shares one
+            self._init = picture, self.networks.run("encoder", encode)
+            self.networks.done("encoder")
+        mean, log_variance = self._init[1].chunk(2, dim=1)
         drawn = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise()
         return drawn * self.files.config.autoencoder.latent_scale
 
     # From latents to pictures
 
-    def decode(self, latents: Tensor) -> list[Image.Image]:
+    def decode(self, latents: Tensor, tile: int = 0) -> list[Image.Image]:
         """Latents [n, c, h, w] as the last `Progress` holds them → n pictures (one at a time: memory).
+
+        Args:
+            tile: decode in overlapping tiles of so many pixels a side (`tiles`); 0: whole, which is exact.
 
         Raises:
             SdscratchError: not finite in float32 either; no black picture is ever given.
             DeviceError: out of memory.
         """
         scaled = latents / self.files.config.autoencoder.latent_scale
+        side = tile // self.files.config.autoencoder.downscale
+        if self.networks.low_memory:
+            self._computations.clear()  # they hold the U-Net
 
         def decode_one(latent: Tensor) -> Image.Image:
-            return to_picture(
-                self.networks.run("decoder", lambda network: network(latent.to(dtype_of(network))))
-            )
+            def run(network: Any) -> Tensor:
+                cast = latent.to(dtype_of(network))
+                return in_tiles(network, cast, side) if side else network(cast)
+
+            return to_picture(self.networks.run("decoder", run))
 
         return [decode_one(latent) for latent in scaled.split(1)]
 
@@ -393,7 +420,7 @@ class Pipeline:
             batch = replace(options, seed=options.seed + made)
             for progress in self.steps(batch, count=min(size, wanted - made), init=init):
                 last = progress
-            pictures += self.decode(last.latent)
+            pictures += self.decode(last.latent, options.tile)
         return pictures[0] if count is None else pictures
 
     def __enter__(self) -> Self:
@@ -403,6 +430,7 @@ class Pipeline:
         self.networks.clear()
         self._contexts.clear()
         self._computations.clear()
+        self._init = None
 
 
 def sampler_options(options: ResolvedOptions) -> dict[str, float]:

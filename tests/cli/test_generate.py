@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdscratch.errors import SdscratchError
 from sdscratch.images import read_picture, read_records
 from sdscratch.pipeline import Pipeline
 from support.cli import Result, sdscratch
@@ -357,15 +359,62 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(draw: Draw, monkeypatch:
     assert list(Path("new").iterdir()) == []
 
 
+def test_a_picture_that_cannot_be_written_ends_the_batch_and_is_told(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+    pictures: list[int] = []
+
+    def full_at_the_second(descriptor: int) -> None:
+        pictures.append(descriptor)
+        if len(pictures) > 2:  # a picture is two: its file, and its folder
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    draw("-o", "warm.png")  # the model's hash has been written
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
+    result = draw("-o", "new/dog.png", "-b", 4, "-q")
+    assert (result.code, result.lines) == (1, ["new/dog-1.png"])
+    assert result.stderr == (
+        "sdscratch: error: picture 2 of 4 failed: cannot write new/dog-2.png: no space is left on its disk; "
+        "free some, or choose another place\n"
+    )
+    assert [path.name for path in Path("new").iterdir()] == ["dog-1.png"]
+
+
+def test_of_two_failures_the_earlier_pictures_is_told(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdscratch.outputs import OutputPlan
+
+    decode = Pipeline.decode
+    decoding = threading.Event()
+
+    def fail_to_save(self: OutputPlan, index: int, *_: object) -> None:
+        decoding.wait(60)
+        raise SdscratchError(f"picture {index} is not to be had")
+
+    def fail_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
+        if "latents" in seen:
+            decoding.set()
+            raise SdscratchError("the decoder is broken")
+        seen.append("latents")
+        return decode(self, latents, tile)  # type: ignore[arg-type]
+
+    seen: list[str] = []
+    monkeypatch.setattr(OutputPlan, "save", fail_to_save)
+    monkeypatch.setattr(Pipeline, "decode", fail_at_the_second)
+    result = draw("-b", 2, "--batch-size", 2, "-q")
+    assert (result.code, result.stderr) == (1, "sdscratch: error: picture 0 is not to be had\n")
+
+
 def test_a_batch_keeps_what_is_done_and_says_what_failed(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = Pipeline.decode
     calls: list[int] = []
 
-    def fail_at_the_second(self: Pipeline, latents: object) -> object:
+    def fail_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise MemoryError
-        return decode(self, latents)  # type: ignore[arg-type]
+        return decode(self, latents, tile)  # type: ignore[arg-type]
 
     from sdscratch.device import out_of_memory_explained
 
@@ -382,11 +431,11 @@ def test_ctrl_c_keeps_what_is_done(draw: Draw, monkeypatch: pytest.MonkeyPatch) 
     decode = Pipeline.decode
     calls: list[int] = []
 
-    def interrupted_at_the_second(self: Pipeline, latents: object) -> object:
+    def interrupted_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return decode(self, latents)  # type: ignore[arg-type]
+        return decode(self, latents, tile)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Pipeline, "decode", interrupted_at_the_second)
     result = draw("-o", "dog.png", "-b", 3, "-q")

@@ -63,17 +63,18 @@ def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
 
 
 def test_the_record_holds_every_option() -> None:
-    options = json.loads(record(cfg_interval="0.28:5.42", deep_cache=3).to_json())["options"]
+    options = json.loads(record(cfg_interval="0.28:5.42", deep_cache=3, tile=512).to_json())["options"]
     assert options.keys() == {field.name for field in fields(ResolvedOptions)}
 
 
 def test_approximations_are_told_where_they_were_used_and_nowhere_else() -> None:
-    made = record(cfg_interval="0.28:5.42", deep_cache=3)
+    made = record(cfg_interval="0.28:5.42", deep_cache=3, tile=512)
     assert Record.from_json(made.to_json()) == made
     parameters = parse_infotext(made.infotext()).parameters
-    assert (parameters["Guidance interval"], parameters["DeepCache"]) == ("0.28:5.42", "3")
-    assert not json.loads(record().to_json())["options"].keys() & {"cfg_interval", "deep_cache"}
-    assert not parse_infotext(record().infotext()).parameters.keys() & {"Guidance interval", "DeepCache"}
+    names = ["Guidance interval", "DeepCache", "VAE tile"]
+    assert [parameters[name] for name in names] == ["0.28:5.42", "3", "512"]
+    assert not json.loads(record().to_json())["options"].keys() & {"cfg_interval", "deep_cache", "tile"}
+    assert not parse_infotext(record().infotext()).parameters.keys() & set(names)
 
 
 def spoilt(**changes: object) -> str:

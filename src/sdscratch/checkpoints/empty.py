@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
@@ -16,7 +16,7 @@ from sdscratch.models.config import ModelConfig
 from sdscratch.models.unet import UNet
 from sdscratch.models.vae import Decoder, Encoder
 
-__all__ = ["empty_network"]
+__all__ = ["empty_network", "placed"]
 
 NETWORKS: Mapping[Part, Callable[[ModelConfig], nn.Module]] = {
     "text": lambda config: TextEncoder(config.text),
@@ -52,3 +52,13 @@ def empty_network(part: Part, config: ModelConfig) -> nn.Module:
     """One network of a model, on the meta device."""
     with torch.device("meta"), _WithoutDrawing():
         return NETWORKS[part](config)
+
+
+def placed(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """A file's tensor as a network has it, made in one pass; itself where nothing is to be done.
+
+    A convolution's weights are channels_last, a position's channels side by side: it runs fastest so.
+    """
+    if tensor.dim() != 4:
+        return tensor.to(device, dtype)
+    return tensor.to(device, dtype, memory_format=torch.channels_last)

@@ -1,8 +1,9 @@
 """Any Stable Diffusion 1.x model as files: what is in it, checked in full before anything of it is loaded.
 
 `open_model` reads headers only. A network is built on the meta device, where nothing is allocated or
-initialised, and its tensors are then mapped, cast and put in place one by one: beside the finished network
-never more than one tensor is in memory, and what a task does not use is never read.
+initialised, and its tensors are then mapped, cast and put in place one by one, the file's pages given back
+at once: beside the finished network never more than one tensor is in memory, and what a task does not use is
+never read.
 torch is imported by `ModelFiles.read` and `ModelFiles.load` alone.
 """
 
@@ -12,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,17 +116,37 @@ class ModelFiles:
         return tensor
 
     def load(self, part: Part, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
-        """One network, ready to run: in eval mode, without gradients.
+        """One network, ready to run: in eval mode, without gradients, its convolutions in channels_last.
 
         Raises:
             CheckpointError: the file has changed since it was opened.
         """
-        from sdscratch.checkpoints.empty import empty_network
+        from sdscratch.checkpoints.empty import empty_network, placed
 
         network = empty_network(part, self.config)
-        state = {w.name: self.read(w).to(device, dtype) for w in self.stored if w.part == part}
+        state = {}
+        for weight in self._in_order((part,)):
+            tensor = self.read(weight)
+            state[weight.name] = placed(tensor, device, dtype)
+            if state[weight.name].data_ptr() != tensor.data_ptr():  # copied: nothing of the file is needed
+                self.stored[weight].file.release(self.stored[weight].name)
         network.load_state_dict(state, strict=True, assign=True)
         return network.eval().requires_grad_(False)
+
+    def read_ahead(self, parts: Iterable[Part]) -> None:
+        """Have the system fetch what these networks are made of, while something else is done."""
+        for file, group in groupby(self._in_order(parts), lambda weight: self.stored[weight].file):
+            file.read_ahead(self.stored[weight].name for weight in group)
+
+    def _in_order(self, parts: Iterable[Part]) -> list[Weight]:
+        """The networks' weights, one network after another, as they lie in their files: disks like that."""
+        order = list(parts)
+
+        def place(weight: Weight) -> tuple[int, str, int]:
+            stored = self.stored[weight]
+            return order.index(weight.part), str(stored.file.path), stored.file.start(stored.name)
+
+        return sorted((weight for weight in self.stored if weight.part in order), key=place)
 
 
 def open_model(

@@ -14,8 +14,15 @@ import typer
 
 from sdscratch.addons import parse_lora
 from sdscratch.errors import UsageError
-from sdscratch.images import check_suffix
-from sdscratch.options import DTYPES, SAMPLERS, SCHEDULERS, Fit, GenerateOptions, check_placement
+from sdscratch.options import (
+    DTYPES,
+    LOW_MEMORY_TILE,
+    SAMPLERS,
+    SCHEDULERS,
+    Fit,
+    GenerateOptions,
+    check_placement,
+)
 
 __all__ = ["PICTURE", "Arguments", "Fit", "option", "with_arguments"]
 
@@ -116,6 +123,16 @@ class Arguments:
             panel=APPROXIMATIONS,
         ),
     ] = 1
+    tile: Annotated[
+        int | None,
+        option(
+            "--tile",
+            metavar="PIXELS",
+            help="Decode in overlapping tiles of this side: memory for one tile only. 0 is exact.",
+            panel=APPROXIMATIONS,
+            show_default=f"0; with --low-memory {LOW_MEMORY_TILE}",
+        ),
+    ] = None
     model: Annotated[
         str,
         option(
@@ -165,6 +182,16 @@ class Arguments:
             panel=MODEL,
         ),
     ] = 1
+    low_memory: Annotated[
+        bool,
+        option(
+            "--low-memory",
+            help="Hold one network at a time: each is loaded again for every batch, so make many pictures "
+            "with a --batch-size. Pictures beyond "
+            f"{LOW_MEMORY_TILE}x{LOW_MEMORY_TILE} are decoded in tiles (--tile 0: whole).",
+            panel=MODEL,
+        ),
+    ] = False
     output: Annotated[
         str | None,
         option(
@@ -203,6 +230,8 @@ class Arguments:
         for text in self.lora or ():
             parse_lora(text)
         if self.preview is not None:
+            from sdscratch.images import check_suffix  # not for the help alone
+
             check_suffix(Path(self.preview))
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
@@ -226,6 +255,7 @@ class Arguments:
             scheduler=self.scheduler,
             cfg_interval=self.cfg_interval,
             deep_cache=self.deep_cache,
+            tile=(LOW_MEMORY_TILE if self.low_memory else 0) if self.tile is None else self.tile,
             **sides,
         )
 

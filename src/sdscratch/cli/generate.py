@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from sdscratch.options import MAX_SEED, ResolvedOptions, fit_of_init, random_see
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sdscratch.checkpoints.layouts import Part
     from sdscratch.images import LoraRecord
     from sdscratch.outputs import OutputPlan
     from sdscratch.pipeline import Pipeline, Progress
@@ -145,13 +146,18 @@ def generate(
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     files = open_model(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora or ())
     files.with_loras(take_loras(options.prompt)[1])  # what is wrong with one is said before torch is imported
+    parts: list[Part] = (
+        ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
+    )
+    Thread(target=files.read_ahead, args=[parts], daemon=True).start()  # while torch is imported
 
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
             from sdscratch.device import choose
             from sdscratch.pipeline import Pipeline
 
-            pipeline = Pipeline(files, choose(arguments.device, arguments.dtype, compiled=arguments.compile))
+            placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
+            pipeline = Pipeline(files, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(replace(options, seed=seed), picture)
         init_record: dict[str, Any] = {}
@@ -184,7 +190,7 @@ def print_line(line: str) -> None:
 
 @dataclass
 class Run:
-    """One command's pictures: made in batches, saved and reported one by one."""
+    """One command's pictures: made in batches; each saved and reported while the next is in the making."""
 
     arguments: Arguments
     pipeline: Pipeline
@@ -195,6 +201,8 @@ class Run:
     view: View
     timings: dict[str, float] = field(default_factory=dict)  # seconds, of the newest picture
     model_hash: Future[str] = field(default_factory=Future)
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    writing: Future[None] = field(default_factory=Future)  # of the newest picture
     done: int = 0  # pictures saved and reported
 
     def all(self) -> None:
@@ -203,13 +211,18 @@ class Run:
         Thread(target=self.hash_model, daemon=True).start()
         self.load()
         count, size = self.arguments.batch_count, self.arguments.batch_size
-        for first in range(0, count, size):
-            try:
-                self.batch(first, min(size, count - first))
-            except SdscratchError as error:
-                if self.done == 0:
-                    raise
-                raise SdscratchError(f"picture {self.done + 1} of {count} failed: {error}") from error
+        self.writing.set_result(None)
+        try:
+            with self.writer:  # at its end, Ctrl-C included, waits for the picture being written
+                for first in range(0, count, size):
+                    self.batch(first, min(size, count - first))
+            self.writing.result()
+        except SdscratchError as error:
+            earlier = self.writing.exception()  # of the picture before
+            first_error = earlier if isinstance(earlier, SdscratchError) else error
+            if self.done == 0:
+                raise first_error from first_error.__cause__
+            raise SdscratchError(f"picture {self.done + 1} of {count} failed: {first_error}") from first_error
 
     def hash_model(self) -> None:
         """Find the model's hash, beside the work: all of its file is read."""
@@ -241,12 +254,15 @@ class Run:
                 for last in steps:
                     advance(last.done)
                     self.preview(last)
+                    if self.writing.done():
+                        self.writing.result()  # a full disk is said at once, not after the next picture
         for index, latent in enumerate(last.latent.split(1), start=first):
             which = f" {index + 1}/{count}" if count > 1 else ""
             with self.timed("decode"), self.view.stage(f"decoding{which}", 1) as advance:
-                (picture,) = self.pipeline.decode(latent)
+                (picture,) = self.pipeline.decode(latent, self.options.tile)
                 advance(1)
-            self.finish(index, picture)
+            self.writing.result()
+            self.writing = self.writer.submit(self.finish, index, picture, dict(self.timings))
 
     def preview(self, progress: Progress) -> None:
         """Show the batch's first picture as far as it is, where that was asked for."""
@@ -256,8 +272,8 @@ class Run:
             (picture,) = self.pipeline.preview(progress.denoised[:1])
             save_picture(picture, Path(self.arguments.preview), overwrite=True)
 
-    def finish(self, index: int, picture: Image) -> None:
-        """Save one picture with its records, and say where it is."""
+    def finish(self, index: int, picture: Image, timings: dict[str, float]) -> None:
+        """Save one picture with its records, and say where it is; runs in a thread of its own."""
         from sdscratch.images import Record
 
         options = replace(self.options, seed=self.options.seed + index)
@@ -281,7 +297,7 @@ class Run:
                 "options": asdict(options),
                 "model_hash": record.model_hash,
                 **({"loras": [asdict(lora) for lora in record.loras]} if record.loras else {}),
-                "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+                "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
             }
             print_line(json.dumps(line))
         elif path is not None:

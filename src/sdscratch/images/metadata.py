@@ -22,7 +22,7 @@ __all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
 T = TypeVar("T")
 
 # Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(ResolvedOptions, name) for name in ("cfg_interval", "deep_cache")}
+APPROXIMATIONS = {name: getattr(ResolvedOptions, name) for name in ("cfg_interval", "deep_cache", "tile")}
 
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
@@ -125,6 +125,7 @@ class Record:
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
+            "VAE tile": str(options.tile) if options.tile else "",
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
         }
 

@@ -9,8 +9,11 @@ called (`unpickle`). torch is imported by `TensorFile.read` alone.
 from __future__ import annotations
 
 import math
+import mmap
 import os
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,20 +73,48 @@ class TensorFile:
             return empty.new_empty(info.shape)
         return empty.set_(self._mapped[place.span.start : place.span.end], 0, info.shape, place.strides)
 
+    def start(self, name: str) -> int:
+        """Where in the file the tensor's elements begin."""
+        return self._places[name].span.start
+
+    def release(self, name: str) -> None:
+        """Let the system have the memory back that reading `name` has filled, where it can be told to.
+
+        The tensor can still be used: it is read from the file again, without what was changed in memory.
+        """
+        span = self._places[name].span
+        start = -(-span.start // mmap.PAGESIZE) * mmap.PAGESIZE  # the pages that are the tensor's alone
+        length = span.end // mmap.PAGESIZE * mmap.PAGESIZE - start
+        if length > 0 and sys.platform == "linux":  # elsewhere the word means something else
+            self._map.madvise(mmap.MADV_DONTNEED, start, length)
+
+    def read_ahead(self, names: Iterable[str]) -> None:
+        """Have the system fetch these tensors from the disk, so that `read` finds them in memory."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        spans = sorted((self._places[name].span for name in names), key=lambda span: span.start)
+        with suppress(OSError), self.path.open("rb") as file:
+            for span in spans:
+                os.posix_fadvise(file.fileno(), span.start, span.end - span.start, os.POSIX_FADV_WILLNEED)
+
+    @cached_property
+    def _map(self) -> mmap.mmap:
+        try:
+            with self.path.open("rb") as file:
+                return mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:  # ValueError: it is shorter now
+            raise CheckpointError(f"{printable(self.path)} cannot be mapped: {printable(error)}") from None
+
     @cached_property
     def _mapped(self) -> torch.UntypedStorage:
         import torch
 
-        try:
-            mapped = torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self._size)
-        except (RuntimeError, UnicodeEncodeError) as error:  # torch wants file names in UTF-8
-            raise CheckpointError(f"{printable(self.path)} cannot be mapped: {printable(error)}") from None
-        assert isinstance(mapped, torch.UntypedStorage)
-        return mapped
+        return torch.frombuffer(self._map, dtype=torch.uint8).untyped_storage()
 
     def close(self) -> None:
         """Let go of the file; tensors that were read keep their part of it."""
-        self.__dict__.pop("_mapped", None)
+        for name in ("_map", "_mapped"):
+            self.__dict__.pop(name, None)
 
     def __enter__(self) -> Self:
         return self
