@@ -27,6 +27,7 @@ from sdscratch.training.team import Loss
 
 __all__ = ["Job", "Work", "precision_of", "provenance", "recipe_of", "run_job", "source_of"]
 
+LATENT = 8  # pixels that a latent position stands for, nearly everywhere
 CURVE = "loss.png"
 SKIPPED = "skipped.txt"  # pictures that could not be trained on, and why
 
@@ -181,6 +182,7 @@ def run_job(
         recipe,
         path,
         machine,
+        positions=(job.framing[0] // LATENT) ** 2,
         resume=folder.checkpoint,
         show=show,
         watch=look,

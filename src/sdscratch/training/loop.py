@@ -57,6 +57,7 @@ def train(
     folder: Path,
     machine: Machine,
     *,
+    positions: int = 0,
     resume: Path | None = None,
     show: Show = lambda standing: None,
     watch: Watch = lambda step: None,
@@ -68,6 +69,7 @@ def train(
 
     Args:
         folder: gets `checkpoints/` and `metrics.jsonl`.
+        positions: how many see each other in the network's largest attention.
         resume: a checkpoint to go on from instead.
         show: told once a second or at every step, whichever is rarer.
         watch: called at checkpoints, or every `recipe.look_steps` and at the end; by the process that leads.
@@ -84,7 +86,7 @@ def train(
         )
     run = _Run(module, loss, recipe, folder, machine, show, watch, record)
     run.begin(resume)
-    with machine.attention(), _interruptions() as interrupted:
+    with machine.attention(positions), _interruptions() as interrupted:
         stopped_by = run.go(interrupted)
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt

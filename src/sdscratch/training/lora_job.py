@@ -15,7 +15,7 @@ from sdscratch.errors import UsageError
 from sdscratch.training.coder_files import coder_of
 from sdscratch.training.dataset.source import FolderSource
 from sdscratch.training.diffusion import DenoisingLoss, Diffusion, Words, tokenized
-from sdscratch.training.diffusion_job import EMBEDDED, LEAST_SIDE, FrozenText, latents_of, prompts_of
+from sdscratch.training.diffusion_job import EMBEDDED, LEAST_SIDE, FrozenText, latents_of
 from sdscratch.training.job import Work
 from sdscratch.training.lora import lora_module, save_lora
 from sdscratch.training.lora_options import LoraOptions
@@ -84,8 +84,8 @@ class LoraJob:
         )
 
         def look(path: Path) -> None:
-            prompts = prompts_of(options, source)
-            save_grid(studio.draw(unet, prompts, options.seed), path, columns=len(prompts))
+            if prompts := options.validation_prompt:
+                save_grid(studio.draw(unet, prompts, options.seed), path, columns=len(prompts))
 
         return Work(module, loss, look, lambda path, about: self._save(path / LORA, adapters, about))
 
