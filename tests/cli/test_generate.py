@@ -383,8 +383,10 @@ def test_a_picture_that_cannot_be_written_ends_the_batch_and_is_told(
 
 
 def test_of_two_failures_the_earlier_pictures_is_told(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdscratch.device import Placement
     from sdscratch.outputs import OutputPlan
 
+    monkeypatch.setattr(Placement, "batches", True)  # so the one is written while the other is made
     decode = Pipeline.decode
     decoding = threading.Event()
 
@@ -404,6 +406,42 @@ def test_of_two_failures_the_earlier_pictures_is_told(draw: Draw, monkeypatch: p
     monkeypatch.setattr(Pipeline, "decode", fail_at_the_second)
     result = draw("-b", 2, "--batch-size", 2, "-q")
     assert (result.code, result.stderr) == (1, "sdscratch: error: picture 0 is not to be had\n")
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_pictures_written_beside_the_next_are_told_in_order(
+    size: int, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdscratch.device import Placement
+
+    draw("-o", "plain.png", "-b", 3)
+    monkeypatch.setattr(Placement, "batches", True)
+    result = draw("-o", "dog.png", "-b", 3, "--batch-size", size)
+    assert result.lines == ["dog-1.png", "dog-2.png", "dog-3.png"]
+    assert [line for line in result.stderr.splitlines() if line.startswith("seed")] == [
+        "seed 5", "seed 6", "seed 7",
+    ]  # fmt: skip
+    if size == 1:
+        for index in (1, 2, 3):
+            assert Path(f"dog-{index}.png").read_bytes() == Path(f"plain-{index}.png").read_bytes()
+
+
+def test_ctrl_c_keeps_and_tells_what_was_being_written(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdscratch.device import Placement
+
+    decode = Pipeline.decode
+    calls: list[int] = []
+
+    def interrupted_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return decode(self, latents, tile)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Placement, "batches", True)
+    monkeypatch.setattr(Pipeline, "decode", interrupted_at_the_second)
+    result = draw("-o", "dog.png", "-b", 3, "-q")
+    assert (result.code, result.lines, result.stderr) == (130, ["dog-1.png"], "sdscratch: interrupted\n")
 
 
 def test_a_batch_keeps_what_is_done_and_says_what_failed(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:

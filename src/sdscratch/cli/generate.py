@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdscratch.checkpoints.layouts import Part
-    from sdscratch.images import LoraRecord
+    from sdscratch.images import LoraRecord, Record
     from sdscratch.outputs import OutputPlan
     from sdscratch.pipeline import Pipeline, Progress
 
@@ -188,9 +188,17 @@ def print_line(line: str) -> None:
     write_stream(sys.stdout.buffer, os.fsencode(f"{line}\n"))
 
 
+class Written(NamedTuple):
+    """A picture that is saved, and not told of yet."""
+
+    path: str | None  # None: stdout
+    record: Record
+    timings: dict[str, float]
+
+
 @dataclass
 class Run:
-    """One command's pictures: made in batches; each saved and reported while the next is in the making."""
+    """One command's pictures: made in batches, saved and reported one by one."""
 
     arguments: Arguments
     pipeline: Pipeline
@@ -202,7 +210,7 @@ class Run:
     timings: dict[str, float] = field(default_factory=dict)  # seconds, of the newest picture
     model_hash: Future[str] = field(default_factory=Future)
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    writing: Future[None] = field(default_factory=Future)  # of the newest picture
+    writing: Future[Written] | None = None  # the newest picture, until it is told of
     done: int = 0  # pictures saved and reported
 
     def all(self) -> None:
@@ -211,18 +219,17 @@ class Run:
         Thread(target=self.hash_model, daemon=True).start()
         self.load()
         count, size = self.arguments.batch_count, self.arguments.batch_size
-        self.writing.set_result(None)
         try:
-            with self.writer:  # at its end, Ctrl-C included, waits for the picture being written
-                for first in range(0, count, size):
-                    self.batch(first, min(size, count - first))
-            self.writing.result()
+            with self.writer:
+                try:
+                    for first in range(0, count, size):
+                        self.batch(first, min(size, count - first))
+                finally:
+                    self.tell()  # what has been made is kept, also after Ctrl-C; if that failed, it failed first
         except SdscratchError as error:
-            earlier = self.writing.exception()  # of the picture before
-            first_error = earlier if isinstance(earlier, SdscratchError) else error
             if self.done == 0:
-                raise first_error from first_error.__cause__
-            raise SdscratchError(f"picture {self.done + 1} of {count} failed: {first_error}") from first_error
+                raise
+            raise SdscratchError(f"picture {self.done + 1} of {count} failed: {error}") from error
 
     def hash_model(self) -> None:
         """Find the model's hash, beside the work: all of its file is read."""
@@ -254,15 +261,15 @@ class Run:
                 for last in steps:
                     advance(last.done)
                     self.preview(last)
-                    if self.writing.done():
-                        self.writing.result()  # a full disk is said at once, not after the next picture
         for index, latent in enumerate(last.latent.split(1), start=first):
             which = f" {index + 1}/{count}" if count > 1 else ""
             with self.timed("decode"), self.view.stage(f"decoding{which}", 1) as advance:
                 (picture,) = self.pipeline.decode(latent, self.options.tile)
                 advance(1)
-            self.writing.result()
-            self.writing = self.writer.submit(self.finish, index, picture, dict(self.timings))
+            self.tell()
+            self.writing = self.writer.submit(self.write, index, picture, dict(self.timings))
+            if not self.pipeline.placement.batches:
+                self.tell()  # on a CPU the next one takes long, and writing no time to speak of
 
     def preview(self, progress: Progress) -> None:
         """Show the batch's first picture as far as it is, where that was asked for."""
@@ -272,8 +279,8 @@ class Run:
             (picture,) = self.pipeline.preview(progress.denoised[:1])
             save_picture(picture, Path(self.arguments.preview), overwrite=True)
 
-    def finish(self, index: int, picture: Image, timings: dict[str, float]) -> None:
-        """Save one picture with its records, and say where it is; runs in a thread of its own."""
+    def write(self, index: int, picture: Image, timings: dict[str, float]) -> Written:
+        """Save one picture with its records; on a GPU the next one is made meanwhile."""
         from sdscratch.images import Record
 
         options = replace(self.options, seed=self.options.seed + index)
@@ -288,7 +295,19 @@ class Run:
             loras=self.loras() or None,
             **self.init_record,
         )
-        path = self.plan.save(index, picture, record)
+        return Written(self.plan.save(index, picture, record), record, timings)
+
+    def tell(self) -> None:
+        """Say where the picture is that was made last, once it is there, and which seed it has.
+
+        Raises:
+            SdscratchError: it could not be written.
+        """
+        if self.writing is None:
+            return
+        writing, self.writing = self.writing, None
+        path, record, timings = writing.result()
+        options = record.options
         if self.arguments.json:
             line = {
                 "path": path,
