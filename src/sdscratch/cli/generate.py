@@ -225,7 +225,7 @@ class Run:
                     for first in range(0, count, size):
                         self.batch(first, min(size, count - first))
                 finally:
-                    self.tell()  # what has been made is kept, also after Ctrl-C; if that failed, it failed first
+                    self.tell()  # what has been made is kept, after Ctrl-C; if it failed, it failed first
         except SdscratchError as error:
             if self.done == 0:
                 raise
