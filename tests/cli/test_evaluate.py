@@ -72,6 +72,7 @@ def test_people_get_tables_of_at_most_80_columns(model: Path, pictures: Path) ->
     result = run(model, pictures)
     assert result.code == 0
     text = result.stdout.decode()
+    words = " ".join(text.split())  # where a line breaks depends on how long the paths are
     for part in (
         "3 pictures of 64×64, 1 skipped",
         "PSNR",
@@ -80,7 +81,7 @@ def test_people_get_tables_of_at_most_80_columns(model: Path, pictures: Path) ->
         "900–999",
         "the noise (epsilon)",
     ):
-        assert part in text
+        assert part in words
     assert all(len(line) <= 80 for line in result.lines if str(model) not in line)
     assert "\x1b" not in text
 

@@ -4,13 +4,15 @@
 
 SOUND is read first, unwatched, so that what Python loads only when it is needed is there.
 
-`reader` is sdscratch's, which may open that one file for reading and do nothing else. `pickle` is Python's
+`reader` is sdscratch's, which may open that one file for reading, map it so that nothing is written to it,
+and do nothing else. `pickle` is Python's
 own, the control: it shows that the hook sees what the files try. Nothing of it is ever done: the hook raises.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import pickle
 import resource
 import sys
@@ -69,11 +71,19 @@ def watch(job: Callable[[str], None], path: str) -> dict[str, Any]:
     return {"file": path, "outcome": outcome, "events": events[:], "seconds": seconds, "memory": memory}
 
 
+def maps_privately(file: int, length: int, access: int, offset: int) -> bool:
+    """Whether the one file is mapped in a way that never writes to it."""
+    mapped = Path(f"/proc/self/fd/{file}").resolve()
+    return access in (mmap.ACCESS_READ, mmap.ACCESS_COPY) and mapped == Path(allowed).resolve()
+
+
 def hook(event: str, arguments: tuple[Any, ...]) -> None:
     global watching
     if watching is None:
         return
     if event == "open" and str(arguments[0]) == allowed and arguments[1] in ("r", "rb", None):
+        return
+    if event == "mmap.__new__" and maps_privately(*arguments):
         return
     job, watching = watching, None  # what the hook itself does is no event, nor what handles its exception
     if job is unpickle and event not in QUIET and is_loading():

@@ -44,6 +44,12 @@ def gradients(module: torch.nn.Module) -> list[Tensor]:
     return [weight.grad for weight in module.parameters() if weight.grad is not None]
 
 
+def same(gradients: list[Tensor], references: list[Tensor]) -> None:
+    """Equal but for rounding: some are sums that cancel, so it is relative to the largest of all."""
+    largest = max(float(reference.abs().max()) for reference in references)
+    assert_close(gradients, references, rtol=0.0, atol=1e-5 * largest)
+
+
 def test_one_backward_pass_gives_each_its_own_gradient() -> None:
     """Reference: the two passes of Esser et al.'s two optimisers, each with the other held fixed."""
     together, apart = model(), model()
@@ -56,13 +62,13 @@ def test_one_backward_pass_gives_each_its_own_gradient() -> None:
     last = apart.autoencoder.decoder.conv_out.weight
     norms = [torch.autograd.grad(term, last, retain_graph=True)[0].norm() for term in (value, adversarial)]
     (value + 0.5 * norms[0] / (norms[1] + DELTA) * adversarial).backward()
-    assert_close(gradients(together.autoencoder), gradients(apart.autoencoder), rtol=1e-4, atol=1e-7)
+    same(gradients(together.autoencoder), gradients(apart.autoencoder))
 
     apart.zero_grad()
     real, made = apart.critic(picture), apart.critic(output.detach())
     hinge = torch.clamp(1 - real, min=0).mean() + torch.clamp(1 + made, min=0).mean()
     (hinge / 2).backward()
-    assert_close(gradients(together.critic), gradients(apart.critic), rtol=1e-4, atol=1e-7)
+    same(gradients(together.critic), gradients(apart.critic))
     assert gradients(apart.autoencoder) == []
 
 
