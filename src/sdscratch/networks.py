@@ -16,7 +16,7 @@ from sdscratch.device import Placement, out_of_memory_explained
 from sdscratch.errors import SdscratchError
 from sdscratch.models.inference import prepare
 
-__all__ = ["Networks", "NotFiniteError", "dtype_of"]
+__all__ = ["Networks", "NotFiniteError", "dtype_of", "trim"]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ class Networks:
             self._let_go(*self._loaded)
         dtype = self._dtypes.get(part, self.placement.dtype)
         with out_of_memory_explained():
-            self._loaded[part] = prepare(self.files.load(part, self.placement.device, dtype))
+            network = self.files.load(part, self.placement.device, dtype)
+            self._loaded[part] = prepare(network, lambda: trim(self.placement.device))
 
     def done(self, part: Part) -> None:
         """Say that a network may not be needed again: it is let go where memory counts more than loading."""

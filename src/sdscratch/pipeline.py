@@ -29,7 +29,7 @@ from sdscratch.diffusion.samplers import SAMPLERS, Denoiser
 from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
 from sdscratch.errors import UsageError
 from sdscratch.images import fit_picture, plain_picture
-from sdscratch.networks import Networks, NotFiniteError, dtype_of
+from sdscratch.networks import Networks, NotFiniteError, dtype_of, trim
 from sdscratch.noise import Noise
 from sdscratch.options import (
     Fit,
@@ -334,6 +334,8 @@ class Pipeline:
         side = tile // self.files.config.autoencoder.downscale
         if self.networks.low_memory:
             self._computations.clear()  # they hold the U-Net
+        if not self.placement.batches:
+            trim(self.placement.device)  # the decoder wants other pieces of memory than the U-Net
 
         def decode_one(latent: Tensor) -> Image.Image:
             def run(network: Any) -> Tensor:

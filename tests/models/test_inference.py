@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from copy import deepcopy
 
 import pytest
@@ -163,3 +164,12 @@ def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:
         network(torch.cat([x, x + 1]), times, contexts)
         network(both, torch.cat([timesteps, timesteps + 1]), contexts)
     assert seen == [3, 3, 3, 6, 6]
+
+
+def test_what_is_replaced_is_gone_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "HEAVY", 0)
+    network = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1, dtype=torch.bfloat16) for _ in range(3)))
+    plain = [weakref.ref(module) for module in network]
+    alive: list[int] = []
+    inference.prepare(network, lambda: alive.append(sum(module() is not None for module in plain)))
+    assert alive == [2, 1, 0]

@@ -6,6 +6,8 @@ the products; a GPU's libraries choose forms of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,12 +25,18 @@ HEAVY = 2**22  # weights of a convolution from which laying them out anew each t
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
 
 
-def prepare(network: nn.Module) -> nn.Module:
+def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.Module:
     """Replace modules of a network on a CPU by their fast forms, in place; elsewhere change nothing.
 
     The network can only compute from now on: not learn, nor move, nor be saved.
+
+    Args:
+        freed: called whenever a module has been replaced and its weights are free.
     """
-    for name, module in list(network.named_modules()):
+    kinds = (Upsample, FeedForward, nn.Conv2d)
+    # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
+    for name in [name for name, module in network.named_modules() if isinstance(module, kinds)]:
+        module = network.get_submodule(name)
         weight = next(module.parameters(recurse=True), None)
         if weight is None or weight.device.type != "cpu":
             continue
@@ -39,6 +47,8 @@ def prepare(network: nn.Module) -> nn.Module:
                 network.set_submodule(name, BlockedFeedForward(module))
             case nn.Conv2d() if weight.dtype == torch.bfloat16 and weight.numel() >= HEAVY:
                 network.set_submodule(name, PackedConv(module))
+                del module, weight
+                freed()
     return network
 
 
