@@ -21,12 +21,12 @@ from sdscratch.files import atomic_write
 from sdscratch.models.config import (
     AutoencoderConfig,
     ModelConfig,
-    ScheduleConfig,
     TextEncoderConfig,
     UNetConfig,
 )
 from sdscratch.options import Defaults
 from sdscratch.text.tokenizer import Tokenizer, learn_merges
+from sdscratch.training.architectures import NOISY_END, fitted
 from sdscratch.training.autoencoder import Autoencoder
 from sdscratch.training.diffusion import Diffusion
 
@@ -84,28 +84,24 @@ LARGE = Shape(size=128, autoencoder=replace(SMALL.autoencoder, multipliers=(1, 1
 SHAPES = {shape.size: shape for shape in (SMALL, LARGE)}
 
 
-def model_config(tokenizer: Tokenizer, shape: Shape = LARGE) -> ModelConfig:
-    """The whole model's shape; the text encoder has a row for each of the tokenizer's ids.
+# What is the same at every size; `fitted` makes room for a size's latents and for the tokenizer's ids.
+NETWORKS = ModelConfig(
+    text=TextEncoderConfig(width=192, layers=3, heads=4, feed_forward=768),
+    unet=UNetConfig(
+        channels=64,
+        multipliers=(1, 2, 4),
+        attends=(False, True, True),
+        residual_blocks=1,
+        heads=4,
+        context=192,
+    ),
+    schedule=NOISY_END,
+)
 
-    Stable Diffusion's betas leave ᾱ = 0.0047 at the end: the mean of so small a latent would show through the
-    noise, and plain backgrounds would drift at sampling. These leave 0.0001.
-    """
-    return ModelConfig(
-        text=TextEncoderConfig(
-            vocabulary=tokenizer.size, length=tokenizer.length, width=192, layers=3, heads=4, feed_forward=768
-        ),
-        unet=UNetConfig(
-            latent_channels=shape.autoencoder.latent_channels,
-            channels=64,
-            multipliers=(1, 2, 4),
-            attends=(False, True, True),
-            residual_blocks=1,
-            heads=4,
-            context=192,
-        ),
-        autoencoder=shape.autoencoder,
-        schedule=ScheduleConfig(beta_end=0.0224, prediction="v"),
-    )
+
+def model_config(tokenizer: Tokenizer, shape: Shape = LARGE) -> ModelConfig:
+    """The whole model's shape; the text encoder has a row for each of the tokenizer's ids."""
+    return fitted(NETWORKS, shape.autoencoder, tokenizer)
 
 
 def learn_tokenizer(composer: Composer) -> Tokenizer:

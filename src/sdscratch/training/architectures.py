@@ -19,9 +19,10 @@ from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.config_file import read_toml
 from sdscratch.training.options import ARCHITECTURES
 
-__all__ = ["architecture", "fitted"]
+__all__ = ["NOISY_END", "architecture", "fitted"]
 
-# Of small latents the mean would show through the noise that Stable Diffusion's betas end in (ᾱ = 0.0047).
+# Stable Diffusion's betas leave ᾱ = 0.0047 at the end: the mean of so small a latent would show through the
+# noise, and plain backgrounds would drift at sampling. These leave 0.0001.
 NOISY_END = ScheduleConfig(beta_end=0.0224, prediction="v")
 
 SHAPES: dict[str, ModelConfig] = dict(
