@@ -120,7 +120,7 @@ def test_fame_decides_how_often_a_thing_is_shown(mixture: Mixture, scenes: list[
     )
     rates = [rate for _, rate in mixture.fame]
     assert first / others == pytest.approx(rates[0] / rates[1], rel=0.2)
-    assert set(shown) <= set(NAMES[: mixture.concepts])
+    assert set(shown) <= set(NAMES[: mixture.fame[-1][0]])
 
 
 def test_things_stay_within_the_picture(scenes: list[Scene]) -> None:

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.models import inference
-from sdscratch.models.inference import BlockedFeedForward, PackedConv, TransposedUpsample, prepare
+from sdscratch.models.inference import (
+    BlockedFeedForward,
+    PackedConv,
+    Remembering,
+    TransposedUpsample,
+    prepare,
+)
 from sdscratch.models.layers import ResidualBlock, Upsample
 from sdscratch.models.unet import FeedForward, UNet
 from sdscratch.models.vae import Decoder
@@ -56,6 +62,28 @@ def test_in_bfloat16_the_transposed_convolution_is_no_less_exact() -> None:
             relative_error(TransposedUpsample(rounded)(x), wanted),
         )
     assert fast <= 1.2 * plain
+
+
+def test_the_deepest_upsampling_in_bfloat16_stays_what_it_was() -> None:
+    plain = Upsample(16).bfloat16()
+    x = random_inputs(2, 16, 8, 8).bfloat16()
+    with torch.inference_mode():
+        assert torch.equal(TransposedUpsample(plain)(x), plain(x))
+
+
+def test_keys_are_computed_once_a_prompt() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4)
+    remembering = Remembering(layer)
+    with torch.inference_mode():
+        prompt, other = torch.randn(2, 5, 6), torch.randn(2, 5, 6)
+        first = remembering(prompt)
+        assert torch.equal(first, layer(prompt))
+        assert remembering(prompt.clone()) is first
+        assert torch.equal(remembering(other), layer(other))
+        other[0, 0] += 1.0  # what it remembers is not what somebody changes
+        assert torch.equal(remembering(other), layer(other))
+        assert torch.equal(remembering(other[:1]), layer(other[:1]))
 
 
 def networks() -> list[tuple[nn.Module, tuple[Tensor, ...]]]:

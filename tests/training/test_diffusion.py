@@ -61,6 +61,7 @@ class Rewording(Squares):
 @pytest.fixture(autouse=True)
 def small_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents_module, "LANE", 4)
+    monkeypatch.setattr(latents_module, "PASSES", 4)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_captions_are_padded_as_prompts_are() -> None:
 
 def test_a_lane_is_passed_over_whole_in_a_new_order_each_time(encode: Encode) -> None:
     stream = LaneLatents(Squares(), encode, CPU.device, seed=1)
-    captions = [stream(step, range(3)).captions for step in range(4 * 5)]  # LANE = PASSES = 4
+    captions = [stream(step, range(3)).captions for step in range(4 * 5)]
     for place in range(3):
         passes = [[captions[4 * turn + k][place] for k in range(4)] for turn in range(5)]
         assert all(len(set(shown)) == 4 for shown in passes)

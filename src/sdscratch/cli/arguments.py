@@ -128,7 +128,8 @@ class Arguments:
         option(
             "--tile",
             metavar="PIXELS",
-            help="Decode in overlapping tiles of this side: memory for one tile only. 0 is exact.",
+            help="Decode in overlapping tiles of this side: memory for one tile only. 0 is exact; "
+            "512 gives about 37 dB PSNR against it, 256 about 31.",
             panel=APPROXIMATIONS,
             show_default=f"0; with --low-memory {LOW_MEMORY_TILE}",
         ),

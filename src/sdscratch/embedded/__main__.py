@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -85,68 +86,67 @@ Dtype = Annotated[str, typer.Option(help="Of the arithmetic: auto, float32, bflo
 HOME = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sdscratch-training"
 
 
-@app.command()
-def autoencoder(
-    folder: Folder = HOME,
-    size: Size = 128,
-    grow: Grow = None,
-    font: Font = None,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = 8,
-    rate: Rate = 1e-3,
-    decay_from: DecayFrom = 0.0,
-    workers: Workers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    scenes: Scenes = None,
-) -> None:
+Work = Callable[[Workshop, Recipe, Path | None], None]
+
+
+def stage(*, seed: int, batch: int, rate: float, ema: float) -> Callable[[Work], Work]:
+    """Make a command of a stage of training: the same options for all, and defaults of its own."""
+
+    def command(work: Work) -> Work:
+        def run(
+            folder: Folder = HOME,
+            size: Size = 128,
+            grow: Grow = None,
+            font: Font = None,
+            minutes: Minutes = None,
+            steps: Steps = None,
+            batch: Batch = batch,
+            rate: Rate = rate,
+            decay_from: DecayFrom = 0.0,
+            workers: Workers = None,
+            device: Device = "auto",
+            dtype: Dtype = "auto",
+            scenes: Scenes = None,
+        ) -> None:
+            shape = _shape(size)
+            with workshop(
+                folder, shape, font=font, device=device, dtype=dtype, scenes=scenes, seed=seed
+            ) as shop:
+                recipe = Recipe(
+                    _budget(minutes, steps),
+                    rate,
+                    batch,
+                    workers=_threads(shop, workers, batch),
+                    seed=seed,
+                    decay_from=decay_from,
+                    ema=ema,
+                )
+                work(shop, recipe, grow)
+
+        app.command(work.__name__, help=work.__doc__)(run)
+        return work
+
+    return command
+
+
+@stage(seed=1, batch=8, rate=1e-3, ema=0.995)
+def autoencoder(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     """Train the autoencoder, then normalise its latents and measure it on held-out pictures."""
-    with workshop(folder, _shape(size), font=font, device=device, dtype=dtype, scenes=scenes, seed=1) as shop:
-        recipe = _recipe(shop, minutes, steps, batch, rate, decay_from, workers, ema=0.995)
-        typer.echo(f"{shop.autoencoder(recipe, grow):.2f} dB on held-out pictures")
+    typer.echo(f"{shop.autoencoder(recipe, grow):.2f} dB on held-out pictures")
 
 
-@app.command()
-def refine(
-    folder: Folder = HOME,
-    size: Size = 128,
-    font: Font = None,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = 8,
-    rate: Rate = 8e-4,
-    decay_from: DecayFrom = 0.0,
-    workers: Workers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    scenes: Scenes = None,
-) -> None:
+@stage(seed=2, batch=8, rate=8e-4, ema=0.995)
+def refine(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
-    with workshop(folder, _shape(size), font=font, device=device, dtype=dtype, scenes=scenes, seed=2) as shop:
-        recipe = _recipe(shop, minutes, steps, batch, rate, decay_from, workers, ema=0.995)
-        typer.echo(f"{shop.refine(recipe):.2f} dB on held-out pictures")
+    if grow is not None:
+        raise UsageError("refine goes on with the autoencoder that there is; --grow is for a new one")
+    typer.echo(f"{shop.refine(recipe):.2f} dB on held-out pictures")
 
 
-@app.command()
-def diffusion(
-    folder: Folder = HOME,
-    size: Size = 128,
-    grow: Grow = None,
-    font: Font = None,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = 32,
-    rate: Rate = 5e-4,
-    decay_from: DecayFrom = 0.0,
-    workers: Workers = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    scenes: Scenes = None,
-) -> None:
+@stage(seed=1, batch=32, rate=5e-4, ema=0.998)
+def diffusion(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
-    with workshop(folder, _shape(size), font=font, device=device, dtype=dtype, scenes=scenes, seed=1) as shop:
-        shop.diffusion(_recipe(shop, minutes, steps, batch, rate, decay_from, workers, ema=0.998), grow)
+    shop.diffusion(recipe, grow)
 
 
 @app.command()
@@ -219,28 +219,6 @@ def _shape(size: int) -> Shape:
     if size not in SHAPES:
         raise UsageError(f"--size is {size}; the model has the sizes {' and '.join(map(str, SHAPES))}")
     return SHAPES[size]
-
-
-def _recipe(
-    shop: Workshop,
-    minutes: float | None,
-    steps: int | None,
-    batch: int,
-    rate: float,
-    decay_from: float,
-    workers: int | None,
-    *,
-    ema: float,
-) -> Recipe:
-    return Recipe(
-        _budget(minutes, steps),
-        rate,
-        batch,
-        workers=_threads(shop, workers, batch),
-        seed=shop.composer.seed,
-        decay_from=decay_from,
-        ema=ema,
-    )
 
 
 def _budget(minutes: float | None, steps: int | None) -> Budget:

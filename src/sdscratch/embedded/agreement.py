@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,8 @@ Draw = Callable[[str, int], Tensor]  # prompt and seed → [1, 3, H, W] in −1 
 
 # Which share of the prompts belongs to each row of the score.
 ROWS = {"known": 0.3, "vocabulary": 0.3, "background": 0.1, "compositions": 0.3}
+# What grounds and compositions are made of, whatever a training showed how often: the score must stay one.
+ASKED = replace(CPU, fame=((100, 3.0), (BEST_KNOWN, 1.0)), white=0.4, anywhere=0.0)
 COMPOSITIONS = ("recoloured", "worn", "count", "pair")  # in equal parts; the judge is less sure of others
 
 
@@ -68,7 +70,7 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
     and compositions are of the best known things; what a composition combines was held out from training.
     """
     chance = random.Random(f"agreement {seed}")
-    chooser = Chooser(CPU)
+    chooser = Chooser(ASKED)
     names = [concept.name for concept in concepts()]
 
     def composition(index: int) -> Scene:

@@ -28,7 +28,6 @@ __all__ = ["BATCH", "MIXTURE", "RATE", "STEPS", "JudgeLoss", "alike", "measure",
 
 # All concepts equally often, and mostly one by one: each must be told from all others.
 MIXTURE = Mixture(
-    concepts=len(concepts()),
     fame=((len(concepts()), 1.0),),
     shares={
         "plain": 0.13,

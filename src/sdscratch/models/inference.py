@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.layers import Upsample
-from sdscratch.models.unet import FeedForward
+from sdscratch.models.unet import FeedForward, TransformerBlock
 
 __all__ = ["prepare"]
 
@@ -22,6 +22,7 @@ __all__ = ["prepare"]
 # (1667 → 797); feed-forward at 4096 tokens 84 → 55, at fewer the same; convolutions of 2560 → 1280 channels
 # at 8×8 81 → 32, at 16×16 82 → 63, of 1280 → 1280 at 8×8 10.6 → 8.0, of 640 → 640 at 32×32 33.4 → 32.6.
 HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
+FEW = 256  # positions, below which the folded upsampling is the slower one
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
 
 
@@ -33,7 +34,7 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
     Args:
         freed: called whenever a module has been replaced and its weights are free.
     """
-    kinds = (Upsample, FeedForward, nn.Conv2d)
+    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d)
     # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
     for name in [name for name, module in network.named_modules() if isinstance(module, kinds)]:
         module = network.get_submodule(name)
@@ -43,6 +44,9 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
         match module:
             case Upsample():
                 network.set_submodule(name, TransposedUpsample(module))
+            case TransformerBlock():
+                for layer in ("cross_attention.key", "cross_attention.value"):
+                    network.set_submodule(f"{name}.{layer}", Remembering(module.get_submodule(layer)))
             case FeedForward() if weight.dtype == torch.bfloat16:
                 network.set_submodule(name, BlockedFeedForward(module))
             case nn.Conv2d() if weight.dtype == torch.bfloat16 and weight.numel() >= HEAVY:
@@ -73,9 +77,28 @@ class TransposedUpsample(Upsample):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """[n, c, h, w] → [n, c, 2h, 2w]; to any other size the plain way."""
-        if size is not None and tuple(size) != (2 * x.shape[2], 2 * x.shape[3]):
+        odd = size is not None and tuple(size) != (2 * x.shape[2], 2 * x.shape[3])
+        few = x.dtype == torch.bfloat16 and x.shape[0] * x.shape[2] * x.shape[3] < FEW
+        if odd or few:
             return super().forward(x, size)
         return F.conv_transpose2d(x, self.folded, self.conv.bias, stride=2, padding=1)
+
+
+class Remembering(nn.Module):
+    """What a layer gave last, as long as it is asked the same: a prompt's keys and values, at every step.
+
+    Looking whether it is the same takes a thousandth of computing it.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.last is None or not torch.equal(self.last[0], x):
+            self.last = x.clone(), self.layer(x)
+        return self.last[1]
 
 
 class BlockedFeedForward(nn.Module):

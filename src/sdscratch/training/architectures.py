@@ -25,50 +25,41 @@ __all__ = ["NOISY_END", "architecture", "fitted"]
 # noise, and plain backgrounds would drift at sampling. These leave 0.0001.
 NOISY_END = ScheduleConfig(beta_end=0.0224, prediction="v")
 
-SHAPES: dict[str, ModelConfig] = dict(
-    zip(
-        ARCHITECTURES,
-        (
-            ModelConfig(  # minutes on a laptop: a few million parameters
-                TextEncoderConfig(width=96, layers=2, heads=4, feed_forward=256),
-                UNetConfig(
-                    channels=32,
-                    multipliers=(1, 2, 4),
-                    attends=(False, True, True),
-                    residual_blocks=1,
-                    heads=4,
-                    context=96,
-                    norm_groups=8,
-                ),
-                AutoencoderConfig(
-                    channels=16, multipliers=(1, 2, 4), residual_blocks=1, latent_scale=1.0, norm_groups=8
-                ),
-                NOISY_END,
-            ),
-            ModelConfig(  # hours: the embedded model's order of size
-                TextEncoderConfig(width=192, layers=3, heads=4, feed_forward=512),
-                UNetConfig(
-                    channels=64,
-                    multipliers=(1, 2, 4),
-                    attends=(False, True, True),
-                    residual_blocks=1,
-                    heads=4,
-                    context=192,
-                ),
-                AutoencoderConfig(
-                    channels=32,
-                    multipliers=(1, 2, 4, 4),
-                    residual_blocks=1,
-                    latent_channels=8,
-                    latent_scale=1.0,
-                ),
-                NOISY_END,
-            ),
-            SD1,
-        ),
-        strict=True,
-    )
+TINY = ModelConfig(  # minutes on a laptop: a few million parameters
+    TextEncoderConfig(width=96, layers=2, heads=4, feed_forward=256),
+    UNetConfig(
+        channels=32,
+        multipliers=(1, 2, 4),
+        attends=(False, True, True),
+        residual_blocks=1,
+        heads=4,
+        context=96,
+        norm_groups=8,
+    ),
+    AutoencoderConfig(channels=16, multipliers=(1, 2, 4), residual_blocks=1, latent_scale=1.0, norm_groups=8),
+    NOISY_END,
 )
+SMALL = ModelConfig(  # hours: the embedded model's order of size
+    TextEncoderConfig(width=192, layers=3, heads=4, feed_forward=512),
+    UNetConfig(
+        channels=64,
+        multipliers=(1, 2, 4),
+        attends=(False, True, True),
+        residual_blocks=1,
+        heads=4,
+        context=192,
+    ),
+    AutoencoderConfig(
+        channels=32,
+        multipliers=(1, 2, 4, 4),
+        residual_blocks=1,
+        latent_channels=8,
+        latent_scale=1.0,
+    ),
+    NOISY_END,
+)
+
+SHAPES: dict[str, ModelConfig] = dict(zip(ARCHITECTURES, (TINY, SMALL, SD1), strict=True))
 
 
 def architecture(name: str | None) -> ModelConfig:

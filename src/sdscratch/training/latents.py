@@ -17,8 +17,8 @@ from sdscratch.training.source import RewordingSource, Source
 
 __all__ = ["Encode", "FreshLatents", "LaneLatents", "LatentSource", "Latents", "encode_with"]
 
-PASSES = 4  # over a block
-LANE = 32  # pictures of a block, a place
+PASSES = 8  # over a block
+LANE = 64  # pictures of a block, a place
 
 
 @dataclass(frozen=True)
