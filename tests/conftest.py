@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from sdscratch.__main__ import yield_sooner
+
+yield_sooner(os.environ)  # pytest's workers share the processor, too
 
 # no time limit for an example: machines that are busy with other things would fail tests that hold
 settings.register_profile("sdscratch", deadline=None)

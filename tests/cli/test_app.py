@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from sdscratch import __version__
+from sdscratch.__main__ import yield_sooner
 from sdscratch.cli import generate
 from support.checkpoints import ldm_tensors, self_contained, write_ldm
 from support.cli import Result, sdscratch
@@ -348,3 +349,13 @@ def test_a_reader_that_has_gone_is_one_sentence(program: list[str]) -> None:
         r"the program that reads it has ended\n",
         stderr,
     )
+
+
+def test_threads_that_wait_leave_the_processor_to_others_unless_told_how_to_wait() -> None:
+    environment: dict[str, str] = {}
+    yield_sooner(environment)
+    assert 0 < int(environment["GOMP_SPINCOUNT"]) < 300_000  # GNU's own
+    for chosen in ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}):
+        environment = dict(chosen)
+        yield_sooner(environment)
+        assert environment == chosen
