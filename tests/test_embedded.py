@@ -39,7 +39,8 @@ def test_it_draws_what_was_asked_for_on_the_background_that_was_asked_for() -> N
     backgrounds = {"a dog": (255, 255, 255), "a dog on a blue background": (64, 115, 230)}
     for prompt, background in backgrounds.items():
         picture = pipeline.txt2img(prompt, seed=0)
-        corners = [picture.getpixel(at) for at in ((1, 1), (62, 1), (1, 62), (62, 62))]
+        ends = (1, picture.width - 2)
+        corners = [picture.getpixel((x, y)) for x in ends for y in ends]
         for corner in corners:
             assert isinstance(corner, tuple)
             assert max(abs(a - b) for a, b in zip(corner, background, strict=True)) < 40, (prompt, corners)

@@ -56,7 +56,7 @@ def txt2img(
 
       sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
 
-      sdscratch txt2img "pizza" --size 64x64 -o - > pizza.png
+      sdscratch txt2img "pizza" -o - > pizza.png
     """
     generate(arguments, prompt)
 

@@ -173,9 +173,14 @@ def run_job(
     if options.gradient_checkpointing:
         recompute_blocks(work.module)
 
+    def list_skipped() -> None:
+        if machine.leads and source.skipped:
+            source.write_skipped(path / SKIPPED)
+
     def look(step: int) -> None:
         work.look(path / SAMPLES / f"step-{step:08}.png")
 
+    list_skipped()
     steps = train(
         work.module,
         work.loss,
@@ -188,6 +193,7 @@ def run_job(
         watch=look,
         record=record,
     )
+    list_skipped()  # some are found to be broken when their turn comes
     records = read_metrics(path / METRICS)
     if machine.leads:
         if not records:
@@ -196,7 +202,5 @@ def run_job(
         saved = work.save(path, about)
         losses = [line["loss"] for line in records]
         draw_curve(path / CURVE, [line["step"] for line in records], losses, "loss")
-        if source.skipped:
-            source.write_skipped(path / SKIPPED)
         return Outcome(saved, steps, losses[-1])
     return Outcome(path, steps, float("nan"))

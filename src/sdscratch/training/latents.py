@@ -66,43 +66,38 @@ class FreshLatents:
 class LaneLatents:
     """Encoding costs next to nothing: each place has a lane of `LANE` pictures, gone over `PASSES` times.
 
-    Each time in another order and, where the source can, in other words; then the lane gets new pictures.
-    Those are the ones that the source has for this place in its next steps. Lanes differ in their order, and
-    know nothing of each other: so nothing depends on who computes which.
+    They are the pictures that the source has for this place in its next steps; encoded when they are first
+    shown, then shown again, each time in another order and, where the source can, in other words. Then the
+    lane gets new pictures. Lanes know nothing of each other: so nothing depends on who computes which.
     """
 
     def __init__(self, source: Source, encode: Encode, device: torch.device, seed: int) -> None:
         self.source, self.encode, self.device, self.seed = source, encode, device, seed
-        self.blocks: dict[range, tuple[int, Tensor, list[tuple[str, ...]]]] = {}
+        self.blocks: dict[range, tuple[int, dict[int, Latents]]] = {}  # of places: which block, and its rows
 
     def __call__(self, step: int, places: range) -> Latents:
         """One picture of each place's lane."""
         index, within = divmod(step, PASSES * LANE)
         turn, position = divmod(within, LANE)
         if places not in self.blocks or self.blocks[places][0] != index:
-            self.blocks[places] = self._encode(index, places)
-        _, values, captions = self.blocks[places]
+            self.blocks[places] = index, {}
+        _, rows = self.blocks[places]
         chosen = [self._order(place, index, turn)[position] for place in places]
-        columns = range(len(places))
+        for row in {*chosen} - {*rows}:
+            batch = self.source.batch(LANE * index + row, places, self.device)
+            rows[row] = Latents(self.encode(batch.pictures), batch.captions)
+        values = torch.stack([rows[row].values[column] for column, row in enumerate(chosen)])
         if turn and isinstance(self.source, RewordingSource):
             words = [
                 self.source.caption(LANE * index + row, place, turn)
                 for place, row in zip(places, chosen, strict=True)
             ]
         else:
-            words = [captions[row][column] for column, row in zip(columns, chosen, strict=True)]
-        return Latents(values[chosen, list(columns)], tuple(words))
+            words = [rows[row].captions[column] for column, row in enumerate(chosen)]
+        return Latents(values, tuple(words))
 
     def _order(self, place: int, index: int, turn: int) -> list[int]:
         order = list(range(LANE))
-        random.Random(seed_of(self.seed, "order", index, turn, place)).shuffle(order)
+        if turn:  # at first as they come: a row of all lanes at a time is encoded
+            random.Random(seed_of(self.seed, "order", index, turn, place)).shuffle(order)
         return order
-
-    def _encode(self, index: int, places: range) -> tuple[int, Tensor, list[tuple[str, ...]]]:
-        """Block `index` of the lanes: latents [LANE, places, c, h, w], and captions likewise."""
-        values, captions = [], []
-        for step in range(LANE * index, LANE * (index + 1)):
-            batch = self.source.batch(step, places, self.device)
-            values.append(self.encode(batch.pictures))
-            captions.append(batch.captions)
-        return index, torch.stack(values), captions
