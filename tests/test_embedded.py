@@ -65,7 +65,7 @@ def test_an_installed_wheel_draws_from_any_folder(tmp_path: Path) -> None:
     assert drawn.returncode == 0, drawn.stderr
     (picture,) = (tmp_path / "elsewhere" / "outputs").iterdir()
     with Image.open(picture) as opened:
-        assert opened.size == (64, 64)
+        assert opened.size == (128, 128)
 
 
 def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
