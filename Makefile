@@ -57,6 +57,7 @@ check: $(VENV)/.installed-test
 # asked for in minutes, which count over interruptions; what a stage leaves in RUN says that it is over.
 #   make model                                       four hours of two cores
 #   make model DEVICE=cuda BATCH="--batch 256"       the whole vocabulary, and larger batches
+#   make model FROM=weights/default.safetensors      on from a model that there is
 DEVICE ?= auto
 BATCH ?=
 RUN ?= $(HOME)/.cache/sdscratch-training
@@ -67,6 +68,7 @@ AUTOENCODER_MINUTES ?= 30
 DIFFUSION_MINUTES ?= 105
 REFINE_MINUTES ?= 10
 SMALL := $(RUN)/small
+BEGINNING = $(if $(FROM),$(FROM),$(SMALL)/model.safetensors)
 EMBEDDED := $(BIN)/python -m sdscratch.embedded
 TRAINING = --device $(DEVICE) $(BATCH) --minutes
 
@@ -82,12 +84,16 @@ $(SMALL)/model.safetensors: | $(SMALL)/.autoencoder
 	$(EMBEDDED) diffusion --size 64 --folder $(SMALL) $(TRAINING) $(SMALL_DIFFUSION_MINUTES)
 	$(EMBEDDED) export $@ --size 64 --folder $(SMALL)
 
-$(RUN)/.autoencoder: | $(SMALL)/model.safetensors
-	$(EMBEDDED) autoencoder --grow $(SMALL)/model.safetensors --folder $(RUN) $(TRAINING) $(AUTOENCODER_MINUTES)
+$(RUN)/.autoencoder: | $(if $(FROM),$(VENV)/.installed-test,$(SMALL)/model.safetensors)
+ifdef FROM
+	$(EMBEDDED) begin $(FROM) --folder $(RUN)
+else
+	$(EMBEDDED) autoencoder --grow $(BEGINNING) --folder $(RUN) $(TRAINING) $(AUTOENCODER_MINUTES)
+endif
 	@touch $@
 
 $(RUN)/.diffusion: | $(RUN)/.autoencoder
-	$(EMBEDDED) diffusion --grow $(SMALL)/model.safetensors --folder $(RUN) $(TRAINING) $(DIFFUSION_MINUTES)
+	$(EMBEDDED) diffusion --grow $(BEGINNING) --folder $(RUN) $(TRAINING) $(DIFFUSION_MINUTES)
 	@touch $@
 
 $(MODEL): | $(RUN)/.diffusion

@@ -12,7 +12,9 @@ from sdscratch.checkpoints.model import open_model
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.embedded import model as embedded
 from sdscratch.embedded.composer import Composer
-from sdscratch.errors import SdscratchError
+from sdscratch.embedded.grow import grow_diffusion
+from sdscratch.embedded.workshop import begin
+from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.pipeline import load
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.autoencoder import Autoencoder
@@ -105,3 +107,29 @@ def test_an_autoencoder_is_kept_with_its_figures(tmp_path: Path) -> None:
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
     with pytest.raises(SdscratchError, match="train the autoencoder first"):
         embedded.load_autoencoder(tmp_path / "none.safetensors")
+
+
+def test_a_run_begins_from_the_embedded_model_itself(tmp_path: Path) -> None:
+    path = Path(open_model("default").path)
+    begin(tmp_path, embedded.LARGE, path)
+    trained, diffusion, tokenizer = embedded.open_trained(path)
+    kept, _ = embedded.load_autoencoder(tmp_path / "autoencoder.safetensors")
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], weight), name
+    words = embedded.load_tokenizer(tmp_path / "diffusion" / "tokenizer.json")
+    assert words.to_json() == tokenizer.to_json()
+    further = Diffusion.from_config(embedded.model_config(words))
+    grow_diffusion(diffusion, further, tokenizer, words)
+    for name, weight in diffusion.state_dict().items():
+        assert torch.equal(further.state_dict()[name], weight), name
+
+
+def test_a_run_begins_in_a_folder_of_its_own_and_from_a_model_of_its_size(tmp_path: Path) -> None:
+    path = Path(open_model("default").path)
+    with pytest.raises(UsageError, match="say another --size"):
+        begin(tmp_path, embedded.SMALL, path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "autoencoder.safetensors").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="is there already"):
+        begin(tmp_path, embedded.LARGE, path)
+    assert (tmp_path / "autoencoder.safetensors").read_bytes() == b"mine"

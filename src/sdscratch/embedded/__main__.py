@@ -10,6 +10,11 @@
     python -m sdscratch.embedded samples weights/default.safetensors samples.png
     python -m sdscratch.embedded judge
 
+and on from a model that there is, instead of the first four:
+
+    python -m sdscratch.embedded begin weights/default.safetensors
+    python -m sdscratch.embedded diffusion --grow weights/default.safetensors --minutes 90
+
 Each stage goes on where it was stopped; everything it keeps lies in one folder outside the checkout. Sizes
 are grown: the model for 64×64 pixels is trained first, that for 128×128 begins with its weights.
 """
@@ -29,6 +34,7 @@ from sdscratch.embedded import judging
 from sdscratch.embedded.judge import save_judge, usual_place
 from sdscratch.embedded.model import LARGE, SHAPES, Shape
 from sdscratch.embedded.workshop import MIXTURES, Workshop, workshop
+from sdscratch.embedded.workshop import begin as lay_out
 from sdscratch.embedded.workshop import export as write_model
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.pipeline import load, to_tensor
@@ -62,7 +68,10 @@ Folder = Annotated[Path, typer.Option(help="Where checkpoints, metrics and sprit
 Size = Annotated[int, typer.Option(help=f"Of the pictures: {' or '.join(map(str, SHAPES))}.")]
 Grow = Annotated[
     Path | None,
-    typer.Option(help="A model of half the size, whose weights a new run begins with.", show_default=False),
+    typer.Option(
+        help="A model of half the size (diffusion: or of the same), with whose weights a new run begins.",
+        show_default=False,
+    ),
 ]
 Font = Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf, if it is not where systems keep it.")]
 Minutes = Annotated[float | None, typer.Option(help="How long to train, earlier parts of the run included.")]
@@ -147,6 +156,16 @@ def refine(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
 def diffusion(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
     shop.diffusion(recipe, grow)
+
+
+@app.command()
+def begin(
+    model: Annotated[Path, typer.Argument(help="A model of the same size.")],
+    folder: Folder = HOME,
+    size: Size = 128,
+) -> None:
+    """Take a model's autoencoder and tokenizer: `diffusion --grow MODEL` then goes on from the model."""
+    lay_out(folder, _shape(size), model)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from sdscratch.embedded.mixtures import CPU, FULL
 from sdscratch.embedded.model import Shape
 from sdscratch.embedded.pictograms import load_sprites
 from sdscratch.errors import UsageError
+from sdscratch.files import atomic_write, make_folder
 from sdscratch.training.autoencoder import (
     LOSS_WEIGHTS,
     TERMS,
@@ -41,7 +42,7 @@ from sdscratch.training.recipe import Recipe
 from sdscratch.training.state import load_weights
 from sdscratch.training.team import Loss
 
-__all__ = ["MIXTURES", "Workshop", "export", "workshop"]
+__all__ = ["MIXTURES", "Workshop", "begin", "export", "workshop"]
 
 LATE_BIAS = 0.6  # late timesteps come more often: see `stratified_timesteps`
 KEPT_MEANING = 0.2  # weight of old latent channels staying what they were, while the autoencoder is grown
@@ -167,6 +168,25 @@ class Workshop:
         picture = self.composer.held_out(16, self.machine.device).pictures
         with torch.no_grad():
             save_grid(torch.cat([picture, model(picture)[0]]), self.folder / name / "preview.png", columns=16)
+
+
+def begin(folder: Path, shape: Shape, path: Path) -> None:
+    """Lay a model's autoencoder and tokenizer into a new folder, so that training goes on from the model.
+
+    Raises:
+        UsageError: the model has another shape, or the folder is in use.
+        CheckpointError: the model is missing, unreadable or refused.
+    """
+    target = folder / "autoencoder.safetensors"
+    if target.exists():
+        raise UsageError(f"{target} is there already; name another --folder, or go on with this one")
+    autoencoder, _, tokenizer = embedded.open_trained(path)
+    if autoencoder.config != shape.autoencoder:
+        raise UsageError(f"{path} is no model for {shape.size}×{shape.size} pixels; say another --size")
+    make_folder(folder / "diffusion")
+    with atomic_write(folder / "diffusion" / "tokenizer.json", overwrite=True) as file:
+        file.write(tokenizer.to_json().encode())
+    embedded.save_autoencoder(target, autoencoder, {})
 
 
 def export(folder: Path, shape: Shape, path: Path) -> int:
