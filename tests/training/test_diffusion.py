@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from sdscratch.diffusion.guidance import Prediction, network_denoiser
@@ -152,8 +153,23 @@ def test_latents_belong_to_their_captions_wherever_a_run_begins_and_however_it_i
     warm = LaneLatents(source, encode, CPU.device, seed=1)
     for step in (40, 2):
         warm(step, range(2, 4))
-    assert_close(warm(22, range(2, 4)).values, whole.values[2:])
+    assert torch.equal(warm(22, range(2, 4)).values, whole.values[2:])  # to the last bit: runs go on exactly
     assert warm(22, range(2, 4)).captions == whole.captions[2:]
+
+
+def test_a_picture_is_encoded_when_it_is_first_shown(encode: Encode) -> None:
+    encoded: list[int] = []
+
+    def counting(pictures: Tensor) -> Tensor:
+        encoded.append(len(pictures))
+        return encode(pictures)
+
+    stream = LaneLatents(Squares(), counting, CPU.device, seed=1)
+    stream(0, range(3))
+    assert encoded == [1, 1, 1]
+    for step in range(16):  # LANE × PASSES
+        stream(step, range(3))
+    assert len(encoded) == 4 * 3
 
 
 def test_each_pass_has_its_own_words(encode: Encode) -> None:

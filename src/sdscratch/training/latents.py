@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -68,42 +68,49 @@ class FreshLatents:
 class LaneLatents:
     """Encoding costs next to nothing: each place has a lane of `LANE` pictures, gone over `PASSES` times.
 
-    They are the pictures that the source has for this place in its next steps; encoded when they are first
-    shown, then shown again, each time in another order and, where the source can, in other words. Then the
-    lane gets new pictures. Lanes know nothing of each other: so nothing depends on who computes which.
+    They are the pictures that the source has for this place in its next steps; each is encoded when it is
+    first shown, by itself (in a batch its last bits would be others, and a run that goes on would differ),
+    then shown again, each time in another order and, where the source can, in other words. Then the lane
+    gets new pictures. Lanes know nothing of each other: so nothing depends on who computes which.
     """
 
     def __init__(self, source: Source, encode: Encode, device: torch.device, seed: int) -> None:
         self.source, self.encode, self.device, self.seed = source, encode, device, seed
-        self.blocks: dict[range, tuple[int, dict[int, Latents]]] = {}  # of places: which block; its rows
-        self.orders: dict[int, tuple[tuple[int, int], Sequence[int]]] = {}  # of places: of which turn
+        self.lanes: dict[int, Lane] = {}  # of places
 
     def __call__(self, step: int, places: range) -> Latents:
         """One picture of each place's lane."""
         index, within = divmod(step, PASSES * LANE)
         turn, position = divmod(within, LANE)
-        if places not in self.blocks or self.blocks[places][0] != index:
-            self.blocks[places] = index, {}
-        _, rows = self.blocks[places]
-        chosen = [self._order(place, index, turn)[position] for place in places]
-        for row in {*chosen} - {*rows}:
-            batch = self.source.batch(LANE * index + row, places, self.device)
-            rows[row] = Latents(self.encode(batch.pictures), batch.captions)
-        values = torch.stack([rows[row].values[column] for column, row in enumerate(chosen)])
-        if turn and isinstance(self.source, RewordingSource):
-            words = [
-                self.source.caption(LANE * index + row, place, turn)
-                for place, row in zip(places, chosen, strict=True)
-            ]
-        else:
-            words = [rows[row].captions[column] for column, row in enumerate(chosen)]
-        return Latents(values, tuple(words))
+        values, words = [], []
+        for place in places:
+            lane = self.lanes.get(place)
+            if lane is None or lane.index != index:
+                lane = self.lanes[place] = Lane(index)
+            if lane.turn != turn:
+                lane.turn, lane.order = turn, self._order(place, index, turn)
+            row = lane.order[position]
+            if row not in lane.rows:
+                batch = self.source.batch(LANE * index + row, range(place, place + 1), self.device)
+                lane.rows[row] = self.encode(batch.pictures)[0], batch.captions[0]
+            value, text = lane.rows[row]
+            if turn and isinstance(self.source, RewordingSource):
+                text = self.source.caption(LANE * index + row, place, turn)
+            values.append(value)
+            words.append(text)
+        return Latents(torch.stack(values), tuple(words))
 
-    def _order(self, place: int, index: int, turn: int) -> Sequence[int]:
-        if not turn:  # as they come: a row of all lanes at a time is encoded
-            return range(LANE)
-        if place not in self.orders or self.orders[place][0] != (index, turn):
-            order = list(range(LANE))
-            random.Random(seed_of(self.seed, "order", index, turn, place)).shuffle(order)
-            self.orders[place] = (index, turn), order
-        return self.orders[place][1]
+    def _order(self, place: int, index: int, turn: int) -> list[int]:
+        order = list(range(LANE))
+        random.Random(seed_of(self.seed, "order", index, turn, place)).shuffle(order)
+        return order
+
+
+@dataclass
+class Lane:
+    """What a place shows for a while."""
+
+    index: int  # of the block
+    turn: int = -1  # how often it has been gone over before
+    order: Sequence[int] = ()
+    rows: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  # latents [c, h, w] and captions
