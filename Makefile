@@ -68,7 +68,7 @@ AUTOENCODER_MINUTES ?= 30
 DIFFUSION_MINUTES ?= 105
 REFINE_MINUTES ?= 10
 SMALL := $(RUN)/small
-BEGINNING = $(if $(FROM),$(FROM),$(SMALL)/model.safetensors)
+BEGINNING := $(or $(FROM),$(SMALL)/model.safetensors)
 EMBEDDED := $(BIN)/python -m sdscratch.embedded
 TRAINING = --device $(DEVICE) $(BATCH) --minutes
 
@@ -84,13 +84,15 @@ $(SMALL)/model.safetensors: | $(SMALL)/.autoencoder
 	$(EMBEDDED) diffusion --size 64 --folder $(SMALL) $(TRAINING) $(SMALL_DIFFUSION_MINUTES)
 	$(EMBEDDED) export $@ --size 64 --folder $(SMALL)
 
-$(RUN)/.autoencoder: | $(if $(FROM),$(VENV)/.installed-test,$(SMALL)/model.safetensors)
 ifdef FROM
+$(RUN)/.autoencoder: | $(VENV)/.installed-test
 	$(EMBEDDED) begin $(FROM) --folder $(RUN)
-else
-	$(EMBEDDED) autoencoder --grow $(BEGINNING) --folder $(RUN) $(TRAINING) $(AUTOENCODER_MINUTES)
-endif
 	@touch $@
+else
+$(RUN)/.autoencoder: | $(SMALL)/model.safetensors
+	$(EMBEDDED) autoencoder --grow $(SMALL)/model.safetensors --folder $(RUN) $(TRAINING) $(AUTOENCODER_MINUTES)
+	@touch $@
+endif
 
 $(RUN)/.diffusion: | $(RUN)/.autoencoder
 	$(EMBEDDED) diffusion --grow $(BEGINNING) --folder $(RUN) $(TRAINING) $(DIFFUSION_MINUTES)

@@ -426,37 +426,34 @@ def test_pictures_written_beside_the_next_are_told_in_order(
             assert Path(f"dog-{index}.png").read_bytes() == Path(f"plain-{index}.png").read_bytes()
 
 
-def test_ctrl_c_keeps_and_tells_what_was_being_written(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sdscratch.device import Placement
-
+def fail_at_the_second(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the first picture be decoded, and raise `error` at the next."""
     decode = Pipeline.decode
     calls: list[int] = []
 
-    def interrupted_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
+    def failing(self: Pipeline, latents: object, tile: int) -> object:
         calls.append(1)
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            raise error
         return decode(self, latents, tile)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(Pipeline, "decode", failing)
+
+
+def test_ctrl_c_keeps_and_tells_what_was_being_written(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdscratch.device import Placement
+
     monkeypatch.setattr(Placement, "batches", True)
-    monkeypatch.setattr(Pipeline, "decode", interrupted_at_the_second)
+    fail_at_the_second(monkeypatch, KeyboardInterrupt())
     result = draw("-o", "dog.png", "-b", 3, "-q")
     assert (result.code, result.lines, result.stderr) == (130, ["dog-1.png"], "sdscratch: interrupted\n")
 
 
 def test_a_batch_keeps_what_is_done_and_says_what_failed(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = Pipeline.decode
-    calls: list[int] = []
-
-    def fail_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            raise MemoryError
-        return decode(self, latents, tile)  # type: ignore[arg-type]
-
     from sdscratch.device import out_of_memory_explained
 
-    monkeypatch.setattr(Pipeline, "decode", out_of_memory_explained()(fail_at_the_second))
+    fail_at_the_second(monkeypatch, MemoryError())
+    monkeypatch.setattr(Pipeline, "decode", out_of_memory_explained()(Pipeline.decode))
     result = draw("-o", "dog.png", "-b", 3, "--batch-size", 3)
     assert result.code == 1
     assert result.lines == ["dog-1.png"]
@@ -466,16 +463,7 @@ def test_a_batch_keeps_what_is_done_and_says_what_failed(draw: Draw, monkeypatch
 
 
 def test_ctrl_c_keeps_what_is_done(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = Pipeline.decode
-    calls: list[int] = []
-
-    def interrupted_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return decode(self, latents, tile)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Pipeline, "decode", interrupted_at_the_second)
+    fail_at_the_second(monkeypatch, KeyboardInterrupt())
     result = draw("-o", "dog.png", "-b", 3, "-q")
     assert (result.code, result.lines, result.stderr) == (130, ["dog-1.png"], "sdscratch: interrupted\n")
     assert [path.name for path in Path().iterdir() if path.name != ".cache"] == ["dog-1.png"]

@@ -43,6 +43,7 @@ __all__ = [
     "open_trained",
     "save_autoencoder",
     "save_embedded",
+    "save_tokenizer",
 ]
 
 PROMPT_LENGTH = 32  # tokens
@@ -116,10 +117,15 @@ def keep_tokenizer(path: Path, composer: Composer) -> Tokenizer:
     Its ids are the text encoder's rows: a resumed run must not learn it anew from captions that changed.
     """
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, overwrite=True) as file:
-            file.write(learn_tokenizer(composer).to_json().encode())
+        save_tokenizer(path, learn_tokenizer(composer))
     return load_tokenizer(path)
+
+
+def save_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Keep a run's tokenizer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, overwrite=True) as file:
+        file.write(tokenizer.to_json().encode())
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

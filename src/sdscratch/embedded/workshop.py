@@ -21,7 +21,6 @@ from sdscratch.embedded.mixtures import CPU, FULL
 from sdscratch.embedded.model import Shape
 from sdscratch.embedded.pictograms import load_sprites
 from sdscratch.errors import UsageError
-from sdscratch.files import atomic_write, make_folder
 from sdscratch.training.autoencoder import (
     LOSS_WEIGHTS,
     TERMS,
@@ -43,6 +42,10 @@ from sdscratch.training.state import load_weights
 from sdscratch.training.team import Loss
 
 __all__ = ["MIXTURES", "Workshop", "begin", "export", "workshop"]
+
+# What stages hand on, in their folder.
+AUTOENCODER = Path("autoencoder.safetensors")
+TOKENIZER = Path("diffusion", "tokenizer.json")
 
 LATE_BIAS = 0.6  # late timesteps come more often: see `stratified_timesteps`
 KEPT_MEANING = 0.2  # weight of old latent channels staying what they were, while the autoencoder is grown
@@ -98,7 +101,7 @@ class Workshop:
         coder, figures = self._kept()
         # its words are those of all scenes, whichever are drawn now
         everything = Composer(self.composer.table, shape.size, FULL)
-        tokenizer = embedded.keep_tokenizer(self.folder / "diffusion" / "tokenizer.json", everything)
+        tokenizer = embedded.keep_tokenizer(self.folder / TOKENIZER, everything)
         config = embedded.model_config(tokenizer, shape)
         torch.manual_seed(recipe.seed)
         model = Diffusion.from_config(config)
@@ -154,13 +157,13 @@ class Workshop:
             train(model, loss, recipe, self.folder / name, self.machine, show=display, watch=watch)
 
     def _kept(self) -> tuple[Autoencoder, dict[str, float]]:
-        return embedded.load_autoencoder(self.folder / "autoencoder.safetensors", self.shape)
+        return embedded.load_autoencoder(self.folder / AUTOENCODER, self.shape)
 
     def _keep(self, model: Autoencoder) -> float:
         """Measure an autoencoder on held-out pictures, and keep it for what follows."""
         psnr = held_out_psnr(self.composer, model, self.machine.device)
         if self.machine.leads:
-            embedded.save_autoencoder(self.folder / "autoencoder.safetensors", model, {"psnr": psnr})
+            embedded.save_autoencoder(self.folder / AUTOENCODER, model, {"psnr": psnr})
         return psnr
 
     def _preview(self, name: str, model: Autoencoder) -> None:
@@ -177,22 +180,20 @@ def begin(folder: Path, shape: Shape, path: Path) -> None:
         UsageError: the model has another shape, or the folder is in use.
         CheckpointError: the model is missing, unreadable or refused.
     """
-    target = folder / "autoencoder.safetensors"
+    target = folder / AUTOENCODER
     if target.exists():
         raise UsageError(f"{target} is there already; name another --folder, or go on with this one")
     autoencoder, _, tokenizer = embedded.open_trained(path)
     if autoencoder.config != shape.autoencoder:
         raise UsageError(f"{path} is no model for {shape.size}×{shape.size} pixels; say another --size")
-    make_folder(folder / "diffusion")
-    with atomic_write(folder / "diffusion" / "tokenizer.json", overwrite=True) as file:
-        file.write(tokenizer.to_json().encode())
+    embedded.save_tokenizer(folder / TOKENIZER, tokenizer)
     embedded.save_autoencoder(target, autoencoder, {})
 
 
 def export(folder: Path, shape: Shape, path: Path) -> int:
     """Write the model as it is at the last checkpoint in `folder`; return the steps behind it."""
-    autoencoder, figures = embedded.load_autoencoder(folder / "autoencoder.safetensors", shape)
-    tokenizer = embedded.load_tokenizer(folder / "diffusion" / "tokenizer.json")
+    autoencoder, figures = embedded.load_autoencoder(folder / AUTOENCODER, shape)
+    tokenizer = embedded.load_tokenizer(folder / TOKENIZER)
     model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
     steps = load_weights(folder / "diffusion", model)
     provenance = {

@@ -76,7 +76,7 @@ class TransposedUpsample(Upsample):
         self.folded = nn.Parameter(folded, requires_grad=False)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """[n, c, h, w] → [n, c, 2h, 2w]; to any other size the plain way."""
+        """[n, c, h, w] → [n, c, 2h, 2w]; to any other size, or from few positions, the plain way."""
         odd = size is not None and tuple(size) != (2 * x.shape[2], 2 * x.shape[3])
         few = x.dtype == torch.bfloat16 and x.shape[0] * x.shape[2] * x.shape[3] < FEW
         if odd or few:

@@ -18,9 +18,8 @@ from sdscratch.training.source import RewordingSource, Source
 __all__ = ["Encode", "FreshLatents", "LaneLatents", "LatentSource", "Latents", "encode_with"]
 
 PASSES = 8  # over a block
-LANE = (
-    512  # pictures of a block, a place: with 64 the loss fell by 8 % within a block, and rose with the next
-)
+# Pictures of a block, a place. With 64 the loss fell by 8 % within a block, to rise again with the next.
+LANE = 512
 
 
 @dataclass(frozen=True)
