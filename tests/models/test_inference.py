@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdscratch.models import inference
+from sdscratch.models import inference, winograd
 from sdscratch.models.inference import (
     BlockedFeedForward,
     PackedConv,
@@ -20,6 +20,7 @@ from sdscratch.models.inference import (
 from sdscratch.models.layers import ResidualBlock, Upsample
 from sdscratch.models.unet import FeedForward, UNet
 from sdscratch.models.vae import Decoder
+from sdscratch.models.winograd import WinogradConv
 from support.checkpoints import TINY
 from support.diffusion import relative_error
 
@@ -99,12 +100,14 @@ def networks() -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["unet", "decoder"])
-def test_a_prepared_network_computes_the_same(index: int) -> None:
+def test_a_prepared_network_computes_the_same(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "NARROW", 8)
     network, inputs = networks()[index]
     with torch.inference_mode():
         wanted = network(*inputs)
         assert relative_error(prepare(network)(*inputs), wanted) <= 5e-6
-    assert any(isinstance(module, TransposedUpsample) for module in network.modules())
+    kinds = {type(module) for module in network.modules()}
+    assert {TransposedUpsample, WinogradConv} <= kinds
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["unet", "decoder"])
@@ -162,14 +165,96 @@ def test_a_packed_convolution_is_the_convolution(form: tuple[int, int, int], bat
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
+def same_size(inputs: int, outputs: int, **form: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, **({"kernel_size": 3, "padding": 1} | form))
+
+
+@pytest.mark.parametrize("cached", [1, 2**12, 2**23], ids=["by row", "by rows", "at once"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 31), (8, 8), (7, 9), (13, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograds_convolution_is_the_convolution(
+    size: tuple[int, int], cached: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "CACHED", cached)
+    torch.manual_seed(0)
+    plain = same_size(24, 10, bias=bias)
+    x = random_inputs(3, 24, *size)
+    before = x.clone()
+    with torch.inference_mode():
+        ours = WinogradConv(plain)(x)
+        exact = plain.double()(x.double())
+    assert relative_error(ours, exact) <= 5e-7
+    assert torch.equal(x, before)
+
+
+def test_winograds_convolution_in_float32_is_no_less_exact() -> None:
+    torch.manual_seed(0)
+    plain = same_size(256, 256)
+    x = random_inputs(1, 256, 16, 16)
+    with torch.inference_mode():
+        fast, slow = WinogradConv(plain)(x), plain(x)
+        exact = plain.double()(x.double())
+    assert relative_error(fast, exact) <= 1.2 * relative_error(slow, exact)
+
+
+@bfloat16
+def test_winograds_convolution_in_bfloat16_is_as_exact_as_it_says() -> None:
+    torch.manual_seed(0)
+    exact = same_size(256, 256)
+    plain = deepcopy(exact).bfloat16()
+    x = random_inputs(1, 256, 16, 16).bfloat16()
+    with torch.inference_mode():
+        wanted = exact(x.float())
+        fast, slow = (relative_error(conv(x), wanted) for conv in (WinogradConv(plain), plain))
+    assert fast <= 2.6 * slow
+
+
+@pytest.mark.parametrize(
+    ("conv", "chosen"),
+    [
+        (same_size(256, 256), True),
+        (same_size(1920, 640), True),
+        (same_size(640, 1280), False),
+        (same_size(128, 256), False),
+        (same_size(256, 128), False),
+        (same_size(256, 256, stride=2), False),
+        (same_size(256, 256, padding=0), False),
+        (same_size(256, 256, padding=2, dilation=2), False),
+        (same_size(256, 256, groups=2), False),
+        (nn.Conv2d(256, 256, 1), False),
+    ],
+    ids=str,
+)
+def test_which_convolutions_become_winograds(conv: nn.Conv2d, chosen: bool) -> None:
+    network = prepare(nn.Sequential(conv))
+    assert isinstance(network[0], WinogradConv) == chosen
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_a_processor_of_fast_matrix_products_convolves_in_bfloat16_the_plain_way(
+    amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    single, half = same_size(256, 256), same_size(256, 256).bfloat16()
+    assert isinstance(prepare(nn.Sequential(single))[0], WinogradConv)
+    assert isinstance(prepare(nn.Sequential(half))[0], WinogradConv) == (not amx)
+
+
+def test_what_upsampling_keeps_for_odd_sizes_stays_plain() -> None:
+    network = prepare(nn.Sequential(Upsample(256)))
+    assert isinstance(network[0].conv, nn.Conv2d)
+
+
 @bfloat16
 def test_what_is_prepared_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "HEAVY", 2**10)
+    monkeypatch.setattr(inference, "NARROW", 8)
+    monkeypatch.setattr(inference, "WIDE", 16)
     network, inputs = networks()[0]
     exact = deepcopy(network)
     network = prepare(network.bfloat16())
     kinds = {type(module) for module in network.modules()}
-    assert {TransposedUpsample, BlockedFeedForward, PackedConv} <= kinds
+    assert {TransposedUpsample, BlockedFeedForward, PackedConv, WinogradConv} <= kinds
     x, timesteps, context = inputs
     with torch.inference_mode():
         ours = network(x.bfloat16(), timesteps, context.bfloat16())

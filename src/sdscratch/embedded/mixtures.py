@@ -49,21 +49,21 @@ class Mixture:
     small: tuple[float, float] = (0.4, 0.8)  # its scale then
 
 
-# For two cores: the best known things most of the time, mostly one, mostly large. That is what made shapes
+# For two cores: the best known things more often, mostly one, mostly large. That is what made shapes
 # learnable there.
 CPU = Mixture(
-    fame=((100, 5.0), (BEST_KNOWN, 3.0), (len(concepts()), 1.0)),
+    fame=((100, 4.0), (BEST_KNOWN, 2.5), (len(concepts()), 1.0)),
     shares={
-        "plain": 0.26,
-        "ground": 0.34,
-        "recoloured": 0.11,
-        "worn": 0.11,
-        "count": 0.05,
-        "pair": 0.06,
-        "scenery": 0.03,
+        "plain": 0.24,
+        "ground": 0.28,
+        "recoloured": 0.10,
+        "worn": 0.12,
+        "count": 0.08,
+        "pair": 0.10,
+        "scenery": 0.04,
         "style": 0.04,
     },
-    anywhere=0.08,
+    anywhere=0.12,
 )
 # For a GPU: everything.
 FULL = Mixture(

@@ -14,13 +14,18 @@ from torch import Tensor, nn
 
 from sdscratch.models.layers import Upsample
 from sdscratch.models.unet import FeedForward, TransformerBlock
+from sdscratch.models.winograd import WinogradConv
 
 __all__ = ["prepare"]
 
 # Milliseconds on Zen 4 with two threads in bfloat16, guided at 512×512, before → after: upsampling 141 → 67,
 # 136 → 87 and (the deepest) 36 → 48, in the decoder 180 → 82, 773 → 362, 791 → 352, and in float32 as well
-# (1667 → 797); feed-forward at 4096 tokens 84 → 55, at fewer the same; convolutions of 2560 → 1280 channels
-# at 8×8 81 → 32, at 16×16 82 → 63, of 1280 → 1280 at 8×8 10.6 → 8.0, of 640 → 640 at 32×32 33.4 → 32.6.
+# (1667 → 797); feed-forward at 4096 tokens 84 → 55, at fewer the same; convolutions packed, of 2560 → 1280
+# channels at 8×8 81 → 32, at 16×16 82 → 63, of 1280 → 1280 at 8×8 10.6 → 8.0; by Winograd, of 320 → 320 at
+# 64×64 34 → 27, 960 → 320 101 → 63, of 640 → 640 at 32×32 34 → 21, 1280 → 640 68 → 44, in the decoder of
+# 512 → 512 at 128×128 175 → 104, of 256 → 256 at 256×256 192 → 167, and in float32 67 → 46, 226 → 139,
+# 69 → 44, 139 → 105, 385 → 235, 372 → 292.
+NARROW, WIDE = 256, 640  # channels between which Winograd's convolutions are used
 HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
 FEW = 256  # positions, below which the folded upsampling is the slower one
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
@@ -49,11 +54,34 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
                     network.set_submodule(f"{name}.{layer}", Remembering(module.get_submodule(layer)))
             case FeedForward() if weight.dtype == torch.bfloat16:
                 network.set_submodule(name, BlockedFeedForward(module))
+            case nn.Conv2d() if _pays_by_winograd(module) and not _kept_by_upsampling(network, name):
+                network.set_submodule(name, WinogradConv(module))
+                del module, weight
+                freed()
             case nn.Conv2d() if weight.dtype == torch.bfloat16 and weight.numel() >= HEAVY:
                 network.set_submodule(name, PackedConv(module))
                 del module, weight
                 freed()
     return network
+
+
+def _pays_by_winograd(conv: nn.Conv2d) -> bool:
+    """Whether Winograd's form is the faster one, and its larger weights can be borne.
+
+    What a network computes in more than `WIDE` channels it computes at few positions, and those weights are
+    most of its weights.
+    """
+    form = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+    if form != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
+        return False
+    if conv.weight.dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16", False):
+        return False  # products so fast that getting at the numbers is what takes time
+    return min(conv.in_channels, conv.out_channels) >= NARROW and conv.out_channels <= WIDE
+
+
+def _kept_by_upsampling(network: nn.Module, name: str) -> bool:
+    """Whether a convolution is the plain one that a `TransposedUpsample` has for odd sizes."""
+    return isinstance(network.get_submodule(name.rpartition(".")[0]), Upsample)
 
 
 class TransposedUpsample(Upsample):
