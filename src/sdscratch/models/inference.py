@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sdscratch.models.layers import Upsample
 from sdscratch.models.unet import FeedForward, TransformerBlock
-from sdscratch.models.winograd import WinogradConv
+from sdscratch.models.winograd import Scratch, WinogradConv
 
 __all__ = ["prepare"]
 
@@ -27,7 +27,7 @@ __all__ = ["prepare"]
 # 69 → 44, 139 → 105, 385 → 235, 372 → 292.
 NARROW, WIDE = 256, 640  # channels between which Winograd's convolutions are used
 HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
-FEW = 256  # positions, below which the folded upsampling is the slower one
+LARGE = 2**25  # bytes that an allocator takes from the system by themselves, not from what it keeps
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
 
 
@@ -39,30 +39,43 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
     Args:
         freed: called whenever a module has been replaced and its weights are free.
     """
-    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d)
+    scratch = Scratch()
     # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
-    for name in [name for name, module in network.named_modules() if isinstance(module, kinds)]:
+    for name in _replaceable(network):
         module = network.get_submodule(name)
         weight = next(module.parameters(recurse=True), None)
         if weight is None or weight.device.type != "cpu":
             continue
+        half = weight.dtype == torch.bfloat16
         match module:
             case Upsample():
-                network.set_submodule(name, TransposedUpsample(module))
+                network.set_submodule(name, TransposedUpsample(module, freed))
             case TransformerBlock():
                 for layer in ("cross_attention.key", "cross_attention.value"):
                     network.set_submodule(f"{name}.{layer}", Remembering(module.get_submodule(layer)))
-            case FeedForward() if weight.dtype == torch.bfloat16:
+            case FeedForward() if half:
                 network.set_submodule(name, BlockedFeedForward(module))
-            case nn.Conv2d() if _pays_by_winograd(module) and not _kept_by_upsampling(network, name):
-                network.set_submodule(name, WinogradConv(module))
-                del module, weight
-                freed()
-            case nn.Conv2d() if weight.dtype == torch.bfloat16 and weight.numel() >= HEAVY:
+            case nn.Conv2d() if _pays_by_winograd(module):
+                network.set_submodule(name, WinogradConv(module, scratch))
+            case nn.Conv2d() if half and weight.numel() >= HEAVY:
                 network.set_submodule(name, PackedConv(module))
-                del module, weight
-                freed()
+            case _:
+                continue
+        if isinstance(module, (Upsample, nn.Conv2d)):
+            del module, weight
+            freed()
     return network
+
+
+def _replaceable(network: nn.Module) -> list[str]:
+    """Names of what has a fast form; the convolution of an upsampling is part of its form."""
+    modules = dict(network.named_modules())
+    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d)
+    return [
+        name
+        for name, module in modules.items()
+        if isinstance(module, kinds) and not isinstance(modules.get(name.rpartition(".")[0]), Upsample)
+    ]
 
 
 def _pays_by_winograd(conv: nn.Conv2d) -> bool:
@@ -79,11 +92,6 @@ def _pays_by_winograd(conv: nn.Conv2d) -> bool:
     return min(conv.in_channels, conv.out_channels) >= NARROW and conv.out_channels <= WIDE
 
 
-def _kept_by_upsampling(network: nn.Module, name: str) -> bool:
-    """Whether a convolution is the plain one that a `TransposedUpsample` has for odd sizes."""
-    return isinstance(network.get_submodule(name.rpartition(".")[0]), Upsample)
-
-
 class TransposedUpsample(Upsample):
     """`Upsample` as one transposed convolution of stride 2: 16 products a position and channel, not 36.
 
@@ -93,9 +101,10 @@ class TransposedUpsample(Upsample):
     position (Shi et al. 2016, section 3, for the equivalence).
     """
 
-    def __init__(self, plain: Upsample) -> None:
+    def __init__(self, plain: Upsample, freed: Callable[[], None] = lambda: None) -> None:
         nn.Module.__init__(self)
-        self.conv = plain.conv
+        self.freed = freed
+        self.bias = plain.conv.bias
         weight = plain.conv.weight.detach().float()
         for axis in (2, 3):
             a, b, c = weight.unbind(axis)
@@ -104,12 +113,23 @@ class TransposedUpsample(Upsample):
         self.folded = nn.Parameter(folded, requires_grad=False)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """[n, c, h, w] → [n, c, 2h, 2w]; to any other size, or from few positions, the plain way."""
-        odd = size is not None and tuple(size) != (2 * x.shape[2], 2 * x.shape[3])
-        few = x.dtype == torch.bfloat16 and x.shape[0] * x.shape[2] * x.shape[3] < FEW
-        if odd or few:
-            return super().forward(x, size)
-        return F.conv_transpose2d(x, self.folded, self.conv.bias, stride=2, padding=1)
+        """[n, c, h, w] → [n, c, 2h, 2w]; to any other size the plain way."""
+        height, width = x.shape[2:]
+        if size is not None and tuple(size) != (2 * height, 2 * width):
+            return F.conv2d(
+                F.interpolate(x, size=size, mode="nearest"), self._unfolded(), self.bias, padding=1
+            )
+        if 4 * x.nbytes >= LARGE:
+            self.freed()  # from here on, what the allocator kept of smaller results is of no use
+        return F.conv_transpose2d(x, self.folded, self.bias, stride=2, padding=1)
+
+    def _unfolded(self) -> Tensor:
+        """The kernel of 3, of which odd sizes alone have need: not worth keeping beside the other."""
+        weight = self.folded.float().transpose(0, 1)
+        for axis in (2, 3):
+            c, bc, ab, a = weight.unbind(axis)
+            weight = torch.stack([a, (bc - c + ab - a) / 2, c], axis)
+        return weight.to(self.folded.dtype, memory_format=torch.channels_last)
 
 
 class Remembering(nn.Module):
