@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from sdscratch.embedded.grow import grow_autoencoder, grow_diffusion, kept_meaning
 from sdscratch.models.config import AutoencoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
-from sdscratch.models.vae import Gaussian
+from sdscratch.models.vae import Gaussian, steps
 from sdscratch.text.tokenizer import Tokenizer, learn_merges
 from sdscratch.training.autoencoder import Autoencoder, Reconstruction
 from sdscratch.training.diffusion import Diffusion
@@ -33,12 +33,15 @@ def test_the_new_level_of_the_encoder_averages_and_the_rest_is_the_small_one() -
     small, large = grown()
     picture = torch.randn(1, 3, 32, 32)
     features = F.avg_pool2d(large.encoder.conv_in(picture), 2)
-    assert_close(large.encoder.down[0](large.encoder.conv_in(picture)), features)
+    first = large.encoder.conv_in(picture)
+    for step in steps(large.encoder.down[:1]):
+        first = step(first)
+    assert_close(first, features)
     x, y = features, features
-    for level in small.encoder.down:
-        x = level(x)
-    for level in large.encoder.down[1:]:
-        y = level(y)
+    for step in steps(small.encoder.down):
+        x = step(x)
+    for step in steps(large.encoder.down[1:]):
+        y = step(y)
     assert_close(x, y)
     top = torch.randn(1, 16, 8, 8)
     narrow = small.encoder.quant(small.encoder.conv_out(top))
@@ -54,10 +57,10 @@ def test_the_new_level_of_the_decoder_repeats_what_the_small_one_would_show() ->
     latent[:, :4] = torch.randn(2, 4, 8, 8)
     x = small.decoder.middle(small.decoder.conv_in(small.decoder.quant(latent[:, :4])))
     y = large.decoder.middle(large.decoder.conv_in(large.decoder.quant(latent)))
-    for level in small.decoder.up:
-        x = level(x)
-    for level in large.decoder.up:
-        y = level(y)
+    for step in steps(small.decoder.up):
+        x = step(x)
+    for step in steps(large.decoder.up):
+        y = step(y)
     assert_close(y, x.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 

@@ -17,7 +17,7 @@ from sdscratch.models.attention import attention
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
-__all__ = ["Decoder", "Encoder", "Gaussian"]
+__all__ = ["Decoder", "Encoder", "Gaussian", "steps"]
 
 EPS = 1e-6
 
@@ -69,7 +69,7 @@ class Level(nn.Module):
         self.resample = resample
 
 
-def _steps(levels: nn.ModuleList) -> Iterator[nn.Module]:
+def steps(levels: nn.ModuleList) -> Iterator[nn.Module]:
     """What to compute in turn. The caller of a whole level would hold its input to the end: 134 MB."""
     for level in cast("Iterable[Level]", levels):
         yield from level.blocks
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
     def forward(self, picture: Tensor) -> Gaussian:
         """[n, 3, H, W] in −1 to 1 → the posterior over [n, 4, h, w], before `latent_scale`."""
         x = self.conv_in(picture)
-        for step in _steps(self.down):
+        for step in steps(self.down):
             x = step(x)
         x = self.conv_out(silu(self.norm_out(self.middle(x))))
         mean, log_variance = self.quant(x).chunk(2, dim=1)
@@ -141,6 +141,6 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """[n, 4, h, w], after division by `latent_scale` → [n, 3, H, W], about −1 to 1 (not clamped)."""
         x = self.middle(self.conv_in(self.quant(latent)))
-        for step in _steps(self.up):
+        for step in steps(self.up):
             x = step(x)
         return self.conv_out(silu(self.norm_out(x)))
