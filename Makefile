@@ -67,6 +67,7 @@ SMALL_DIFFUSION_MINUTES ?= 75
 AUTOENCODER_MINUTES ?= 30
 DIFFUSION_MINUTES ?= 195
 REFINE_MINUTES ?= 25
+TAESD_MINUTES ?= 5
 SMALL := $(RUN)/small
 BEGINNING := $(or $(FROM),$(SMALL)/model.safetensors)
 EMBEDDED := $(BIN)/python -m sdscratch.embedded
@@ -100,6 +101,7 @@ $(RUN)/.diffusion: | $(RUN)/.autoencoder
 
 $(MODEL): | $(RUN)/.diffusion
 	$(EMBEDDED) refine --folder $(RUN) $(TRAINING) $(REFINE_MINUTES)
+	$(EMBEDDED) taesd --folder $(RUN) $(TRAINING) $(TAESD_MINUTES)
 	$(EMBEDDED) export $@ --folder $(RUN)
 
 # goes on where it was stopped; JUDGE="--help" tells more

@@ -83,7 +83,7 @@ def test_python_and_the_command_line_give_the_same_pictures(
 
 
 def test_python_takes_the_names_of_the_command_line() -> None:
-    own = {"model", "tokenizer", "lora", "device", "dtype", "compile", "low_memory"}  # of load
+    own = {"model", "tokenizer", "lora", "device", "dtype", "compile", "low_memory", "taesd"}  # of load
     batches = {"batch_count", "batch_size"}
     of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose"}
     names = set(Arguments.__dataclass_fields__) - own - batches - of_the_command

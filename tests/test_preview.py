@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sdscratch.images import read_picture
+from sdscratch.models.taesd import TinyDecoder
 from sdscratch.options import GenerateOptions
 from sdscratch.pipeline import load
 from sdscratch.preview import Preview, fit_preview, known_pictures
+from sdscratch.training.taesd import save_taesd, tiny_config
+from support.checkpoints import TINY
 from support.cli import sdscratch
 
 WORDS = ("--size", "72x64", "--steps", 2, "--seed", 5, "--device", "cpu", "--dtype", "float32", "-q")
@@ -71,6 +75,54 @@ def test_the_file_shows_the_first_picture_after_every_step(tiny_model: Path, tmp
     plain = sdscratch("txt2img", "a dog", "-m", tiny_model, *WORDS, "-o", tmp_path / "plain.png")
     assert plain.code == 0
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+
+
+@pytest.fixture
+def tiny(tiny_model: Path, tmp_path: Path) -> Path:
+    """A tiny decoder for the tiny model that shows grey, whatever the latent."""
+    config = tiny_config(TINY.autoencoder, 8)
+    network = TinyDecoder(config)
+    with torch.no_grad():
+        network.conv_out.weight.zero_()
+        network.conv_out.bias.fill_(0.25)
+    save_taesd(tmp_path / "grey.safetensors", config, network, torch.float32, {})
+    return tmp_path / "grey.safetensors"
+
+
+def test_a_tiny_autoencoder_draws_the_preview_and_nothing_else(
+    tiny_model: Path, tiny: Path, tmp_path: Path
+) -> None:
+    for name, more in {"plain": (), "with": ("--preview", tmp_path / "now.png", "--taesd", tiny)}.items():
+        result = sdscratch(
+            "txt2img", "a dog", "-m", tiny_model, *WORDS, "-o", tmp_path / f"{name}.png", *more
+        )
+        assert result.code == 0, result.stderr
+    now = np.asarray(read_picture(tmp_path / "now.png"))
+    assert now.shape == (64, 72, 3)
+    assert set(now.flat) == {64}  # a quarter of 255
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "with.png").read_bytes()
+
+
+def test_the_tiny_autoencoder_beside_a_model_draws_its_previews_unasked(
+    tiny_model: Path, tiny: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine.safetensors"
+    model.symlink_to(tiny_model)
+    tiny.rename(tmp_path / "mine-taesd.safetensors")
+    pipeline = load(str(model), device="cpu", dtype="float32")
+    (shown,) = pipeline.preview(torch.zeros(1, TINY.unet.latent_channels, 8, 8))
+    assert set(np.asarray(shown).flat) == {64}
+
+
+def test_a_tiny_autoencoder_without_a_preview_or_with_another_models_latents_is_refused(
+    tiny_model: Path, tiny: Path, tmp_path: Path
+) -> None:
+    alone = sdscratch("txt2img", "a dog", "-m", tiny_model, "--taesd", tiny)
+    assert (alone.code, "add --preview FILE" in alone.stderr) == (2, True)
+    out = tmp_path / "out.png"
+    other = sdscratch("txt2img", "a dog", "--preview", tmp_path / "now.png", "--taesd", tiny, "-o", out)
+    assert (other.code, "take one that is made for this model" in other.stderr) == (3, True)
+    assert not out.exists()
 
 
 def test_a_preview_that_is_no_pictures_name_is_refused_at_once(tmp_path: Path) -> None:

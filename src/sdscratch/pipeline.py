@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self, overload
 
 import numpy as np
@@ -22,6 +23,7 @@ from sdscratch.accelerate import Compute, accelerate
 from sdscratch.addons import LoraRequest, take_loras
 from sdscratch.checkpoints.lora import AppliedLora
 from sdscratch.checkpoints.model import ModelFiles, Part, open_model
+from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.approximations import deep_cached, guided_between
 from sdscratch.diffusion.guidance import Network, guided, network_denoiser
@@ -40,7 +42,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
-from sdscratch.preview import Preview, fit_preview
+from sdscratch.preview import fit_preview
 from sdscratch.text.prompt import encode_prompt
 from sdscratch.tiles import in_tiles
 
@@ -73,6 +75,7 @@ def load(
     lora: str | Sequence[str] = (),
     compile: bool = False,
     low_memory: bool = False,
+    taesd: str | None = None,
 ) -> Pipeline:
     """Open a model.
 
@@ -85,27 +88,37 @@ def load(
         compile: compile the U-Net at the first step, which takes a minute and makes the others faster on a
             GPU.
         low_memory: hold one network at a time, each loaded when its turn comes.
+        taesd: a tiny autoencoder that draws previews; by default the model's own, if one lies beside it.
 
     Raises:
-        CheckpointError: the model or a LoRA is missing, unreadable or refused.
+        CheckpointError: the model, a LoRA or the tiny autoencoder is missing, unreadable or refused.
         DeviceError: the device is not there.
         UsageError: a name that means nothing.
     """
     files = open_model(model, tokenizer=tokenizer, lora=lora)
-    return Pipeline(files, choose(device, dtype, compiled=compile), low_memory=low_memory)
+    tiny = open_taesd(taesd, files.config.autoencoder) if taesd is not None else None
+    return Pipeline(files, choose(device, dtype, compiled=compile), low_memory=low_memory, taesd=tiny)
 
 
 class Pipeline:
     """A model on a device; its networks are loaded when needed, and kept while that pays (`networks`)."""
 
-    def __init__(self, files: ModelFiles, placement: Placement, *, low_memory: bool = False) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        placement: Placement,
+        *,
+        low_memory: bool = False,
+        taesd: TaesdFile | None = None,
+    ) -> None:
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
         self.networks = Networks(files, placement, low_memory)
         self._contexts: dict[tuple[str, int], Tensor] = {}  # prompts, encoded, the newest last
         self._init: tuple[Tensor, Tensor] | None = None  # the newest init picture, and its posterior
-        self._preview: Preview | None = None
+        self._taesd = taesd
+        self._preview: Callable[[Tensor], Tensor] | None = None
         self._tags: tuple[LoraRequest, ...] = ()  # of the newest prompt
         self._computations: dict[bool, Compute] = {}  # of the U-Net as it is loaded now, recorded or compiled
 
@@ -137,6 +150,15 @@ class Pipeline:
             self._contexts.clear()
             self._computations.clear()
             self._tags = tags
+
+    @cached_property
+    def taesd(self) -> TaesdFile | None:
+        """What draws previews, where a linear map does not: as given, else what lies beside the model.
+
+        Raises:
+            CheckpointError: what lies there is unreadable, or made for another model.
+        """
+        return self._taesd or find_taesd(self.files.path, self.files.config.autoencoder)
 
     # From options to latents
 
@@ -347,14 +369,31 @@ class Pipeline:
         return [decode_one(latent) for latent in scaled.split(1)]
 
     def preview(self, latents: Tensor) -> list[Image.Image]:
-        """What `decode` would show of latents, roughly and at once (`sdscratch.preview`).
+        """What `decode` would show of latents, roughly and at once.
 
-        Takes a `Progress`'s `denoised` as well as its last `latent`. The first call loads the encoder.
+        Takes a `Progress`'s `denoised` as well as its last `latent`. Drawn by the tiny autoencoder (`taesd`);
+        without one by a linear map (`sdscratch.preview`), for which the first call loads the encoder.
+
+        Raises:
+            CheckpointError: the tiny autoencoder beside the model is unreadable, or made for another one.
         """
-        config = self.files.config.autoencoder
         if self._preview is None:
-            self._preview = fit_preview(lambda picture: self._encode_picture(picture, None), config.downscale)
+            self._preview = self._make_preview()
         return [to_picture(one) for one in self._preview(latents).split(1)]
+
+    def _make_preview(self) -> Callable[[Tensor], Tensor]:
+        if self.taesd is None:
+            downscale = self.files.config.autoencoder.downscale
+            return fit_preview(lambda picture: self._encode_picture(picture, None), downscale)
+        device, dtype = self.placement.device, self.placement.dtype
+        network = self.taesd.load(device, dtype)
+
+        def show(latents: Tensor) -> Tensor:
+            with torch.inference_mode():
+                pixels: Tensor = network(latents.to(device, dtype))
+            return pixels.float()
+
+        return show
 
     # Everything at once
 

@@ -41,6 +41,22 @@ def test_the_list_says_what_the_first_line_of_the_help_says(name: str) -> None:
     assert " ".join(load_command(name, place).help.split("\n\n")[0].split()) == line
 
 
+TRAININGS = ("autoencoder", "diffusion", "lora", "taesd", "shapes")
+
+
+@pytest.mark.parametrize("words", [[name] for name in Commands.places] + [["train", n] for n in TRAININGS])
+def test_examples_stand_as_they_were_written_and_fit_a_terminal(words: list[str]) -> None:
+    text = sdscratch(*words, "--help").stdout.decode()
+    examples = text.partition("Examples:")[2].partition("\n\nArguments")[0].partition("\n\nOptions")[0]
+    paragraphs = [part for part in examples.split("\n\n") if part.strip().startswith("sdscratch ")]
+    assert paragraphs or words == ["train"]
+    for paragraph in paragraphs:
+        *broken, last = paragraph.rstrip().split("\n")
+        assert all(line.endswith("\\") for line in broken), paragraph
+        assert not last.endswith("\\"), paragraph
+        assert max(map(len, paragraph.split("\n"))) <= 80, paragraph
+
+
 def test_a_command_that_is_nearly_right_is_guessed() -> None:
     result = sdscratch("txt2image", "a dog")
     said = "sdscratch: error: No such command 'txt2image'. Did you mean 'txt2img'?\n"

@@ -19,6 +19,7 @@ from sdscratch.bench.memory import Peak
 from sdscratch.bench.pictures import Distance, distance
 from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.model import ModelFiles
+from sdscratch.checkpoints.taesd import TaesdFile
 from sdscratch.device import Placement, choose
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import ResolvedOptions
@@ -83,6 +84,7 @@ def measure(
     repeats: int = 3,
     compare: bool = False,
     approximate: bool = False,
+    taesd: TaesdFile | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Load the model and draw, again and again.
@@ -96,13 +98,14 @@ def measure(
         repeats: how often each stage is timed.
         compare: draw one picture on the CPU in float32, too, and say how far the one drawn here is from it.
         approximate: measure what approximations gain, and how far they lead from the exact pictures.
+        taesd: what draws previews among them.
         announce: is told what comes next.
 
     Raises:
         SdscratchError: whatever can go wrong while drawing.
     """
     report = Report(describe_machine(placement), files.name, options, files.defaults.steps)
-    pipeline = Pipeline(files, placement)
+    pipeline = Pipeline(files, placement, taesd=taesd)
     announce("warming up")
     with watch_memory(placement.device) as report.peak:
         load(pipeline, options)

@@ -208,8 +208,18 @@ class Arguments:
         option(
             "--preview",
             metavar="FILE",
-            help="Keep this picture up to date while drawing: a rough sketch in small, which costs nothing.",
+            help="Keep this picture up to date while drawing: a rough sketch, which costs nothing.",
             panel=OUTPUT,
+        ),
+    ] = None
+    taesd: Annotated[
+        str | None,
+        option(
+            "--taesd",
+            metavar="FILE",
+            help="A tiny autoencoder that draws --preview: finer than a sketch, for a little time a step.",
+            panel=OUTPUT,
+            show_default="MODEL-taesd.safetensors beside the model, if it is there",
         ),
     ] = None
     overwrite: Annotated[bool, option("--overwrite", help="Replace files that exist.", panel=OUTPUT)] = False
@@ -234,6 +244,8 @@ class Arguments:
             from sdscratch.images import check_suffix  # not for the help alone
 
             check_suffix(Path(self.preview))
+        elif self.taesd is not None:
+            raise UsageError("--taesd draws --preview, so it goes with it alone; add --preview FILE")
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
         width, height = self.width, self.height

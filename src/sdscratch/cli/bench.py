@@ -70,6 +70,12 @@ def bench(
         bool,
         typer.Option("--approximations", help="Say, too, what each gains and how far it leads (slow)."),
     ] = False,
+    taesd: Annotated[
+        str | None,
+        typer.Option(
+            "--taesd", metavar="FILE", help="The tiny autoencoder whose previews --approximations measures."
+        ),
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the U-Net first.")] = False,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.")
@@ -106,6 +112,7 @@ def bench(
     with make_view(quiet=quiet, verbose=verbose) as view:
         files = find(model, random, tokenizer)
         from sdscratch.bench.measure import measure
+        from sdscratch.checkpoints.taesd import open_taesd
         from sdscratch.device import choose
 
         placement = choose(device, dtype, compiled=compile)
@@ -117,6 +124,7 @@ def bench(
             repeats=repeats,
             compare=parity,
             approximate=approximations,
+            taesd=open_taesd(taesd, files.config.autoencoder) if taesd is not None else None,
             announce=view.note,
         )
     if as_json:

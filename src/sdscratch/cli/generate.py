@@ -126,6 +126,7 @@ def generate(
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
     from sdscratch.checkpoints.model import open_model
+    from sdscratch.checkpoints.taesd import open_taesd
     from sdscratch.images import fit_picture, picture_hash, read_picture
     from sdscratch.outputs import plan_outputs
 
@@ -145,6 +146,9 @@ def generate(
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     files = open_model(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora or ())
+    taesd = None
+    if arguments.taesd is not None:
+        taesd = open_taesd(arguments.taesd, files.config.autoencoder)
     files.with_loras(take_loras(options.prompt)[1])  # what is wrong with one is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
@@ -157,7 +161,7 @@ def generate(
             from sdscratch.pipeline import Pipeline
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
-            pipeline = Pipeline(files, placement, low_memory=arguments.low_memory)
+            pipeline = Pipeline(files, placement, low_memory=arguments.low_memory, taesd=taesd)
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(replace(options, seed=seed), picture)
         init_record: dict[str, Any] = {}

@@ -6,6 +6,7 @@ Typer's plain formatter writes it here, in the panels of `arguments`, in colour 
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -26,7 +27,15 @@ Rows = list[tuple[str, str]]
 
 
 class Command(TyperCommand):
-    """A command whose help has a section for each panel of its options."""
+    """A command whose help has a section for each panel of its options, and examples that can be pasted."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write what the command does; paragraphs that are indented stand as they are."""
+        verbatim = "\b\n"
+        paragraphs = inspect.cleandoc(self.help or "").split("\n\n")
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text("\n\n".join(f"{verbatim * p.startswith('  ')}{p}" for p in paragraphs))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and options."""

@@ -1,4 +1,4 @@
-"""`train`: autoencoder, diffusion, lora; every option from the one definition in `training.options`."""
+"""`train`: autoencoder, diffusion, lora, taesd; the options are defined once, in `training.options`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from sdscratch.training.lora_options import LoraOptions
 from sdscratch.training.options import (
     AutoencoderOptions,
     DiffusionOptions,
+    TaesdOptions,
     TrainOptions,
     choices_of,
     option_name,
@@ -57,7 +58,7 @@ AUTOENCODER_HELP = f"""Train an autoencoder on the pictures in DATA; captions do
 {COMMON}
 Examples:
 
-  sdscratch train autoencoder photos/ --output runs/coder --max-train-minutes 30
+  sdscratch train autoencoder photos/ --output runs/vae --max-train-minutes 30
 
   sdscratch train autoencoder photos/ --model v1-5.safetensors --freeze-encoder \\
     --output runs/decoder --max-train-steps 2000
@@ -69,12 +70,12 @@ A caption stands in NAME.txt beside NAME.png, or in a metadata.jsonl or .csv.
 {COMMON}
 Examples:
 
-  sdscratch train diffusion shapes/ --output runs/shapes --max-train-minutes 15
+  sdscratch train diffusion shapes/ --output runs/it --max-train-minutes 15
 
   sdscratch train diffusion photos/ --model v1-5.safetensors \\
     --output runs/photos --max-train-steps 2000
 
-  sdscratch train diffusion --output runs/photos --resume-from-checkpoint latest
+  sdscratch train diffusion --output runs/it --resume-from-checkpoint latest
 
   torchrun --nproc-per-node 8 -m sdscratch train diffusion --config photos.toml
 """
@@ -92,6 +93,20 @@ Examples:
     --gradient-checkpointing --output runs/cat --max-train-steps 1000
 
   sdscratch txt2img "my cat on the moon" --lora runs/cat/lora.safetensors:0.8
+"""
+
+TAESD_HELP = f"""Train a tiny decoder that draws a model's previews in a moment.
+
+It learns what the model's own decoder shows of the pictures in DATA; captions
+do not matter. The result is RUN/taesd.safetensors, in TAESD's layout.
+{COMMON}
+Examples:
+
+  sdscratch train taesd photos/ --model v1-5.safetensors --resolution 256 \\
+    --output runs/taesd --max-train-steps 5000
+
+  sdscratch txt2img "a castle" -m v1-5.safetensors \\
+    --preview now.png --taesd runs/taesd/taesd.safetensors
 """
 
 OWN = "Run"
@@ -272,7 +287,15 @@ def make_lora(options: LoraOptions) -> Job:
     return LoraJob(options)
 
 
+def make_taesd(options: TaesdOptions) -> Job:
+    """The same for `train taesd`."""
+    from sdscratch.training.taesd_job import TaesdJob
+
+    return TaesdJob(options)
+
+
 train_command("autoencoder", AutoencoderOptions, make_autoencoder, AUTOENCODER_HELP)
 train_command("diffusion", DiffusionOptions, make_diffusion, DIFFUSION_HELP)
 train_command("lora", LoraOptions, make_lora, LORA_HELP)
+train_command("taesd", TaesdOptions, make_taesd, TAESD_HELP)
 app.command("shapes", cls=Command)(shapes)

@@ -6,6 +6,7 @@
     python -m sdscratch.embedded autoencoder --grow small.safetensors --minutes 30
     python -m sdscratch.embedded diffusion --grow small.safetensors --minutes 90
     python -m sdscratch.embedded refine --minutes 15
+    python -m sdscratch.embedded taesd --minutes 5
     python -m sdscratch.embedded export weights/default.safetensors
     python -m sdscratch.embedded samples weights/default.safetensors samples.png
     python -m sdscratch.embedded judge
@@ -150,6 +151,14 @@ def refine(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     if grow is not None:
         raise UsageError("refine goes on with the autoencoder that there is; --grow is for a new one")
     typer.echo(f"{shop.refine(recipe):.2f} dB on held-out pictures")
+
+
+@stage(seed=3, batch=8, rate=2e-3, ema=0.995)
+def taesd(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+    """Train a tiny decoder that draws previews; `export` writes it beside the model."""
+    if grow is not None:
+        raise UsageError("a tiny decoder is made from nothing; leave out --grow")
+    typer.echo(str(shop.taesd(recipe)))
 
 
 @stage(seed=1, batch=32, rate=5e-4, ema=0.998)

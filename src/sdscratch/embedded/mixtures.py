@@ -47,23 +47,25 @@ class Mixture:
     dressed_twice: float = 0.3  # how often who wears something wears two things
     anywhere: float = 0.0  # how often a single thing is smaller and anywhere: what keeps its place in img2img
     small: tuple[float, float] = (0.4, 0.8)  # its scale then
+    together: int = len(concepts())  # so many of the best known come in counts and pairs
 
 
-# For two cores: the best known things more often, mostly one, mostly large. That is what made shapes
-# learnable there.
+# For two cores: the best known things more often, mostly one, mostly large, and several only of the best
+# known. That is what made shapes learnable there.
 CPU = Mixture(
-    fame=((100, 4.0), (BEST_KNOWN, 2.5), (len(concepts()), 1.0)),
+    fame=((100, 3.0), (BEST_KNOWN, 2.2), (len(concepts()), 1.0)),
     shares={
         "plain": 0.24,
-        "ground": 0.28,
-        "recoloured": 0.10,
+        "ground": 0.26,
+        "recoloured": 0.08,
         "worn": 0.12,
-        "count": 0.08,
-        "pair": 0.10,
+        "count": 0.13,
+        "pair": 0.09,
         "scenery": 0.04,
         "style": 0.04,
     },
     anywhere=0.12,
+    together=BEST_KNOWN,
 )
 # For a GPU: everything.
 FULL = Mixture(
@@ -107,7 +109,9 @@ class Chooser:
             return Pool(names, [weights[name] for name in names])
 
         self.things = pool(list(weights))
-        self.countable = pool([concept.name for concept in known if concept.countable])
+        together = known[: mixture.together]
+        self.together = pool([concept.name for concept in together])
+        self.countable = pool([concept.name for concept in together if concept.countable])
         self.recoloured = pool([name for name in RECOLOURED if name in weights])
         self.heads = pool([name for name in HEADS if name in weights])
         self.telling = pool([name for name in weights if name in TELLING_SHAPES])
@@ -186,9 +190,9 @@ class Chooser:
         x, y = RELATIONS[relation].first
         if RELATIONS[relation].either_way and chance.random() < 0.5:
             x, y = -x, -y
-        first = second = self.things(chance)
+        first = second = self.together(chance)
         while second == first:
-            second = self.things(chance)
+            second = self.together(chance)
         things = []
         for concept, way in ((first, 1), (second, -1)):
             scale = chance.uniform(*self.mixture.several)

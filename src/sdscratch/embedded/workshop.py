@@ -1,4 +1,4 @@
-"""The stages in which the embedded model is made: autoencoder, decoder, text encoder and U-Net.
+"""The stages in which the embedded model is made: autoencoder, decoder, text encoder and U-Net, tiny decoder.
 
 Each goes on where it was stopped; what they keep and hand on lies in one folder.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sdscratch.checkpoints.taesd import taesd_beside
 from sdscratch.device import choose
 from sdscratch.embedded import model as embedded
 from sdscratch.embedded.composer import Composer
@@ -21,6 +22,8 @@ from sdscratch.embedded.mixtures import CPU, FULL
 from sdscratch.embedded.model import Shape
 from sdscratch.embedded.pictograms import load_sprites
 from sdscratch.errors import UsageError
+from sdscratch.files import atomic_write
+from sdscratch.models.taesd import TinyDecoder
 from sdscratch.training.autoencoder import (
     LOSS_WEIGHTS,
     TERMS,
@@ -39,6 +42,7 @@ from sdscratch.training.machine import Machine, joined
 from sdscratch.training.pictures import save_grid
 from sdscratch.training.recipe import Recipe
 from sdscratch.training.state import load_weights
+from sdscratch.training.taesd import DistillationLoss, save_taesd, tiny_config
 from sdscratch.training.team import Loss
 
 __all__ = ["MIXTURES", "Workshop", "begin", "export", "workshop"]
@@ -46,8 +50,14 @@ __all__ = ["MIXTURES", "Workshop", "begin", "export", "workshop"]
 # What stages hand on, in their folder.
 AUTOENCODER = Path("autoencoder.safetensors")
 TOKENIZER = Path("diffusion", "tokenizer.json")
+TAESD = Path("taesd.safetensors")
+
+# What the files say of themselves.
+MADE_BY = "python -m sdscratch.embedded"
+DATA = "Noto Color Emoji (SIL OFL 1.1), composed with captions"
 
 LATE_BIAS = 0.6  # late timesteps come more often: see `stratified_timesteps`
+TAESD_CHANNELS = 16  # a quarter of the decoder's time
 KEPT_MEANING = 0.2  # weight of old latent channels staying what they were, while the autoencoder is grown
 
 MIXTURES = {"some": CPU, "all": FULL}
@@ -132,6 +142,23 @@ class Workshop:
 
         self._train(model, loss, recipe, "diffusion", preview)
 
+    def taesd(self, recipe: Recipe) -> Path:
+        """Teach a tiny decoder what the decoder shows; it draws previews."""
+        machine, config = self.machine, self.shape.autoencoder
+        coder, _ = self._kept()
+        coder.to(machine.device)
+        tiny = tiny_config(config, TAESD_CHANNELS)
+        torch.manual_seed(recipe.seed)
+        network = TinyDecoder(tiny).to(machine.device)
+        encode = encode_with(coder.encoder, config.latent_scale, machine)
+        latents = FreshLatents(self.composer, encode, machine.device)
+        loss = DistillationLoss(latents, lambda values: coder.decoder(values / config.latent_scale), machine)
+        self._train(network, loss, recipe, "taesd", lambda step: None)
+        path = self.folder / TAESD
+        if machine.leads:
+            save_taesd(path, tiny, network, torch.float16, {"made_by": MADE_BY, "data": DATA})
+        return path
+
     def _train_autoencoder(
         self,
         model: Autoencoder,
@@ -191,18 +218,24 @@ def begin(folder: Path, shape: Shape, path: Path) -> None:
 
 
 def export(folder: Path, shape: Shape, path: Path) -> int:
-    """Write the model as it is at the last checkpoint in `folder`; return the steps behind it."""
+    """Write the model as it is at the last checkpoint in `folder`; return the steps behind it.
+
+    The tiny decoder, where there is one, goes beside it, under the name by which it is found there.
+    """
     autoencoder, figures = embedded.load_autoencoder(folder / AUTOENCODER, shape)
     tokenizer = embedded.load_tokenizer(folder / TOKENIZER)
     model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
     steps = load_weights(folder / "diffusion", model)
     provenance = {
-        "made_by": "python -m sdscratch.embedded",
-        "data": "Noto Color Emoji (SIL OFL 1.1), composed with captions",
+        "made_by": MADE_BY,
+        "data": DATA,
         "steps": steps,
         **figures,
     }
     embedded.save_embedded(path, shape, autoencoder, model, tokenizer, provenance)
+    if (folder / TAESD).is_file():
+        with atomic_write(taesd_beside(path), overwrite=True) as file:
+            file.write((folder / TAESD).read_bytes())
     return steps
 
 

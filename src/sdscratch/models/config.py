@@ -19,6 +19,7 @@ __all__ = [
     "ModelConfig",
     "ScheduleConfig",
     "TextEncoderConfig",
+    "TinyDecoderConfig",
     "UNetConfig",
     "unet_groups",
 ]
@@ -66,6 +67,20 @@ class AutoencoderConfig:
     def downscale(self) -> int:
         """How many pixels one latent position stands for along each side."""
         return 1 << (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class TinyDecoderConfig:
+    """A tiny decoder (`models.taesd`), which is no part of a model; these are TAESD's own sizes."""
+
+    latent_channels: int = 4
+    channels: int = 64
+    blocks: tuple[int, ...] = (3, 3, 3, 1)  # at each resolution, the lowest first
+
+    @property
+    def downscale(self) -> int:
+        """How many pixels one latent position stands for along each side."""
+        return 1 << (len(self.blocks) - 1)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = [
     "DenoisingOptions",
     "DiffusionOptions",
     "Setting",
+    "TaesdOptions",
     "TrainOptions",
     "choices_of",
     "option_name",
@@ -211,7 +212,45 @@ class AutoencoderOptions(ShapeOptions):
 
 
 @dataclass(frozen=True)
-class DenoisingOptions(TrainOptions):
+class LatentOptions(TrainOptions):
+    """What can be asked wherever pictures are encoded for training."""
+
+    cache: str | None = setting(
+        None,
+        "Where latents and text embeddings are kept; runs may share it.",
+        DATA,
+        metavar="FOLDER",
+        default="RUN/cache",
+    )
+
+
+@dataclass(frozen=True)
+class TaesdOptions(LatentOptions):
+    """What `train taesd` can be asked; some defaults are other ones."""
+
+    model: str | None = setting(
+        "default",
+        "Whose previews it is to draw: a file, a folder, a name, or a hub id.",
+        MODEL,
+        default="the embedded model",
+    )
+    channels: int = setting(
+        64, "Its width; 64 is TAESD's, less is faster and rougher.", MODEL, low=4, high=512
+    )
+    learning_rate: float | None = setting(None, "The highest rate.", RATE, low=0, high=10, default="1e-3")
+    use_ema: bool | None = setting(True, "Keep a moving average, which is the result.", RATE)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto", "What its file is written in.", OUTPUT, default="auto: float16"
+    )
+
+    @property
+    def needs_captions(self) -> bool:
+        """Whether a picture without a caption is of no use."""
+        return False
+
+
+@dataclass(frozen=True)
+class DenoisingOptions(LatentOptions):
     """What can be asked wherever a network learns to denoise latents."""
 
     snr_gamma: float | None = setting(
@@ -232,13 +271,6 @@ class DenoisingOptions(TrainOptions):
         "A folder with vocab.json and merges.txt, or tokenizer.json.",
         MODEL,
         default="--model's, or the embedded model's",
-    )
-    cache: str | None = setting(
-        None,
-        "Where latents and text embeddings are kept; runs may share it.",
-        DATA,
-        metavar="FOLDER",
-        default="RUN/cache",
     )
     validation_prompt: tuple[str, ...] = setting(
         (),

@@ -9,11 +9,12 @@ from torch.utils.checkpoint import checkpoint
 
 from sdscratch.models.clip import Layer
 from sdscratch.models.layers import ResidualBlock
+from sdscratch.models.taesd import TinyBlock
 from sdscratch.models.unet import SpatialTransformer
 
 __all__ = ["recompute_blocks"]
 
-BLOCKS = (ResidualBlock, SpatialTransformer, Layer)  # the rest keeps nothing large
+BLOCKS = (ResidualBlock, SpatialTransformer, Layer, TinyBlock)  # the rest keeps nothing large
 
 
 def recompute_blocks(network: nn.Module) -> None:
