@@ -44,27 +44,34 @@ def test_one_transposed_convolution_is_doubling_and_convolution(size: tuple[int,
 
 
 @pytest.mark.parametrize("size", [(13, 9), (14, 9), (13, 10)])
-def test_upsampling_to_an_odd_size_is_the_same(size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    plain = Upsample(24)
-    x = random_inputs(2, 24, 7, 5)
+def test_upsampling_to_an_odd_size_stays_what_it_was(size: tuple[int, int]) -> None:
+    plain = Upsample(8)
+    x = random_inputs(2, 8, 7, 5)
     with torch.inference_mode():
-        assert relative_error(TransposedUpsample(plain)(x, size), plain(x, size)) <= 3e-6
+        assert torch.equal(TransposedUpsample(plain)(x, size), plain(x, size))
 
 
-@pytest.mark.parametrize("size", [None, (31, 32)])
-def test_in_bfloat16_the_transposed_convolution_is_no_less_exact(size: tuple[int, int] | None) -> None:
+def test_in_bfloat16_the_transposed_convolution_is_no_less_exact() -> None:
     torch.manual_seed(0)
     exact = Upsample(64)
     rounded = deepcopy(exact).bfloat16()
     x = random_inputs(1, 64, 16, 16).bfloat16()
     with torch.inference_mode():
-        wanted = exact(x.float(), size)
+        wanted = exact(x.float())
         plain, fast = (
-            relative_error(rounded(x, size), wanted),
-            relative_error(TransposedUpsample(rounded)(x, size), wanted),
+            relative_error(rounded(x), wanted),
+            relative_error(TransposedUpsample(rounded)(x), wanted),
         )
     assert fast <= 1.2 * plain
+
+
+def test_the_deepest_upsampling_in_bfloat16_stays_what_it_was() -> None:
+    plain = Upsample(16).bfloat16()
+    x = random_inputs(2, 16, 8, 8).bfloat16()
+    ours = TransposedUpsample(plain)
+    with torch.inference_mode():
+        assert torch.equal(ours(x), plain(x))
+    assert ours.folded is None  # no memory for what is never used
 
 
 def test_before_large_results_memory_is_given_back() -> None:
@@ -243,11 +250,6 @@ def test_a_processor_of_fast_matrix_products_convolves_in_bfloat16_the_plain_way
     single, half = same_size(256, 256), same_size(256, 256).bfloat16()
     assert isinstance(prepare(nn.Sequential(single))[0], WinogradConv)
     assert isinstance(prepare(nn.Sequential(half))[0], WinogradConv) == (not amx)
-
-
-def test_an_upsamplings_weights_are_kept_once() -> None:
-    network = prepare(nn.Sequential(Upsample(256)))
-    assert sorted(weight.numel() for weight in network.parameters()) == [256, 256 * 256 * 4 * 4]
 
 
 @bfloat16

@@ -27,6 +27,7 @@ __all__ = ["prepare"]
 # 69 → 44, 139 → 105, 385 → 235, 372 → 292.
 NARROW, WIDE = 256, 640  # channels between which Winograd's convolutions are used
 HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
+FEW = 256  # positions, below which the folded upsampling is the slower one in bfloat16
 LARGE = 2**25  # bytes that an allocator takes from the system by themselves, not from what it keeps
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
 
@@ -103,33 +104,30 @@ class TransposedUpsample(Upsample):
 
     def __init__(self, plain: Upsample, freed: Callable[[], None] = lambda: None) -> None:
         nn.Module.__init__(self)
+        self.conv = plain.conv
         self.freed = freed
-        self.bias = plain.conv.bias
-        weight = plain.conv.weight.detach().float()
-        for axis in (2, 3):
-            a, b, c = weight.unbind(axis)
-            weight = torch.stack([c, b + c, a + b, a], axis)
-        folded = weight.transpose(0, 1).to(plain.conv.weight.dtype, memory_format=torch.channels_last)
-        self.folded = nn.Parameter(folded, requires_grad=False)
+        self.folded: Tensor | None = None  # made when first used: what only ever sees few positions has none
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """[n, c, h, w] → [n, c, 2h, 2w]; to any other size the plain way."""
-        height, width = x.shape[2:]
-        if size is not None and tuple(size) != (2 * height, 2 * width):
-            return F.conv2d(
-                F.interpolate(x, size=size, mode="nearest"), self._unfolded(), self.bias, padding=1
-            )
+        """[n, c, h, w] → [n, c, 2h, 2w]; to any other size, or from few positions, the plain way."""
+        odd = size is not None and tuple(size) != (2 * x.shape[2], 2 * x.shape[3])
+        few = x.dtype == torch.bfloat16 and x.shape[0] * x.shape[2] * x.shape[3] < FEW
+        if odd or few:
+            return super().forward(x, size)
+        if self.folded is None:
+            self.folded = _folded(self.conv.weight)
         if 4 * x.nbytes >= LARGE:
             self.freed()  # from here on, what the allocator kept of smaller results is of no use
-        return F.conv_transpose2d(x, self.folded, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(x, self.folded, self.conv.bias, stride=2, padding=1)
 
-    def _unfolded(self) -> Tensor:
-        """The kernel of 3, of which odd sizes alone have need: not worth keeping beside the other."""
-        weight = self.folded.float().transpose(0, 1)
-        for axis in (2, 3):
-            c, bc, ab, a = weight.unbind(axis)
-            weight = torch.stack([a, (bc - c + ab - a) / 2, c], axis)
-        return weight.to(self.folded.dtype, memory_format=torch.channels_last)
+
+def _folded(kernel: Tensor) -> Tensor:
+    """[outputs, inputs, 3, 3] → [inputs, outputs, 4, 4], in channels_last."""
+    weight = kernel.detach().float()
+    for axis in (2, 3):
+        a, b, c = weight.unbind(axis)
+        weight = torch.stack([c, b + c, a + b, a], axis)
+    return weight.transpose(0, 1).to(kernel.dtype, memory_format=torch.channels_last)
 
 
 class Remembering(nn.Module):
