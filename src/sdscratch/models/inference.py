@@ -28,6 +28,7 @@ __all__ = ["prepare"]
 NARROW, WIDE = 256, 640  # channels between which Winograd's convolutions are used
 HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
 FEW = 256  # positions, below which the folded upsampling is the slower one in bfloat16
+AT_ONCE = 64  # outputs of a kernel that are folded
 LARGE = 2**25  # bytes that an allocator takes from the system by themselves, not from what it keeps
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
 
@@ -123,11 +124,17 @@ class TransposedUpsample(Upsample):
 
 def _folded(kernel: Tensor) -> Tensor:
     """[outputs, inputs, 3, 3] → [inputs, outputs, 4, 4], in channels_last."""
-    weight = kernel.detach().float()
-    for axis in (2, 3):
-        a, b, c = weight.unbind(axis)
-        weight = torch.stack([c, b + c, a + b, a], axis)
-    return weight.transpose(0, 1).to(kernel.dtype, memory_format=torch.channels_last)
+    outputs, inputs = kernel.shape[:2]
+    folded = kernel.new_empty(inputs, outputs, 4, 4).to(memory_format=torch.channels_last)
+    for some in torch.arange(outputs).split(
+        AT_ONCE
+    ):  # all at once, in float32, would be four times the result
+        weight = kernel.detach()[some].float()
+        for axis in (2, 3):
+            a, b, c = weight.unbind(axis)
+            weight = torch.stack([c, b + c, a + b, a], axis)
+        folded[:, some] = weight.transpose(0, 1).to(kernel.dtype)
+    return folded
 
 
 class Remembering(nn.Module):
