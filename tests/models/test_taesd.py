@@ -59,11 +59,10 @@ def as_taesd(decoder: Any) -> nn.Sequential:
     return nn.Sequential(nn.Identity(), *decoder.layers)
 
 
-def test_it_gives_diffusers_picture_from_a_file_in_diffusers_names(case: Any, tmp_path: Path) -> None:
+def test_it_gives_diffusers_picture_from_a_folder_in_diffusers_names(case: Any, tmp_path: Path) -> None:
     reference, blocks, config = case
-    path = tmp_path / "diffusion_pytorch_model.safetensors"
-    save_file(reference.state_dict(), path)  # the encoder, too
-    opened = open_taesd(str(path), config)
+    reference.save_pretrained(tmp_path / "taesd")  # the encoder, too
+    opened = open_taesd(str(tmp_path / "taesd"), config)
     assert opened.config.blocks == blocks
     latents = latents_for(config)
     network = opened.load(CPU, torch.float32)
@@ -133,6 +132,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "it.safetensors"
     whole = as_taesd(theirs(12, (2, 1), 8).decoder).state_dict()
     assert "no such file" in refused(path, EIGHT)
+    assert "diffusion_pytorch_model.safetensors: no such file" in refused(tmp_path, EIGHT)
     save_file(whole, path)
     assert "the model's have 4 and 8×8" in refused(path, SD1.autoencoder)
     save_file({name: tensor for name, tensor in whole.items() if name != "4.conv.2.bias"}, path)

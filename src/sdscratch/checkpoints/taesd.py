@@ -27,6 +27,7 @@ __all__ = ["TaesdFile", "find_taesd", "open_taesd", "taesd_beside", "tensor_name
 # Prefixes of a decoder's names, and how far its numbers are from TAESD's: diffusers does not count the first
 # layer, which only bounds latents. An encoder's names never count.
 PREFIXES = (("decoder.layers.", 1), ("taesd_decoder.", 0), ("decoder.", 0), ("", 0))
+IN_FOLDER = "diffusion_pytorch_model.safetensors"  # of diffusers
 FIRST = 1  # the number of the first convolution
 BLOCK = {"conv1": "conv.0", "conv2": "conv.2", "conv3": "conv.4"}
 
@@ -98,15 +99,20 @@ def open_taesd(name: str, autoencoder: AutoencoderConfig) -> TaesdFile:
     """Open a tiny decoder that is to stand for a model's own.
 
     Args:
-        name: a file, or a name that is looked up as a model's.
+        name: a file, a diffusers folder, or a name that is looked up as a model's.
         autoencoder: the model's.
 
     Raises:
         CheckpointError: missing, unreadable, no tiny decoder, or one for another kind of latents.
     """
     path = find_local(name)
-    if path is None or path.is_dir():
-        raise CheckpointError(f"there is no tiny autoencoder {printable(name)}: no such file; check the name")
+    if path is not None and path.is_dir():
+        path /= IN_FOLDER
+    if path is None or not path.is_file():
+        where = name if path is None else str(path)
+        raise CheckpointError(
+            f"there is no tiny autoencoder {printable(where)}: no such file; check the name"
+        )
     file = open_tensors(path)
     prefix, shift = next(
         ((prefix, shift) for prefix, shift in PREFIXES if f"{prefix}{FIRST - shift}.weight" in file.tensors),
