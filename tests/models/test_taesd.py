@@ -141,5 +141,8 @@ def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert "of another shape" in refused(path, EIGHT)
     save_file(theirs(12, (2, 1), 8).encoder.state_dict(), path)  # numbered layers, but no decoder
     refused(path, EIGHT)
+    empty = {name: torch.zeros([0 if side == 12 else side for side in t.shape]) for name, t in whole.items()}
+    save_file(empty, path)
+    assert "holds no decoder of TAESD's" in refused(path, EIGHT)
     save_file({"model.weight": torch.zeros(3)}, path)
     assert "holds no decoder of TAESD's" in refused(path, EIGHT)

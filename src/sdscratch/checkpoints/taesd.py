@@ -147,7 +147,7 @@ def _shape(path: Path, file: TensorFile, prefix: str, shift: int) -> TinyDecoder
             blocks[-1] += 1
         else:
             blocks.append(0)
-    if first is None or len(first.shape) != 4 or not any(blocks):
+    if first is None or len(first.shape) != 4 or 0 in first.shape or not any(blocks):
         raise CheckpointError(f"{path} holds no decoder of TAESD's; --taesd takes no other")
     return TinyDecoderConfig(first.shape[1], first.shape[0], tuple(blocks))
 
