@@ -55,7 +55,7 @@ check: $(VENV)/.installed-test
 
 # The embedded model: first for 64×64 pixels, then for 128×128 with those weights. How long each stage takes is
 # asked for in minutes, which count over interruptions; what a stage leaves in RUN says that it is over.
-#   make model                                       six hours of two cores
+#   make model                                       seven and a half hours of two cores
 #   make model DEVICE=cuda BATCH="--batch 256"       the whole vocabulary, and larger batches
 #   make model FROM=weights/default.safetensors      on from a model that there is
 DEVICE ?= auto
@@ -65,8 +65,8 @@ MODEL ?= $(RUN)/model.safetensors
 SMALL_AUTOENCODER_MINUTES ?= 20
 SMALL_DIFFUSION_MINUTES ?= 75
 AUTOENCODER_MINUTES ?= 30
-DIFFUSION_MINUTES ?= 195
-REFINE_MINUTES ?= 25
+DIFFUSION_MINUTES ?= 275
+REFINE_MINUTES ?= 40
 TAESD_MINUTES ?= 5
 SMALL := $(RUN)/small
 BEGINNING := $(or $(FROM),$(SMALL)/model.safetensors)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import sdscratch
 from sdscratch.checkpoints.model import open_model
+from sdscratch.options import GenerateOptions
 from support.absent import absent
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,18 @@ def test_it_draws_what_was_asked_for_on_the_background_that_was_asked_for() -> N
             assert max(abs(a - b) for a, b in zip(corner, background, strict=True)) < 40, (prompt, corners)
 
 
+def test_its_tiny_decoder_is_small_and_shows_nearly_what_is_decoded() -> None:
+    pipeline = sdscratch.load("default", device="cpu", dtype="float32")
+    assert pipeline.taesd is not None
+    assert pipeline.taesd.path.stat().st_size <= 0.2 * MEGABYTE
+    for prompt in ("a red apple", "an owl on a blue background"):
+        *_, last = pipeline.steps(pipeline.resolve(GenerateOptions(prompt, seed=0)))
+        shown, exact = (
+            np.asarray(draw(last.latent)[0], dtype=float) for draw in (pipeline.preview, pipeline.decode)
+        )
+        assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 24.0
+
+
 @pytest.mark.full
 def test_an_installed_wheel_draws_from_any_folder(tmp_path: Path) -> None:
     made = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT))
@@ -56,6 +70,7 @@ def test_an_installed_wheel_draws_from_any_folder(tmp_path: Path) -> None:
     assert not run(
         sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)
     ).returncode
+    assert (site / "sdscratch" / "weights" / "default-taesd.safetensors").is_file()
     (tmp_path / "elsewhere").mkdir()
     drawn = run(
         *(sys.executable, "-P", "-m", "sdscratch", "txt2img", "a dog wearing sunglasses", "--json"),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdscratch.checkpoints.model import open_model
 from sdscratch.images import read_picture
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.options import GenerateOptions
@@ -54,8 +55,11 @@ def test_the_known_pictures_hold_colours_of_every_kind_and_are_always_the_same()
     assert torch.equal(pictures.amax((0, 2, 3)), torch.full((3,), 1.0))
 
 
-def test_the_embedded_models_previews_resemble_its_pictures() -> None:
-    pipeline = load("default", device="cpu", dtype="float32")
+def test_without_a_tiny_decoder_the_embedded_models_previews_resemble_its_pictures(tmp_path: Path) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.symlink_to(open_model("default").path)
+    pipeline = load(str(alone), device="cpu", dtype="float32")
+    assert pipeline.taesd is None
     options = pipeline.resolve(GenerateOptions("a red apple", steps=10, seed=0))
     *_, last = pipeline.steps(options)
     shown, exact = (np.asarray(f(last.latent)[0], dtype=float) for f in (pipeline.preview, pipeline.decode))
