@@ -6,9 +6,10 @@ This module imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from random import Random
 from typing import TypeVar
 
@@ -71,11 +72,15 @@ class Plan:
             self.random_flip and side < 0.5,
         )
 
-    def substitutes(self, view: View) -> list[View]:
-        """What takes the place of a view whose picture breaks, in order: the bucket's next pictures."""
+    def substitutes(self, view: View) -> Iterator[View]:
+        """What takes the place of a view whose picture breaks, in order: the bucket's next pictures.
+
+        They are made as they are asked for: hardly ever, while folders may be large.
+        """
         members = self.buckets[view.size]
         start = members.index(view.picture) + 1
-        return [View(each, view.size, view.at, view.flipped) for each in (*members[start:], *members[:start])]
+        for each in chain(islice(members, start, None), islice(members, start)):
+            yield View(each, view.size, view.at, view.flipped)
 
     def _order(self, epoch: int) -> list[tuple[Size, tuple[int, ...]]]:
         dice = Random(f"epoch {self.seed} {epoch}")

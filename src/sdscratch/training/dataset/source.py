@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -215,7 +216,7 @@ class FolderSource:
             ImageError: all are.
         """
         reason = None
-        for each in (view, *self.plan.substitutes(view)):
+        for each in chain((view,), self.plan.substitutes(view)):
             try:
                 return each, make(each)
             except ImageError as error:
