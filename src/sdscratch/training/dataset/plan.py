@@ -78,8 +78,8 @@ class Plan:
         They are made as they are asked for: hardly ever, while folders may be large.
         """
         members = self.buckets[view.size]
-        start = members.index(view.picture) + 1
-        for each in chain(islice(members, start, None), islice(members, start)):
+        place = members.index(view.picture)
+        for each in chain(islice(members, place + 1, None), islice(members, place)):
             yield View(each, view.size, view.at, view.flipped)
 
     def _order(self, epoch: int) -> list[tuple[Size, tuple[int, ...]]]:
