@@ -57,7 +57,7 @@ def test_its_tiny_decoder_is_small_and_shows_nearly_what_is_decoded() -> None:
         shown, exact = (
             np.asarray(draw(last.latent)[0], dtype=float) for draw in (pipeline.preview, pipeline.decode)
         )
-        assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 24.0
+        assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 22.0  # the linear sketch: 20
 
 
 @pytest.mark.full

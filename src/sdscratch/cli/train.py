@@ -60,8 +60,8 @@ Examples:
 
   sdscratch train autoencoder photos/ --output runs/vae --max-train-minutes 30
 
-  sdscratch train autoencoder photos/ --model v1-5.safetensors --freeze-encoder \\
-    --output runs/decoder --max-train-steps 2000
+  sdscratch train autoencoder photos/ --model v1-5.safetensors \\
+    --freeze-encoder --output runs/decoder --max-train-steps 2000
 """
 
 DIFFUSION_HELP = f"""Train text encoder and U-Net on the captioned pictures in DATA.
