@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from sdscratch.models.config import ModelConfig
 from sdscratch.models.unet import UNet
 from sdscratch.models.vae import Decoder, Encoder
 
-__all__ = ["empty_network", "placed"]
+__all__ = ["empty", "empty_network", "placed"]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 NETWORKS: Mapping[Part, Callable[[ModelConfig], nn.Module]] = {
     "text": lambda config: TextEncoder(config.text),
@@ -50,8 +52,13 @@ class _WithoutDrawing(TorchFunctionMode):
 
 def empty_network(part: Part, config: ModelConfig) -> nn.Module:
     """One network of a model, on the meta device."""
+    return empty(lambda: NETWORKS[part](config))
+
+
+def empty(make: Callable[[], Network]) -> Network:
+    """What `make` makes, on the meta device."""
     with torch.device("meta"), _WithoutDrawing():
-        return NETWORKS[part](config)
+        return make()
 
 
 def placed(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:

@@ -68,13 +68,10 @@ class TaesdFile:
 
     def load(self, device: torch.device, dtype: torch.dtype) -> TinyDecoder:
         """The network, ready to run."""
-        import torch
-
-        from sdscratch.checkpoints.empty import placed
+        from sdscratch.checkpoints.empty import empty, placed
         from sdscratch.models.taesd import TinyDecoder
 
-        with torch.device("meta"):
-            network = TinyDecoder(self.config)
+        network = empty(lambda: TinyDecoder(self.config))
         state = {name: placed(self.file.read(stored), device, dtype) for name, stored in self.stored.items()}
         network.load_state_dict(state, assign=True)
         return network.eval().requires_grad_(False)

@@ -31,6 +31,7 @@ __all__ = [
     "held_out_psnr",
     "latent_statistics",
     "psnr",
+    "weighted_sum",
 ]
 
 AT_ONCE = 16  # pictures, where nothing is trained
@@ -87,6 +88,16 @@ def psnr(output: Tensor, picture: Tensor) -> Tensor:
     return -10.0 * error.clamp_min(1e-10).log10()
 
 
+def weighted_sum(
+    made: Reconstruction, weights: Mapping[str, float], terms: Mapping[str, Term] = TERMS
+) -> tuple[Tensor, Figures]:
+    """The loss: the weighted sum of the terms that have a weight; each of them, and the PSNR."""
+    values = {name: terms[name](made) for name in weights}
+    total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
+    figures = {name: value.detach() for name, value in values.items()}
+    return total, figures | {"psnr": psnr(made.output.detach(), made.picture).mean()}
+
+
 class ReconstructionLoss:
     """The mean loss at some places of a step's batch, as `Team` descends it.
 
@@ -128,11 +139,7 @@ class ReconstructionLoss:
     def of(self, output: Tensor, posterior: Gaussian, picture: Tensor) -> tuple[Tensor, Figures]:
         """The weighted sum of the terms, and each of them."""
         exact = Gaussian(posterior.mean.float(), posterior.log_variance.float())
-        made = Reconstruction(output.float(), picture, exact)
-        terms = {name: self.terms[name](made) for name in self.weights}
-        value = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        figures = {name: term.detach() for name, term in terms.items()}
-        return value, figures | {"psnr": psnr(made.output.detach(), picture).mean()}
+        return weighted_sum(Reconstruction(output.float(), picture, exact), self.weights, self.terms)
 
     def _noise(self, step: int, size: torch.Size) -> Tensor:
         chance = generator(self.machine.device, self.seed, "noise", step)

@@ -16,7 +16,7 @@ from sdscratch.files import atomic_write
 from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.models.vae import Gaussian
-from sdscratch.training.autoencoder import LOSS_WEIGHTS, TERMS, Reconstruction, psnr
+from sdscratch.training.autoencoder import LOSS_WEIGHTS, Reconstruction, weighted_sum
 from sdscratch.training.latents import LatentSource
 from sdscratch.training.machine import Machine
 from sdscratch.training.team import Figures
@@ -53,10 +53,7 @@ class DistillationLoss:
             output = module(latents)
         known = Gaussian(latents, torch.zeros_like(latents))  # nothing is asked of it
         made = Reconstruction(output.float(), shown.float().clamp(-1.0, 1.0), known)
-        terms = {name: TERMS[name](made) for name in WEIGHTS}
-        value = torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum()
-        figures = {name: term.detach() for name, term in terms.items()}
-        return value, figures | {"psnr": psnr(made.output.detach(), made.picture).mean()}
+        return weighted_sum(made, WEIGHTS)
 
 
 def save_taesd(
