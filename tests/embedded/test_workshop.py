@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from sdscratch.checkpoints.taesd import taesd_beside
 from sdscratch.embedded import model as embedded
 from sdscratch.embedded import workshop
 from sdscratch.embedded.composer import Composer
+from sdscratch.embedded.focus import focus_of
 from sdscratch.embedded.mixtures import FULL
 from sdscratch.embedded.model import LARGE, SMALL, Shape
-from sdscratch.embedded.workshop import Workshop, export
+from sdscratch.embedded.workshop import Workshop, begin, export
 from sdscratch.pipeline import load
 from sdscratch.training.metrics import read_metrics
 from sdscratch.training.recipe import Budget, Recipe
@@ -63,3 +66,29 @@ def test_from_nothing_to_a_grown_model_with_its_tiny_decoder(tmp_path: Path) -> 
     latent = torch.zeros(1, LARGE.autoencoder.latent_channels, 16, 16)
     (preview,) = pipeline.preview(latent)
     assert preview.size == (LARGE.size, LARGE.size)
+
+
+def test_a_run_from_a_model_of_its_size_shows_most_what_that_knows_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shop(tmp_path / "first", SMALL)
+    first.autoencoder(recipe(1))
+    first.diffusion(recipe(1))
+    assert not (first.folder / workshop.FOCUS).exists()  # from nothing, there is nothing to go by
+    model = tmp_path / "model.safetensors"
+    export(first.folder, SMALL, model)
+
+    further = shop(tmp_path / "further", SMALL)
+    begin(further.folder, SMALL, model)
+    with monkeypatch.context() as patch:
+        patch.setattr(workshop, "unexplained", lambda *_: {"dog": 1.0, "cat": 0.0})
+        further.diffusion(recipe(1), model)
+    kept = (further.folder / workshop.FOCUS).read_text()
+    assert json.loads(kept) == focus_of({"dog": 1.0, "cat": 0.0})
+
+    seen: list[Mapping[str, float]] = []
+    focused = Composer.focused
+    monkeypatch.setattr(Composer, "focused", lambda self, focus: seen.append(focus) or focused(self, focus))
+    further.diffusion(recipe(2), model)  # goes on, and does not measure again
+    assert seen == [json.loads(kept)]
+    assert (further.folder / workshop.FOCUS).read_text() == kept

@@ -7,7 +7,7 @@ rows of channels of pixels, as sprites do (`pictograms`).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -48,14 +48,26 @@ class Composer:
 
     Args:
         size: the pictures' side in pixels.
+        focus: see `Chooser`.
     """
 
-    def __init__(self, table: SpriteTable, size: int = 128, mixture: Mixture = CPU, seed: int = 1) -> None:
+    def __init__(
+        self,
+        table: SpriteTable,
+        size: int = 128,
+        mixture: Mixture = CPU,
+        seed: int = 1,
+        focus: Mapping[str, float] | None = None,
+    ) -> None:
         self.table = table
         self.size = size
         self.seed = seed
-        self.chooser = Chooser(mixture)
+        self.chooser = Chooser(mixture, focus)
         self._on_device = lru_cache(maxsize=4)(self._moved)
+
+    def focused(self, focus: Mapping[str, float]) -> Composer:
+        """The same with things that come more often, or less; see `Chooser`."""
+        return Composer(self.table, self.size, self.chooser.mixture, self.seed, focus)
 
     def scene(self, step: int, place: int) -> Scene:
         """What stands at one place of a step's batch."""

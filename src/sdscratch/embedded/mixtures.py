@@ -26,18 +26,21 @@ __all__ = ["CPU", "FULL", "KINDS", "Chooser", "Mixture"]
 # Where the middles of several equal things lie, in units of half the room that one of them leaves.
 LAYOUTS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
     2: (((-1, 0), (1, 0)),),
-    3: (((-1, 0.9), (1, 0.9), (0, -0.9)), ((-1, -0.9), (1, -0.9), (0, 0.9))),
+    3: (((-1, 0.94), (1, 0.94), (0, -0.94)), ((-1, -0.94), (1, -0.94), (0, 0.94))),
     4: (((-1, -1), (1, -1), (-1, 1), (1, 1)),),
 }
+
+
+Fame = tuple[
+    tuple[int, float], ...
+]  # up to which place in the list of concepts, how often each; others never
 
 
 @dataclass(frozen=True)
 class Mixture:
     """Which scenes come how often."""
 
-    fame: tuple[
-        tuple[int, float], ...
-    ]  # up to which place in the list of concepts, how often each; others never
+    fame: Fame  # of single things
     shares: Mapping[str, float]  # of each kind of scene
     white: float = 0.4  # how often the ground of coloured, worn and several things is white
     scale: tuple[float, float] = (0.82, 0.94)  # of a single thing
@@ -47,25 +50,25 @@ class Mixture:
     dressed_twice: float = 0.3  # how often who wears something wears two things
     anywhere: float = 0.0  # how often a single thing is smaller and anywhere: what keeps its place in img2img
     small: tuple[float, float] = (0.4, 0.8)  # its scale then
-    together: int = len(concepts())  # so many of the best known come in counts and pairs
+    fame_together: Fame | None = None  # of what comes in counts and pairs; none means as single things
 
 
-# For two cores: the best known things more often, mostly one, mostly large, and several only of the best
-# known. That is what made shapes learnable there.
+# For two cores: the best known things more often, mostly large, and several only of the best known. That is
+# what made shapes learnable there; beside each other they are small, and have to be learnt once more.
 CPU = Mixture(
     fame=((100, 3.0), (BEST_KNOWN, 2.2), (len(concepts()), 1.0)),
+    fame_together=((100, 3.0), (BEST_KNOWN, 1.0)),
     shares={
         "plain": 0.24,
-        "ground": 0.26,
-        "recoloured": 0.08,
-        "worn": 0.12,
-        "count": 0.13,
-        "pair": 0.09,
-        "scenery": 0.04,
-        "style": 0.04,
+        "ground": 0.18,
+        "recoloured": 0.06,
+        "worn": 0.08,
+        "count": 0.22,
+        "pair": 0.16,
+        "scenery": 0.03,
+        "style": 0.03,
     },
     anywhere=0.12,
-    together=BEST_KNOWN,
 )
 # For a GPU: everything.
 FULL = Mixture(
@@ -95,26 +98,37 @@ class Pool:
         return chance.choices(self.names, cum_weights=self.weights)[0]
 
 
+def _weights(fame: Fame) -> dict[str, float]:
+    """How often each thing comes, by its place in the list."""
+    known = concepts()[: fame[-1][0]]
+    return {each.name: next(w for upto, w in fame if rank < upto) for rank, each in enumerate(known)}
+
+
+def _pool(names: Sequence[str], weights: Mapping[str, float]) -> Pool:
+    return Pool(names, [weights[name] for name in names])
+
+
 class Chooser:
-    """Chooses scenes by a mixture, with any source of chance."""
+    """Chooses scenes by a mixture, with any source of chance.
 
-    def __init__(self, mixture: Mixture) -> None:
+    Args:
+        focus: by how much things come more often, or less, than the mixture says where they are alone; those
+            that are not named come as it says.
+    """
+
+    def __init__(self, mixture: Mixture, focus: Mapping[str, float] | None = None) -> None:
         self.mixture = mixture
-        known = concepts()[: mixture.fame[-1][0]]
-        weights = {}
-        for rank, concept in enumerate(known):
-            weights[concept.name] = next(weight for upto, weight in mixture.fame if rank < upto)
-
-        def pool(names: Sequence[str]) -> Pool:
-            return Pool(names, [weights[name] for name in names])
-
-        self.things = pool(list(weights))
-        together = known[: mixture.together]
-        self.together = pool([concept.name for concept in together])
-        self.countable = pool([concept.name for concept in together if concept.countable])
-        self.recoloured = pool([name for name in RECOLOURED if name in weights])
-        self.heads = pool([name for name in HEADS if name in weights])
-        self.telling = pool([name for name in weights if name in TELLING_SHAPES])
+        fame, focus = _weights(mixture.fame), focus or {}
+        self.things = _pool(
+            list(fame), {name: weight * focus.get(name, 1.0) for name, weight in fame.items()}
+        )
+        together = _weights(mixture.fame_together or mixture.fame)
+        self.together = _pool(list(together), together)
+        countable = {each.name for each in concepts() if each.countable}
+        self.countable = _pool([name for name in together if name in countable], together)
+        self.recoloured = _pool([name for name in RECOLOURED if name in fame], fame)
+        self.heads = _pool([name for name in HEADS if name in fame], fame)
+        self.telling = _pool([name for name in fame if name in TELLING_SHAPES], fame)
         self.kinds = Pool(list(mixture.shares), list(mixture.shares.values()))
 
     def scene(self, chance: random.Random) -> Scene:

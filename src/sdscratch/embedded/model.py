@@ -141,7 +141,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def save_autoencoder(path: Path, model: Autoencoder, figures: Mapping[str, float]) -> None:
     """Write a trained, normalised autoencoder for the second stage."""
-    content = safetensors.torch.save(model.state_dict(), {"figures": json.dumps(dict(figures))})
+    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    content = safetensors.torch.save(weights, {"figures": json.dumps(dict(figures))})
     with atomic_write(path, overwrite=True) as file:
         file.write(content)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,12 +18,14 @@ from sdscratch.checkpoints.taesd import taesd_beside
 from sdscratch.device import choose
 from sdscratch.embedded import model as embedded
 from sdscratch.embedded.composer import Composer
+from sdscratch.embedded.focus import kept_focus, unexplained
 from sdscratch.embedded.grow import grow_autoencoder, grow_diffusion, kept_meaning
 from sdscratch.embedded.mixtures import CPU, FULL
 from sdscratch.embedded.model import Shape
 from sdscratch.embedded.pictograms import load_sprites
 from sdscratch.errors import UsageError
 from sdscratch.files import atomic_write
+from sdscratch.models.config import ModelConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.training.autoencoder import (
     LOSS_WEIGHTS,
@@ -34,9 +37,9 @@ from sdscratch.training.autoencoder import (
     held_out_psnr,
     latent_statistics,
 )
-from sdscratch.training.diffusion import DenoisingLoss, Diffusion, tokenized
+from sdscratch.training.diffusion import DenoisingLoss, Diffusion, Words, tokenized
 from sdscratch.training.display import Display
-from sdscratch.training.latents import FreshLatents, LaneLatents, encode_with
+from sdscratch.training.latents import Encode, FreshLatents, LaneLatents, encode_with
 from sdscratch.training.loop import Watch, train
 from sdscratch.training.machine import Machine, joined
 from sdscratch.training.pictures import save_grid
@@ -50,6 +53,7 @@ __all__ = ["MIXTURES", "Workshop", "begin", "export", "workshop"]
 # What stages hand on, in their folder.
 AUTOENCODER = Path("autoencoder.safetensors")
 TOKENIZER = Path("diffusion", "tokenizer.json")
+FOCUS = Path("diffusion", "focus.json")
 TAESD = Path("taesd.safetensors")
 
 # What the files say of themselves.
@@ -105,7 +109,8 @@ class Workshop:
         """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`.
 
         Args:
-            grow: a smaller model whose text encoder and U-Net a new run begins with.
+            grow: a model whose text encoder and U-Net a new run begins with: a smaller one, or one of the
+                same size, and then what that one knows least is shown most.
         """
         machine, shape = self.machine, self.shape
         coder, figures = self._kept()
@@ -115,19 +120,24 @@ class Workshop:
         config = embedded.model_config(tokenizer, shape)
         torch.manual_seed(recipe.seed)
         model = Diffusion.from_config(config)
+        same_size = False
         if grow is not None:
-            _, small, words = embedded.open_trained(grow)
-            grow_diffusion(small, model, words, tokenizer)
+            begun, known, known_words = embedded.open_trained(grow)
+            grow_diffusion(known, model, known_words, tokenizer)
+            same_size = begun.config == coder.config
         model.to(machine.device)
-        encode = encode_with(coder.encoder.to(machine.device), config.autoencoder.latent_scale, machine)
+        encoder = coder.encoder.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encode = encode_with(encoder, config.autoencoder.latent_scale, machine)
+        words = tokenized(tokenizer, machine.device)
+        composer = self._focused(model, config, encode, words) if same_size else self.composer
         latents = (
-            LaneLatents(self.composer, encode, machine.device, recipe.seed)
+            LaneLatents(composer, encode, machine.device, recipe.seed)
             if machine.device.type == "cpu"
-            else FreshLatents(self.composer, encode, machine.device)
+            else FreshLatents(composer, encode, machine.device)
         )
         loss = DenoisingLoss(
             config.schedule,
-            tokenized(tokenizer, machine.device),
+            words,
             latents,
             machine,
             size=recipe.size(machine.processes),
@@ -141,6 +151,11 @@ class Workshop:
             embedded.save_embedded(path, shape, coder, model, tokenizer, provenance)
 
         self._train(model, loss, recipe, "diffusion", preview)
+
+    def _focused(self, model: Diffusion, config: ModelConfig, encode: Encode, words: Words) -> Composer:
+        """The composer of a run that goes on from a model: shows most what that knows least."""
+        measure = partial(unexplained, model, config.schedule, self.composer, encode, words, self.machine)
+        return self.composer.focused(kept_focus(self.folder / FOCUS, measure))
 
     def taesd(self, recipe: Recipe) -> Path:
         """Teach a tiny decoder what the decoder shows; it draws previews."""
@@ -180,6 +195,7 @@ class Workshop:
         self._train(model, loss, recipe, name, lambda step: self._preview(name, model))
 
     def _train(self, model: nn.Module, loss: Loss, recipe: Recipe, name: str, watch: Watch) -> None:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with Display(quiet=not self.machine.leads) as display:
             train(model, loss, recipe, self.folder / name, self.machine, show=display, watch=watch)
 
