@@ -96,7 +96,7 @@ def test_people_get_tables_of_at_most_80_columns(model: Path, pictures: Path) ->
         (("MODEL", "BROKEN"), 4, "broken.png"),
         (("MODEL", "PICTURES", "--limit", "0"), 2, "limit"),
         (("MODEL", "PICTURES", "--device", "tpu"), 2, "no device is called 'tpu'"),
-        (("MODEL", "pictograms"), 3, "make judge"),
+        (("MODEL", "pictograms", "--judge", "nowhere"), 3, "make judge"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from sdscratch.checkpoints import places
+from sdscratch.checkpoints.places import EMBEDDED, find_local
 from sdscratch.embedded import judging
 from sdscratch.embedded.colours import RECOLOURED
 from sdscratch.embedded.judge import (
@@ -28,8 +30,10 @@ from sdscratch.embedded.judge import (
     Judge,
     Verdict,
     answers,
+    find_judge,
     load_judge,
     save_judge,
+    usual_place,
 )
 from sdscratch.embedded.judging import JudgeLoss, alike, asked, measure, question_loss, settle_norms, softened
 from sdscratch.embedded.mixtures import CPU as CPU_MIXTURE
@@ -42,8 +46,9 @@ from sdscratch.errors import CheckpointError
 from sdscratch.training.chance import generator
 from sdscratch.training.machine import Machine
 from sdscratch.training.metrics import read_metrics
+from sdscratch.training.recipe import Budget
 from support.judges import NAMES, Oracle, Squares, trained_judge
-from support.sprites import need_font
+from support.sprites import disc_table, need_font
 
 CLASSES = Classes((("dog",), ("cat", "cat face"), ("car",), ("apple",)))
 CPU = Machine(torch.device("cpu"))
@@ -211,6 +216,45 @@ def test_a_judge_that_is_missing_or_another_is_refused_in_one_sentence(tmp_path:
     path.write_bytes(b"not a file of tensors")
     with pytest.raises(CheckpointError, match="is no judge"):
         load_judge(path, NAMES)
+
+
+def test_a_run_begins_with_the_weights_of_a_judge_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    path, table = tmp_path / "judge.safetensors", disc_table()
+    names = [each.name for each in concepts()]
+    save_judge(path, Judge(Classes(tuple((name,) for name in names))))
+    monkeypatch.setattr(judging, "BATCH", 4)
+    monkeypatch.setattr(judging, "settle_norms", lambda *_: None)
+    # at a rate of nothing, what comes out is what went in
+    after = judging.train_judge(table, Budget(steps=1), tmp_path / "run", CPU, rate=0.0, begin=path)
+    before = load_judge(path, names)
+    assert after.classes == before.classes
+    assert_close(dict(after.named_parameters()), dict(before.named_parameters()), rtol=0, atol=0)
+    moved = judging.train_judge(table, Budget(steps=2), tmp_path / "run", CPU, rate=1e-2, begin=path)
+    assert not torch.equal(moved.things.weight, before.things.weight)
+
+
+def test_the_users_own_judge_comes_before_the_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "_embedded", lambda: tmp_path / "weights" / "default.safetensors")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match=r"is not at .*cache.*make judge"):
+        find_judge()
+    shipped, own = tmp_path / "weights" / "judge.safetensors", usual_place()
+    for path in (shipped, own):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert find_judge() == path
+
+
+def test_the_projects_judge_knows_the_embedded_vocabulary() -> None:
+    shipped = find_local(EMBEDDED)
+    assert shipped is not None
+    judge = load_judge(shipped.with_name("judge.safetensors"), [each.name for each in concepts()])
+    assert len(judge.classes) <= len(concepts())
 
 
 def test_scenes_that_a_judge_cannot_know_are_not_labelled() -> None:

@@ -55,7 +55,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="pictograms: the judge that says what a picture shows, made by `make judge`.",
-            show_default="the one in the user's cache",
+            show_default="the user's own, or the project's",
         ),
     ] = None,
     seed: Annotated[
@@ -147,11 +147,11 @@ class Exam:
             CheckpointError: the judge is missing, or of another vocabulary.
             SdscratchError: what renders are made of is missing.
         """
-        from sdscratch.embedded.judge import load_judge, usual_place
+        from sdscratch.embedded.judge import find_judge, load_judge
         from sdscratch.embedded.vocabulary import concepts
 
         names = [concept.name for concept in concepts()]
-        knows = load_judge(judge or usual_place(), names) if prompts else None
+        knows = load_judge(judge or find_judge(), names) if prompts else None
         count = self.limit or RENDERS
         self.measure(self.renders(count), count)
         if knows is not None:

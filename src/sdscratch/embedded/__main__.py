@@ -211,6 +211,10 @@ def judge(
     output: Annotated[
         Path | None, typer.Option(help="The file to write.", show_default="where `evaluate` looks for it")
     ] = None,
+    begin: Annotated[
+        Path | None,
+        typer.Option(help="A judge with whose weights a new run begins.", show_default=False),
+    ] = None,
     folder: Folder = HOME,
     font: Font = None,
     minutes: Minutes = None,
@@ -231,6 +235,7 @@ def judge(
                 shop.machine,
                 rate=rate,
                 workers=_threads(shop, workers, judging.BATCH),
+                begin=begin,
                 show=display,
             )
         if leads:

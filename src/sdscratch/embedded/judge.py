@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdscratch.checkpoints.places import cache_folder
+from sdscratch.checkpoints.places import EMBEDDED, cache_folder, find_local
 from sdscratch.embedded.colours import HUES, RECOLOURED
 from sdscratch.embedded.scenes import RELATIONS, SCENERIES, STYLES, Scene
 from sdscratch.embedded.vocabulary import BACKGROUNDS
@@ -37,6 +37,7 @@ __all__ = [
     "Judge",
     "Verdict",
     "answers",
+    "find_judge",
     "load_judge",
     "save_judge",
     "shrunk",
@@ -65,7 +66,9 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 MANY = {"worn": tuple(ACCESSORIES)}  # any number of answers
 
+NAME = "judge.safetensors"
 METADATA = "sdscratch.judge"
+MISSING = "the judge that names what a picture shows is not at {}; make it with `make judge`"
 
 
 @dataclass(frozen=True)
@@ -206,8 +209,22 @@ def shrunk(pictures: Tensor) -> Tensor:
 
 
 def usual_place() -> Path:
-    """Where a judge is kept if nobody says otherwise."""
-    return cache_folder() / "judge.safetensors"
+    """Where a judge is written if nobody says otherwise."""
+    return cache_folder() / NAME
+
+
+def find_judge() -> Path:
+    """The user's own judge; or else the one beside the embedded model, which a checkout has and a wheel not.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    shipped = find_local(EMBEDDED)
+    places = [usual_place(), *([shipped.with_name(NAME)] if shipped else [])]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise CheckpointError(MISSING.format(places[0]))
+    return found
 
 
 def save_judge(path: Path, judge: Judge) -> None:
@@ -236,9 +253,7 @@ def load_judge(path: Path, names: Iterable[str]) -> Judge:
         CheckpointError: it is not there, is no judge, or knows another vocabulary.
     """
     if not path.is_file():
-        raise CheckpointError(
-            f"the judge that names what a picture shows is not at {path}; make it with `make judge`"
-        )
+        raise CheckpointError(MISSING.format(path))
     try:
         with safetensors.safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {})[METADATA])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdscratch.embedded.agreement import held_out_scene, seen_in
 from sdscratch.embedded.composer import Composer
-from sdscratch.embedded.judge import MANY, SIDE, UNASKED, Classes, Judge, answers
+from sdscratch.embedded.judge import MANY, SIDE, UNASKED, Classes, Judge, answers, load_judge
 from sdscratch.embedded.mixtures import KINDS, Mixture
 from sdscratch.embedded.pictograms import SpriteTable
 from sdscratch.embedded.scenes import Scene
@@ -90,18 +90,28 @@ def train_judge(
     *,
     rate: float = RATE,
     workers: int = 1,
+    begin: Path | None = None,
     show: Show = lambda standing: None,
 ) -> Judge:
-    """Train a judge on all concepts, or go on in `folder`; return it ready to judge."""
-    classes = alike(table, [concept.name for concept in concepts()])
+    """Train a judge on all concepts, or go on in `folder`; return it ready to judge.
+
+    Args:
+        begin: a judge with whose weights a new run begins.
+
+    Raises:
+        CheckpointError: `begin` is missing, no judge, or knows another vocabulary.
+    """
+    names = [concept.name for concept in concepts()]
     torch.manual_seed(1)
-    judge = Judge(classes).to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = Judge(alike(table, names)) if begin is None else load_judge(begin, names)
+    judge.train().requires_grad_(True)
+    judge.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # no average of weights: the norms' statistics are those of the weights themselves
     recipe = Recipe(budget, rate, BATCH, workers=workers, warm_up=200, weight_decay=0.02, ema=None)
-    loss = JudgeLoss(judge_composer(table), classes, machine)
+    loss = JudgeLoss(judge_composer(table), judge.classes, machine)
     steps = train(judge, loss, recipe, folder, machine, show=show)
     settle_norms(judge, loss, steps)
-    return judge.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return judge.eval().requires_grad_(False)
 
 
 @torch.no_grad()
