@@ -27,7 +27,7 @@ from sdscratch.training.team import Figures
 __all__ = ["BATCH", "MIXTURE", "RATE", "STEPS", "JudgeLoss", "alike", "measure", "softened", "train_judge"]
 
 # All concepts equally often: each must be told from all others. Sceneries and styles, which the score leaves
-# out, come seldom: so the judge is sure of what it is asked in a third fewer steps.
+# out, come seldom.
 MIXTURE = Mixture(
     fame=((len(concepts()), 1.0),),
     shares={
