@@ -18,11 +18,14 @@ from sdscratch.models.inference import (
     prepare,
 )
 from sdscratch.models.layers import ResidualBlock, Upsample
+from sdscratch.models.processor import has_bfloat16_products
 from sdscratch.models.unet import FeedForward, UNet
 from sdscratch.models.vae import Decoder
 from sdscratch.models.winograd import Scratch, WinogradConv
 from support.checkpoints import TINY
 from support.diffusion import relative_error
+
+bfloat16 = pytest.mark.skipif(not has_bfloat16_products(), reason="this processor has no bfloat16 products")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -51,6 +54,7 @@ def test_upsampling_to_an_odd_size_stays_what_it_was(size: tuple[int, int]) -> N
         assert torch.equal(TransposedUpsample(plain)(x, size), plain(x, size))
 
 
+@bfloat16
 def test_in_bfloat16_the_transposed_convolution_is_no_less_exact() -> None:
     torch.manual_seed(0)
     exact = Upsample(64)
@@ -137,11 +141,6 @@ def test_gradients_pass_through_a_residual_block() -> None:
     block = ResidualBlock(4, 4, 2, 1e-6).double()
     x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))
-
-
-bfloat16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 products"
-)
 
 
 def as_exact(exact: nn.Module, fast: nn.Module, x: Tensor, plain: nn.Module) -> bool:
@@ -247,6 +246,7 @@ def test_a_processor_of_fast_matrix_products_convolves_in_bfloat16_the_plain_way
     amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    monkeypatch.setattr(inference, "has_bfloat16_products", lambda: True)
     single, half = same_size(256, 256), same_size(256, 256).bfloat16()
     assert isinstance(prepare(nn.Sequential(single))[0], WinogradConv)
     assert isinstance(prepare(nn.Sequential(half))[0], WinogradConv) == (not amx)
@@ -268,6 +268,19 @@ def test_what_is_prepared_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         assert relative_error(ours, exact(*inputs)) <= 0.05
 
 
+def test_without_bfloat16_products_networks_in_bfloat16_stay_what_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference, "HEAVY", 0)
+    monkeypatch.setattr(inference, "NARROW", 8)
+    monkeypatch.setattr(inference, "has_bfloat16_products", lambda: False)
+    for network, inputs in networks():
+        given = [x.bfloat16() if x.is_floating_point() else x for x in inputs]
+        prepared = prepare(deepcopy(network).bfloat16())
+        with torch.inference_mode():
+            assert torch.equal(prepared(*given), network.bfloat16()(*given))
+
+
 def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:
     network, (x, timesteps, context) = networks()[0]
     exact = deepcopy(network)
@@ -287,8 +300,8 @@ def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:
 
 
 def test_what_is_replaced_is_gone_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "HEAVY", 0)
-    network = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1, dtype=torch.bfloat16) for _ in range(3)))
+    monkeypatch.setattr(inference, "NARROW", 16)
+    network = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3)))
     plain = [weakref.ref(module) for module in network]
     alive: list[int] = []
     inference.prepare(network, lambda: alive.append(sum(module() is not None for module in plain)))

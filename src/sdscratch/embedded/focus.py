@@ -16,7 +16,7 @@ from sdscratch.diffusion.guidance import network_denoiser
 from sdscratch.diffusion.schedule import Schedule, make_path
 from sdscratch.embedded.composer import Composer
 from sdscratch.embedded.scenes import Scene, Thing
-from sdscratch.embedded.vocabulary import concepts
+from sdscratch.embedded.vocabulary import BEST_KNOWN, concepts
 from sdscratch.files import atomic_write
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.training.chance import generator
@@ -31,6 +31,7 @@ AT_ONCE = 64  # things
 USUAL = 0.3  # about what remains unexplained of a thing that the judge recognises
 STEEPNESS = 1.5
 LEAST, MOST = 0.5, 5.0
+KEPT = 2.0  # the best known are asked for most, and must not be forgotten while the others are learnt
 
 
 @torch.no_grad()
@@ -68,8 +69,12 @@ def unexplained(
 
 def focus_of(shares: Mapping[str, float]) -> dict[str, float]:
     """How often to show things of which so much is unexplained, where 1 is as often as without a focus."""
+    best_known = {each.name for each in concepts()[:BEST_KNOWN]}
     return {
-        name: round(min(max((share / USUAL) ** STEEPNESS, LEAST), MOST), 3) for name, share in shares.items()
+        name: round(
+            min(max((share / USUAL) ** STEEPNESS, LEAST), MOST) * (KEPT if name in best_known else 1), 3
+        )
+        for name, share in shares.items()
     }
 
 

@@ -12,13 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdscratch.models.processor import has_bfloat16_products
+
 __all__ = ["attention"]
 
 # From this many tokens on, blocks of matrix products beat PyTorch's own kernel. Measured on Zen 4 with two
 # threads: 16 heads of 40 numbers at 4096 tokens 399 → 211 ms, of 80 at 1024 tokens 35 → 24, of 160 at 256
 # tokens 5.5 → 5.3; one head of 512 at 4096 tokens 201 → 109. Where a pair of device and precision is missing
-# (float32, GPUs), PyTorch's kernel is the faster at every size.
-BLOCKED_FROM: dict[tuple[str, torch.dtype], int] = {("cpu", torch.bfloat16): 512}
+# (float32, GPUs), PyTorch's kernel is the faster at every size; so it is where oneDNN has no such products.
+BLOCKED_FROM: dict[tuple[str, torch.dtype], int] = (
+    {("cpu", torch.bfloat16): 512} if has_bfloat16_products() else {}
+)
 
 BLOCK = 2**21  # scores held at a time: 4 MB, which stay in the processor's cache
 LANES = 16  # numbers that a matrix product handles at once: a narrower V would take as long

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.layers import Upsample
+from sdscratch.models.processor import has_bfloat16_products
 from sdscratch.models.unet import FeedForward, TransformerBlock
 from sdscratch.models.winograd import Scratch, WinogradConv
 
@@ -42,6 +43,7 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
         freed: called whenever a module has been replaced and its weights are free.
     """
     scratch = Scratch()
+    products = has_bfloat16_products()
     # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
     for name in _replaceable(network):
         module = network.get_submodule(name)
@@ -49,6 +51,8 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
         if weight is None or weight.device.type != "cpu":
             continue
         half = weight.dtype == torch.bfloat16
+        if half and not products and not isinstance(module, TransformerBlock):
+            continue
         match module:
             case Upsample():
                 network.set_submodule(name, TransposedUpsample(module, freed))
