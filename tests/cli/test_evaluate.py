@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from sdscratch.cli import evaluate as command
 from sdscratch.embedded.agreement import prompts
 from sdscratch.embedded.judge import Classes, Judge, save_judge
 from sdscratch.embedded.vocabulary import concepts
+from sdscratch.images import read_records
+from sdscratch.pipeline import Pipeline
 from support.checkpoints import TINY, ldm_tensors, self_contained, write_ldm
 from support.cli import Result, sdscratch
 
@@ -135,6 +139,48 @@ def test_pictograms_are_judged(model: Path, tmp_path: Path, monkeypatch: pytest.
     for part in ("the 300 best known", "the whole vocabulary", "backgrounds", "held-out compositions", "%"):
         assert part in text
     assert all(len(line) <= 80 for line in shown.lines if str(model) not in line)
+
+
+def test_what_was_drawn_is_kept_and_not_drawn_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = tmp_path / "judge.safetensors"
+    save_judge(judge, Judge(Classes(tuple((concept.name,) for concept in concepts()))))
+    monkeypatch.setattr(command.Exam, "renders", lambda self, count: squares(count))
+    asked = (model, "pictograms", "--limit", 1, "--judge", judge, "--json")
+    plain = run(*asked, "--prompts", 10)
+    kept = (*asked, "--pictures", tmp_path / "drawn")
+    assert run(*kept, "--prompts", 10).stdout == plain.stdout
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in drawn] == [f"{number:04d}.png" for number in range(1, 11)]
+    assert [read_records(path).record.options.prompt for path in drawn] == [  # type: ignore[union-attr]
+        prompt.text for prompt in prompts(10)
+    ]
+
+    drawn[3].unlink()  # as if it had been stopped there
+    monkeypatch.setattr(Pipeline, "txt2img", counted := Counted(Pipeline.txt2img))
+    assert run(*kept, "--prompts", 10).stdout == plain.stdout
+    assert counted.calls == 1
+    assert drawn[3].is_file()
+
+    refused = run(*kept, "--prompts", 10, "--seed", 5)
+    assert refused.code == 2
+    assert "0001.png is no picture of this model and" in refused.stderr
+    assert refused.stdout == b""
+
+
+class Counted:
+    """A method that counts how often it is called."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method, self.calls = method, 0
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            return self.method(instance, *arguments, **options)
+
+        return call
 
 
 def test_without_prompts_no_judge_is_needed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch.testing import assert_close
 from sdscratch.checkpoints import places
 from sdscratch.checkpoints.places import EMBEDDED, find_local
 from sdscratch.embedded import judging
+from sdscratch.embedded.agreement import COMPOSITIONS
 from sdscratch.embedded.colours import RECOLOURED
 from sdscratch.embedded.judge import (
     MANY,
@@ -39,7 +40,7 @@ from sdscratch.embedded.judging import JudgeLoss, alike, asked, measure, questio
 from sdscratch.embedded.mixtures import CPU as CPU_MIXTURE
 from sdscratch.embedded.mixtures import KINDS, Chooser, Mixture
 from sdscratch.embedded.pictograms import SIDE as SPRITE
-from sdscratch.embedded.pictograms import SpriteTable, table_of
+from sdscratch.embedded.pictograms import SpriteTable, load_sprites, table_of
 from sdscratch.embedded.scenes import Scene, Thing, combinations, held_out
 from sdscratch.embedded.vocabulary import concepts
 from sdscratch.errors import CheckpointError
@@ -50,6 +51,7 @@ from sdscratch.training.recipe import Budget
 from support.judges import NAMES, Oracle, Squares, trained_judge
 from support.sprites import disc_table, need_font
 
+ROOT = Path(__file__).parents[2]
 CLASSES = Classes((("dog",), ("cat", "cat face"), ("car",), ("apple",)))
 CPU = Machine(torch.device("cpu"))
 
@@ -290,6 +292,15 @@ def test_a_judge_is_measured_on_held_out_scenes_of_every_kind(monkeypatch: pytes
 
 
 BLIND = Verdict((1,), (1,), "one", "orange", "its own", "plain", frozenset())
+
+
+def test_the_judge_in_the_checkout_is_right_on_99_of_100_held_out_renders(tmp_path: Path) -> None:
+    need_font()
+    judge = load_judge(ROOT / "weights" / "judge.safetensors", [concept.name for concept in concepts()])
+    shares = measure(judge, load_sprites(tmp_path), count=256)
+    scored = ("plain", "ground", *COMPOSITIONS)
+    for right in zip(*(shares[kind] for kind in scored), strict=True):  # things, and attributes
+        assert sum(right) / len(scored) >= 0.99, shares
 
 
 @pytest.mark.full

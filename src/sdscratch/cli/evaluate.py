@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdscratch.cli.progress import View, make_view
+from sdscratch.errors import UsageError
+from sdscratch.files import make_folder
 from sdscratch.options import MAX_SEED, check_placement
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from rich.table import Table
 
     from sdscratch.embedded.agreement import Finding
@@ -58,6 +61,13 @@ def evaluate(
             show_default="the user's own, or the project's",
         ),
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="pictograms: keep what is drawn in this folder, and take from it what was drawn before.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option("-s", "--seed", min=0, max=MAX_SEED - 2**32, help="Of noise, timesteps and prompts."),
@@ -82,7 +92,7 @@ def evaluate(
 
       sdscratch evaluate model.safetensors photos/ --limit 64 --json
 
-      sdscratch evaluate default pictograms --prompts 300
+      sdscratch evaluate default pictograms --prompts 300 --pictures drawn/
     """
     check_placement(device, dtype)
     with make_view(quiet=quiet, verbose=verbose) as view:
@@ -92,7 +102,7 @@ def evaluate(
             pipeline = load(model, device=device, dtype=dtype)
         exam = Exam(pipeline, view, limit, batch_size, seed)
         if data == PICTOGRAMS:
-            exam.on_pictograms(prompts, judge)
+            exam.on_pictograms(prompts, judge, pictures)
         else:
             exam.on_folder(Path(data))
         facts = {"model": model, "model_hash": pipeline.files.hash(), "data": data, **exam.facts()}
@@ -140,11 +150,15 @@ class Exam:
         self.skipped.append((path, reason))
         self.view.note(f"skipping {path}: {reason}")
 
-    def on_pictograms(self, prompts: int, judge: Path | None) -> None:
+    def on_pictograms(self, prompts: int, judge: Path | None, folder: Path | None = None) -> None:
         """Measure on held-out renders, and the agreement of pictures with prompts.
+
+        Args:
+            folder: of the drawn pictures.
 
         Raises:
             CheckpointError: the judge is missing, or of another vocabulary.
+            UsageError: a picture in the folder is none of these.
             SdscratchError: what renders are made of is missing.
         """
         from sdscratch.embedded.judge import find_judge, load_judge
@@ -152,10 +166,12 @@ class Exam:
 
         names = [concept.name for concept in concepts()]
         knows = load_judge(judge or find_judge(), names) if prompts else None
+        if folder is not None:
+            make_folder(folder)
         count = self.limit or RENDERS
         self.measure(self.renders(count), count)
         if knows is not None:
-            self.compare(knows, prompts)
+            self.compare(knows, prompts, folder)
 
     def renders(self, count: int) -> Iterator[Batch]:
         """Held-out renders in batches."""
@@ -182,19 +198,53 @@ class Exam:
                 self.quality = quality
                 advance(quality.pictures)
 
-    def compare(self, judge: Judge, count: int) -> None:
+    def compare(self, judge: Judge, count: int, folder: Path | None) -> None:
         """Draw prompts and look at what came."""
         from sdscratch.embedded.agreement import agreement, prompts
         from sdscratch.pipeline import to_tensor
 
+        numbers = iter(range(1, count + 1))
+
         def draw(prompt: str, seed: int) -> Any:
-            return to_tensor(self.pipeline.txt2img(prompt, seed=seed))
+            path = None if folder is None else folder / f"{next(numbers):04d}.png"
+            return to_tensor(self.drawn(prompt, seed, path))
 
         self.classes = judge.classes
         with self.view.stage("judging", count, "img") as advance:
             for finding in agreement(draw, judge, prompts(count, self.seed), seed=self.seed):
                 self.findings.append(finding)
                 advance(len(self.findings))
+
+    def drawn(self, prompt: str, seed: int, path: Path | None) -> Image:
+        """The picture of a prompt: from its file where it was drawn before, else drawn, and kept there.
+
+        Raises:
+            UsageError: the file is of another model or prompt.
+            SdscratchError: it cannot be read, or written.
+        """
+        from sdscratch.images import Record, read_picture, read_records, save_picture
+        from sdscratch.options import GenerateOptions
+
+        if path is None:
+            return self.pipeline.txt2img(prompt, seed=seed)
+        files, placement = self.pipeline.files, self.pipeline.placement
+        record = Record(
+            mode="txt2img",
+            options=self.pipeline.resolve(GenerateOptions(prompt, seed=seed)),
+            model=files.name,
+            model_hash=files.hash(),
+            dtype=placement.dtype_name,
+            device=placement.device.type,
+        )
+        if path.exists():
+            # whatever the model is called, and whichever version drew it
+            kept = read_records(path).record
+            if kept is None or replace(kept, model=record.model, sdscratch=record.sdscratch) != record:
+                raise UsageError(f"{path} is no picture of this model and {prompt!r}; name another folder")
+            return read_picture(path)
+        picture = self.pipeline.txt2img(prompt, seed=seed)
+        save_picture(picture, path, record)
+        return picture
 
     def facts(self) -> dict[str, Any]:
         """Everything that was found, as plain data."""
