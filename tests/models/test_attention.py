@@ -9,10 +9,12 @@ from torch import Tensor
 
 from sdscratch.models import attention as module
 from sdscratch.models.attention import attention, blocked_attention
-from sdscratch.models.processor import has_bfloat16_products
+from sdscratch.models.processor import multiplies
 from support.diffusion import relative_error
 
-bfloat16 = pytest.mark.skipif(not has_bfloat16_products(), reason="this processor has no bfloat16 products")
+bfloat16 = pytest.mark.skipif(
+    not multiplies(torch.bfloat16), reason="this processor has no bfloat16 products"
+)
 
 # n, heads, t, s, d: batches of 1 to 3, tokens that fill no block, heads of one lane and of many
 SHAPES = [(1, 1, 512, 512, 64), (2, 3, 700, 513, 40), (3, 2, 65, 2000, 80), (1, 1, 600, 600, 160)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdscratch.models import inference, winograd
+from sdscratch.models import attention, inference, winograd
 from sdscratch.models.inference import (
     BlockedFeedForward,
     PackedConv,
@@ -18,14 +18,16 @@ from sdscratch.models.inference import (
     prepare,
 )
 from sdscratch.models.layers import ResidualBlock, Upsample
-from sdscratch.models.processor import has_bfloat16_products
+from sdscratch.models.processor import multiplies
 from sdscratch.models.unet import FeedForward, UNet
 from sdscratch.models.vae import Decoder
 from sdscratch.models.winograd import Scratch, WinogradConv
 from support.checkpoints import TINY
 from support.diffusion import relative_error
 
-bfloat16 = pytest.mark.skipif(not has_bfloat16_products(), reason="this processor has no bfloat16 products")
+bfloat16 = pytest.mark.skipif(
+    not multiplies(torch.bfloat16), reason="this processor has no bfloat16 products"
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -246,7 +248,7 @@ def test_a_processor_of_fast_matrix_products_convolves_in_bfloat16_the_plain_way
     amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
-    monkeypatch.setattr(inference, "has_bfloat16_products", lambda: True)
+    monkeypatch.setattr(inference, "multiplies", lambda dtype: True)
     single, half = same_size(256, 256), same_size(256, 256).bfloat16()
     assert isinstance(prepare(nn.Sequential(single))[0], WinogradConv)
     assert isinstance(prepare(nn.Sequential(half))[0], WinogradConv) == (not amx)
@@ -268,17 +270,28 @@ def test_what_is_prepared_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         assert relative_error(ours, exact(*inputs)) <= 0.05
 
 
-def test_without_bfloat16_products_networks_in_bfloat16_stay_what_they_were(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_where_the_processor_multiplies_no_16_bits_layers_are_widened_when_their_turn_comes(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "HEAVY", 0)
     monkeypatch.setattr(inference, "NARROW", 8)
-    monkeypatch.setattr(inference, "has_bfloat16_products", lambda: False)
+    monkeypatch.setattr(inference, "multiplies", lambda dtype: False)
+    monkeypatch.setattr(attention, "WIDENED", {dtype})
     for network, inputs in networks():
-        given = [x.bfloat16() if x.is_floating_point() else x for x in inputs]
-        prepared = prepare(deepcopy(network).bfloat16())
+        rounded = deepcopy(network).to(dtype)
+        size = sum(weight.nbytes for weight in rounded.parameters())
+        given = [x.to(dtype) if x.is_floating_point() and x.dim() > 1 else x for x in inputs]
         with torch.inference_mode():
-            assert torch.equal(prepared(*given), network.bfloat16()(*given))
+            wanted = deepcopy(rounded).float()(*(x.float() for x in given))
+            plain = relative_error(rounded(*given), wanted)
+            widened = prepare(rounded)
+            ours = widened(*given)
+        assert ours.dtype == dtype
+        assert relative_error(ours, wanted) <= 1.1 * plain
+        assert sum(weight.nbytes for weight in widened.parameters()) == size
+        layers = {type(module): name for name, module in widened.named_modules() if "plain" not in name}
+        assert not {nn.Conv2d, nn.Linear, PackedConv, WinogradConv, TransposedUpsample} & set(layers)
 
 
 def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:

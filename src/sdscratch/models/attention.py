@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdscratch.models.processor import has_bfloat16_products
+from sdscratch.models.processor import multiplies
 
 __all__ = ["attention"]
 
@@ -21,8 +21,11 @@ __all__ = ["attention"]
 # tokens 5.5 → 5.3; one head of 512 at 4096 tokens 201 → 109. Where a pair of device and precision is missing
 # (float32, GPUs), PyTorch's kernel is the faster at every size; so it is where oneDNN has no such products.
 BLOCKED_FROM: dict[tuple[str, torch.dtype], int] = (
-    {("cpu", torch.bfloat16): 512} if has_bfloat16_products() else {}
+    {("cpu", torch.bfloat16): 512} if multiplies(torch.bfloat16) else {}
 )
+
+# Types of which a CPU's processor multiplies no matrices: there float32 is the faster, and the more exact.
+WIDENED = frozenset(dtype for dtype in (torch.bfloat16, torch.float16) if not multiplies(dtype))
 
 BLOCK = 2**21  # scores held at a time: 4 MB, which stay in the processor's cache
 LANES = 16  # numbers that a matrix product handles at once: a narrower V would take as long
@@ -45,13 +48,15 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, *, causal: 
         [n, t, heads·d].
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # [n, heads, ·, d]
+    if query.device.type == "cpu" and query.dtype in WIDENED:
+        q, k, v = (x.float() for x in (q, k, v))
     least = BLOCKED_FROM.get((query.device.type, query.dtype))
     learning = torch.is_grad_enabled()
     if least is not None and not learning and not causal and min(q.shape[2], k.shape[2]) >= least:
         mixed = blocked_attention(q, k, v)
     else:
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-    return mixed.transpose(1, 2).flatten(2)
+    return mixed.transpose(1, 2).flatten(2).to(query.dtype)
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

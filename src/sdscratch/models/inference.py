@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.layers import Upsample
-from sdscratch.models.processor import has_bfloat16_products
+from sdscratch.models.processor import multiplies
 from sdscratch.models.unet import FeedForward, TransformerBlock
 from sdscratch.models.winograd import Scratch, WinogradConv
 
@@ -43,7 +43,6 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
         freed: called whenever a module has been replaced and its weights are free.
     """
     scratch = Scratch()
-    products = has_bfloat16_products()
     # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
     for name in _replaceable(network):
         module = network.get_submodule(name)
@@ -51,14 +50,22 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
         if weight is None or weight.device.type != "cpu":
             continue
         half = weight.dtype == torch.bfloat16
-        if half and not products and not isinstance(module, TransformerBlock):
-            continue
+        narrow = not multiplies(weight.dtype)
         match module:
-            case Upsample():
-                network.set_submodule(name, TransposedUpsample(module, freed))
             case TransformerBlock():
                 for layer in ("cross_attention.key", "cross_attention.value"):
-                    network.set_submodule(f"{name}.{layer}", Remembering(module.get_submodule(layer)))
+                    plain = module.get_submodule(layer)
+                    network.set_submodule(f"{name}.{layer}", Remembering(Widened(plain) if narrow else plain))
+            case nn.Conv2d() | nn.Linear() if narrow:
+                network.set_submodule(name, Widened(module))
+                continue  # nothing is freed
+            case Upsample() if narrow:
+                network.set_submodule(f"{name}.conv", Widened(module.conv))
+                continue
+            case _ if narrow:
+                continue
+            case Upsample():
+                network.set_submodule(name, TransposedUpsample(module, freed))
             case FeedForward() if half:
                 network.set_submodule(name, BlockedFeedForward(module))
             case nn.Conv2d() if _pays_by_winograd(module):
@@ -76,7 +83,7 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
 def _replaceable(network: nn.Module) -> list[str]:
     """Names of what has a fast form; the convolution of an upsampling is part of its form."""
     modules = dict(network.named_modules())
-    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d)
+    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d, nn.Linear)
     return [
         name
         for name, module in modules.items()
@@ -96,6 +103,22 @@ def _pays_by_winograd(conv: nn.Conv2d) -> bool:
     if conv.weight.dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16", False):
         return False  # products so fast that getting at the numbers is what takes time
     return min(conv.in_channels, conv.out_channels) >= NARROW and conv.out_channels <= WIDE
+
+
+class Widened(nn.Module):
+    """A layer of 16-bit weights where the processor multiplies float32 alone: computed in that, then rounded.
+
+    The weights take half the room all the same: a layer's are widened when its turn comes.
+    """
+
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = {name: weight.float() for name, weight in self.plain.named_parameters()}
+        result: Tensor = torch.func.functional_call(self.plain, wide, (x.float(),))
+        return result.to(x.dtype)
 
 
 class TransposedUpsample(Upsample):

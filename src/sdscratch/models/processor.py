@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["has_bfloat16_products"]
+__all__ = ["multiplies"]
 
 
-def has_bfloat16_products() -> bool:
-    """Whether oneDNN multiplies matrices of bfloat16 here.
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies matrices of this type here.
 
-    Where it does not (x86 without AVX-512, builds of PyTorch without oneDNN) its own operations fail, and
-    PyTorch's are exact but slow.
+    Where it does not (bfloat16 on x86 without AVX-512; either 16-bit type in a build without oneDNN) its own
+    operations fail, and PyTorch's others take many times as long as in float32.
     """
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    checks = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if dtype not in checks:
+        return True
+    return torch.backends.mkldnn.is_available() and bool(getattr(torch.ops.mkldnn, checks[dtype])())
