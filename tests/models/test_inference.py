@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdscratch.models import attention, inference, winograd
+from sdscratch.models import attention, inference, widened, winograd
 from sdscratch.models.inference import (
     BlockedFeedForward,
     PackedConv,
@@ -21,6 +21,7 @@ from sdscratch.models.layers import ResidualBlock, Upsample
 from sdscratch.models.processor import multiplies
 from sdscratch.models.unet import FeedForward, UNet
 from sdscratch.models.vae import Decoder
+from sdscratch.models.widened import WidenedConv
 from sdscratch.models.winograd import Scratch, WinogradConv
 from support.checkpoints import TINY
 from support.diffusion import relative_error
@@ -248,7 +249,8 @@ def test_a_processor_of_fast_matrix_products_convolves_in_bfloat16_the_plain_way
     amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
-    monkeypatch.setattr(inference, "multiplies", lambda dtype: True)
+    for module in (inference, widened):
+        monkeypatch.setattr(module, "multiplies", lambda dtype: True)
     single, half = same_size(256, 256), same_size(256, 256).bfloat16()
     assert isinstance(prepare(nn.Sequential(single))[0], WinogradConv)
     assert isinstance(prepare(nn.Sequential(half))[0], WinogradConv) == (not amx)
@@ -271,27 +273,51 @@ def test_what_is_prepared_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_where_the_processor_multiplies_no_16_bits_layers_are_widened_when_their_turn_comes(
+def test_where_the_processor_multiplies_no_16_bits_they_are_widened(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "HEAVY", 0)
     monkeypatch.setattr(inference, "NARROW", 8)
-    monkeypatch.setattr(inference, "multiplies", lambda dtype: False)
+    for module in (inference, widened):
+        monkeypatch.setattr(module, "multiplies", lambda dtype: False)
+    monkeypatch.setattr(widened, "AT_ONCE", 2**8)
     monkeypatch.setattr(attention, "WIDENED", {dtype})
     for network, inputs in networks():
-        rounded = deepcopy(network).to(dtype)
+        rounded = network.to(dtype)
         size = sum(weight.nbytes for weight in rounded.parameters())
         given = [x.to(dtype) if x.is_floating_point() and x.dim() > 1 else x for x in inputs]
         with torch.inference_mode():
             wanted = deepcopy(rounded).float()(*(x.float() for x in given))
             plain = relative_error(rounded(*given), wanted)
-            widened = prepare(rounded)
-            ours = widened(*given)
+            ours = prepare(rounded)(*given)
         assert ours.dtype == dtype
         assert relative_error(ours, wanted) <= 1.1 * plain
-        assert sum(weight.nbytes for weight in widened.parameters()) == size
-        layers = {type(module): name for name, module in widened.named_modules() if "plain" not in name}
-        assert not {nn.Conv2d, nn.Linear, PackedConv, WinogradConv, TransposedUpsample} & set(layers)
+        assert sum(weight.nbytes for weight in rounded.parameters()) == size
+        assert not {type(module) for module in rounded.modules()} & PRODUCTS
+
+
+PRODUCTS = {nn.Conv2d, nn.Linear, BlockedFeedForward, PackedConv, TransposedUpsample, WinogradConv}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(6, 4, 3, padding=1),
+        nn.Conv2d(6, 4, 3, stride=2),
+        nn.Conv2d(6, 4, 3, stride=2, padding=(2, 1), bias=False),
+        nn.Conv2d(6, 4, (5, 3), padding=(3, 0), dilation=(2, 1), groups=2),
+        nn.Conv2d(6, 8, 1),
+    ],
+    ids=str,
+)
+def test_bands_of_rows_together_are_the_convolution(
+    conv: nn.Conv2d, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(widened, "AT_ONCE", rows * 2 * 9 * 8)
+    x = random_inputs(2, 6, 11, 9)
+    with torch.inference_mode():
+        assert relative_error(WidenedConv(conv)(x), conv(x)) <= 1e-6
 
 
 def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:

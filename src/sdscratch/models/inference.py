@@ -1,7 +1,7 @@
 """The forms in which networks run fastest where nothing is learned: made once, after loading.
 
 Each computes what the module computes that it replaces, to rounding. They are for the CPU, where oneDNN runs
-the products; a GPU's libraries choose forms of their own.
+the products; a GPU's libraries choose forms of their own. What oneDNN has no products for is `widened`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sdscratch.models.layers import Upsample
 from sdscratch.models.processor import multiplies
 from sdscratch.models.unet import FeedForward, TransformerBlock
+from sdscratch.models.widened import widen
 from sdscratch.models.winograd import Scratch, WinogradConv
 
 __all__ = ["prepare"]
@@ -42,6 +43,7 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
     Args:
         freed: called whenever a module has been replaced and its weights are free.
     """
+    widen(network)
     scratch = Scratch()
     # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
     for name in _replaceable(network):
@@ -50,19 +52,11 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
         if weight is None or weight.device.type != "cpu":
             continue
         half = weight.dtype == torch.bfloat16
-        narrow = not multiplies(weight.dtype)
         match module:
             case TransformerBlock():
                 for layer in ("cross_attention.key", "cross_attention.value"):
-                    plain = module.get_submodule(layer)
-                    network.set_submodule(f"{name}.{layer}", Remembering(Widened(plain) if narrow else plain))
-            case nn.Conv2d() | nn.Linear() if narrow:
-                network.set_submodule(name, Widened(module))
-                continue  # nothing is freed
-            case Upsample() if narrow:
-                network.set_submodule(f"{name}.conv", Widened(module.conv))
-                continue
-            case _ if narrow:
+                    network.set_submodule(f"{name}.{layer}", Remembering(module.get_submodule(layer)))
+            case _ if not multiplies(weight.dtype):
                 continue
             case Upsample():
                 network.set_submodule(name, TransposedUpsample(module, freed))
@@ -83,7 +77,7 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
 def _replaceable(network: nn.Module) -> list[str]:
     """Names of what has a fast form; the convolution of an upsampling is part of its form."""
     modules = dict(network.named_modules())
-    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d, nn.Linear)
+    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d)
     return [
         name
         for name, module in modules.items()
@@ -103,22 +97,6 @@ def _pays_by_winograd(conv: nn.Conv2d) -> bool:
     if conv.weight.dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16", False):
         return False  # products so fast that getting at the numbers is what takes time
     return min(conv.in_channels, conv.out_channels) >= NARROW and conv.out_channels <= WIDE
-
-
-class Widened(nn.Module):
-    """A layer of 16-bit weights where the processor multiplies float32 alone: computed in that, then rounded.
-
-    The weights take half the room all the same: a layer's are widened when its turn comes.
-    """
-
-    def __init__(self, plain: nn.Module) -> None:
-        super().__init__()
-        self.plain = plain
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = {name: weight.float() for name, weight in self.plain.named_parameters()}
-        result: Tensor = torch.func.functional_call(self.plain, wide, (x.float(),))
-        return result.to(x.dtype)
 
 
 class TransposedUpsample(Upsample):
