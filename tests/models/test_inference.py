@@ -291,7 +291,7 @@ def test_where_the_processor_multiplies_no_16_bits_they_are_widened(
             plain = relative_error(rounded(*given), wanted)
             ours = prepare(rounded)(*given)
         assert ours.dtype == dtype
-        assert relative_error(ours, wanted) <= 1.1 * plain
+        assert relative_error(ours, wanted) <= 1.5 * plain  # each rounds once a layer, by chance up or down
         assert sum(weight.nbytes for weight in rounded.parameters()) == size
         assert not {type(module) for module in rounded.modules()} & PRODUCTS
 
