@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 import sdscratch
 from sdscratch.checkpoints.model import open_model
+from sdscratch.embedded.agreement import agreement, prompts
+from sdscratch.embedded.judge import load_judge
+from sdscratch.embedded.vocabulary import concepts
 from sdscratch.options import GenerateOptions
+from sdscratch.pipeline import to_tensor
 from support.absent import absent
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +51,18 @@ def test_it_draws_what_was_asked_for_on_the_background_that_was_asked_for() -> N
         for corner in corners:
             assert isinstance(corner, tuple)
             assert max(abs(a - b) for a, b in zip(corner, background, strict=True)) < 40, (prompt, corners)
+
+
+def test_the_judge_recognises_most_of_the_best_known_things() -> None:
+    pipeline = sdscratch.load("default", device="cpu")
+    judge = load_judge(ROOT / "weights" / "judge.safetensors", [each.name for each in concepts()])
+    asked = [prompt for prompt in prompts(1000, seed=1) if prompt.row == "known"][:16]
+
+    def draw(text: str, seed: int) -> Tensor:
+        return to_tensor(pipeline.txt2img(text, seed=seed))
+
+    findings = list(agreement(draw, judge, asked))
+    assert sum(finding.top1 for finding in findings) >= 13, [f.prompt.text for f in findings if not f.top1]
 
 
 def test_its_tiny_decoder_is_small_and_shows_nearly_what_is_decoded() -> None:

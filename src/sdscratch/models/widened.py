@@ -35,6 +35,7 @@ class WidenedLinear(nn.Module):
         self.weight, self.bias = plain.weight, plain.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """[…, inputs] → […, outputs]."""
         weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         tokens = x.flatten(0, -2)
         out = x.new_empty(tokens.shape[0], weight.shape[0])
@@ -56,6 +57,7 @@ class WidenedConv(nn.Module):
         self.reach = plain.dilation[0] * (plain.kernel_size[0] - 1) + 1  # input rows of an output row
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, inputs, h, w] → [n, outputs, ·, ·]."""
         weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         n, inputs, height, width = x.shape
         above, beside = self.padding
