@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from sdscratch.checkpoints.lora import open_lora
 from sdscratch.checkpoints.model import open_model
 from sdscratch.pipeline import load
-from sdscratch.training import state
+from sdscratch.training import job, state
 from sdscratch.training.lora_plan import LoraPlan, parse_targets
 from sdscratch.training.metrics import read_metrics
 from support.checkpoints import TINY
@@ -91,6 +91,16 @@ def test_everything_at_once(common: list[object], tmp_path: Path) -> None:
     assert list((run / "samples").iterdir()) == []  # nothing is drawn unasked: models may be slow
     assert {t.dtype.itemsize for n, t in kept.items() if n.startswith(("weight.", "average."))} == {4}
     assert all(".adapter.lora_" in name for name in kept if name != "checksum")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_said_to_be_float32_where_the_processor_does_not_multiply_it(
+    able: bool, monkeypatch: pytest.MonkeyPatch, common: list[object], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(job, "multiplies", lambda dtype: able)
+    result = lora(common, tmp_path / "run", 1, "--mixed-precision", "bf16")
+    assert result.code == 0, result.stderr
+    assert ("multiplies no bfloat16: training in float32" in result.stderr) == (not able)
 
 
 @pytest.mark.parametrize(

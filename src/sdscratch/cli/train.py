@@ -206,6 +206,8 @@ def check_reports(options: TrainOptions) -> None:
 
 def run(job: Job, folder: RunFolder, *, quiet: bool, as_json: bool, follows: bool) -> None:
     """Read the pictures, train, and say where the model is."""
+    import torch
+
     from sdscratch.device import out_of_memory_explained
     from sdscratch.training.display import Display
     from sdscratch.training.job import precision_of, run_job, source_of
@@ -225,6 +227,8 @@ def run(job: Job, folder: RunFolder, *, quiet: bool, as_json: bool, follows: boo
         reports(options, folder.path, write=not follows) as record,
         out_of_memory_explained(),
     ):
+        if options.mixed_precision == "bf16" and machine.precision != torch.bfloat16:
+            display.note("this processor multiplies no bfloat16: training in float32")
         display.note(f"{len(source.folder.pictures)} pictures, {len(source.skipped)} files skipped")
         outcome = run_job(job, folder, source, machine, display, record)
     if follows:

@@ -13,6 +13,7 @@ from torch import nn
 from sdscratch import __version__
 from sdscratch.device import choose
 from sdscratch.errors import SdscratchError
+from sdscratch.models.processor import multiplies
 from sdscratch.training.curve import draw_curve
 from sdscratch.training.dataset.captions import COLUMNS
 from sdscratch.training.dataset.source import FolderSource, Framing, open_folder
@@ -77,12 +78,16 @@ class Outcome:
 def precision_of(options: TrainOptions) -> tuple[torch.device, torch.dtype]:
     """Where to compute, and how exactly.
 
+    In bfloat16 where it is the faster or was asked for, but never on a processor that does not multiply it:
+    there a convolution takes a hundred times as long.
+
     Raises:
         DeviceError: the device is not there.
     """
     placement = choose(options.device)
     asked = options.mixed_precision
     half = asked == "bf16" or (asked == "auto" and placement.dtype == torch.bfloat16)
+    half = half and (placement.device.type != "cpu" or multiplies(torch.bfloat16))
     return placement.device, torch.bfloat16 if half else torch.float32
 
 
