@@ -19,7 +19,7 @@ from sdscratch.embedded.composer import Composer
 from sdscratch.embedded.focus import LEAST, MOST, USUAL, focus_of, kept_focus, unexplained
 from sdscratch.embedded.mixtures import FULL, Chooser
 from sdscratch.embedded.scenes import Scene, Thing
-from sdscratch.embedded.vocabulary import concepts
+from sdscratch.embedded.vocabulary import BEST_KNOWN, concepts
 from sdscratch.training.architectures import NOISY_END
 from sdscratch.training.diffusion import Diffusion
 from support.sprites import disc_table
@@ -69,6 +69,12 @@ def test_what_is_known_less_comes_more_often_within_bounds() -> None:
     assert list(often.values()) == sorted(often.values())
     assert (often["known"], often["usual"], often["mistaken"]) == (LEAST, 1.0, MOST)
     assert often["twice"] == pytest.approx(2**focus.STEEPNESS, abs=1e-3)
+
+
+def test_the_best_known_come_more_often_beside_what_is_known_of_them() -> None:
+    first, other = NAMES[BEST_KNOWN - 1], NAMES[BEST_KNOWN]
+    often = focus_of({first: USUAL, other: USUAL})
+    assert often == {first: focus.KEPT, other: 1.0}
 
 
 def test_a_run_keeps_the_focus_that_it_began_with(tmp_path: Path) -> None:

@@ -338,9 +338,15 @@ def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:
     assert seen == [3, 3, 3, 6, 6]
 
 
-def test_what_is_replaced_is_gone_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "NARROW", 16)
-    network = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3)))
+@pytest.mark.parametrize(
+    ("narrow", "dtype"), [(16, torch.float32), pytest.param(256, torch.bfloat16, marks=bfloat16)]
+)
+def test_what_is_replaced_is_gone_before_the_next_is_made(
+    narrow: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "NARROW", narrow)
+    monkeypatch.setattr(inference, "HEAVY", 0)
+    network = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1, dtype=dtype) for _ in range(3)))
     plain = [weakref.ref(module) for module in network]
     alive: list[int] = []
     inference.prepare(network, lambda: alive.append(sum(module() is not None for module in plain)))

@@ -70,12 +70,8 @@ def unexplained(
 def focus_of(shares: Mapping[str, float]) -> dict[str, float]:
     """How often to show things of which so much is unexplained, where 1 is as often as without a focus."""
     best_known = {each.name for each in concepts()[:BEST_KNOWN]}
-    return {
-        name: round(
-            min(max((share / USUAL) ** STEEPNESS, LEAST), MOST) * (KEPT if name in best_known else 1), 3
-        )
-        for name, share in shares.items()
-    }
+    often = {name: min(max((share / USUAL) ** STEEPNESS, LEAST), MOST) for name, share in shares.items()}
+    return {name: round(times * (KEPT if name in best_known else 1), 3) for name, times in often.items()}
 
 
 def kept_focus(path: Path, measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
