@@ -62,6 +62,9 @@ COLOURLESS = ("silhouette", "outline")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 SAME_IN_PLURAL = ("sheep", "fish", "deer", "shrimp", "squid", "bison", "aircraft", "sushi")
+# What begins with a vowel to the ear, and what only to the eye.
+VOWELS = (*"aeiouAEIO", "hour", "SUV", "SOS", "8")
+NO_VOWELS = ("uni", "ewe", "euro", "Euro", "one")
 IRREGULAR = {
     "mouse": "mice",
     "man": "men",
@@ -91,6 +94,7 @@ HEADS_OF_PHRASES = (
     re.compile(r"(.+?)( (?:of|with|in|on|from|behind|over|to) .+)"),
     re.compile(r"((?:.+ )?(?:person|woman|man|airplane|monkey|hand|face))( \w+ing\b.*)"),
 )
+TWICE = re.compile(r"(woman|man) (\w+)")  # "women farmers": both words
 
 
 def caption(scene: Scene, chance: random.Random) -> str:
@@ -170,9 +174,7 @@ def _pick(choices: Choices, chance: random.Random) -> str:
 
 def indefinite(name: str) -> str:
     """The article "a" or "an", by ear."""
-    vowel = name.startswith(
-        ("a", "e", "i", "o", "u", "hour", "ID", "OK", "SUV", "8")
-    ) and not name.startswith(("uni", "ewe", "euro", "one"))
+    vowel = name.startswith(VOWELS) and not name.startswith(NO_VOWELS)
     return "an" if vowel else "a"
 
 
@@ -184,6 +186,8 @@ def plural(word: Word) -> str:
     for phrase in HEADS_OF_PHRASES:
         if found := phrase.fullmatch(text):
             return plural(Word(found[1], True)) + found[2]
+    if found := TWICE.fullmatch(text):
+        return f"{IRREGULAR[found[1]]} {_plural_noun(found[2])}"
     first, both, second = text.partition(" and ")
     if both:
         return f"{plural(Word(first, True))} and {plural(Word(second, True))}"
