@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdscratch.models import attention as module
-from sdscratch.models.attention import attention, blocked_attention
+from sdscratch.models.attention import attention, blocked_attention, plain_attention
 from sdscratch.models.processor import multiplies
 from support.diffusion import relative_error
 
@@ -82,3 +82,45 @@ def test_gradients_flow_at_any_size() -> None:
     attention(*x, heads=2).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_attention_and_its_gradients_are_those_of_the_definition(
+    dtype: torch.dtype, causal: bool
+) -> None:
+    given = [x.to(dtype).requires_grad_() for x in rounded(2, 3, 40, 40, 16, scale=0.7)]
+    exact = [x.detach().double().requires_grad_() for x in given]
+    ours, theirs = (
+        plain_attention(*given, causal),
+        F.scaled_dot_product_attention(*exact, is_causal=causal),
+    )
+    wanted = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
+    ours.backward(wanted.to(dtype))
+    theirs.backward(wanted.to(dtype).double())
+    limit = 1e-5 if dtype == torch.float32 else 0.02
+    assert relative_error(ours.detach().double(), theirs.detach()) <= limit
+    for x, reference in zip(given, exact, strict=True):
+        assert x.grad is not None
+        assert reference.grad is not None
+        assert relative_error(x.grad.double(), reference.grad) <= limit
+
+
+@bfloat16
+@pytest.mark.parametrize(("tokens", "causal"), [(64, False), (64, True), (600, False)])
+def test_what_learns_with_few_keys_does_it_plainly(
+    tokens: int, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+
+    def plain(*given: Tensor | bool) -> Tensor:
+        called.append(given)
+        return plain_attention(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "plain_attention", plain)
+    x = torch.randn(3, 1, tokens, 32).bfloat16().requires_grad_()
+    attention(*x, heads=2, causal=causal)
+    assert len(called) == (tokens <= 256)
+    with torch.no_grad():
+        attention(*x, heads=2, causal=causal)
+    assert len(called) == (tokens <= 256)
