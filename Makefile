@@ -1,6 +1,6 @@
 # make demo   a first picture, from nothing but Python and make
 # make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy and the layering
-# make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 20 to 60 minutes on two cores
+# make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 30 to 80 minutes on two cores
 # make model   the embedded model from nothing, and its score; goes on where it was stopped. See its variables below
 # make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
 

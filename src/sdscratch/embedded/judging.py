@@ -44,7 +44,7 @@ MIXTURE = Mixture(
     shift=0.04,
 )
 
-STEPS, BATCH, RATE = 8000, 64, 2e-3
+STEPS, BATCH, RATE = 10500, 64, 2e-3
 
 SETTLING = 32  # batches, after training
 

@@ -24,9 +24,9 @@ BLOCKED_FROM: dict[tuple[str, torch.dtype], int] = (
     {("cpu", torch.bfloat16): 512} if multiplies(torch.bfloat16) else {}
 )
 
-# Up to so many keys, plain products are faster while learning: PyTorch's kernel is slow backwards. Measured as
-# above with one thread, forwards and backwards, 64 heads of 32 numbers at 64 tokens 13.7 → 2.6 ms, at 256 tokens
-# 61 → 24; 8 heads of 40 at 4096 tokens and 77 keys 45 → 19. In float32 it is the faster one.
+# Up to so many keys, plain products are faster while learning: PyTorch's kernel is slow backwards. Measured
+# likewise with one thread, forwards and backwards, 64 heads of 32 numbers at 64 tokens 13.7 → 2.6 ms, at 256
+# tokens 61 → 24; 8 heads of 40 at 4096 tokens and 77 keys 45 → 19. In float32 it is the faster one.
 PLAIN_UP_TO: dict[tuple[str, torch.dtype], int] = (
     {("cpu", torch.bfloat16): 256} if multiplies(torch.bfloat16) else {}
 )
