@@ -61,10 +61,11 @@ STYLE_WORDS: dict[str, Choices] = {
 COLOURLESS = ("silhouette", "outline")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
-SAME_IN_PLURAL = ("sheep", "fish", "deer", "shrimp", "squid", "bison", "aircraft", "sushi")
 # What begins with a vowel to the ear, and what only to the eye.
 VOWELS = (*"aeiouAEIO", "hour", "SUV", "SOS", "8")
 NO_VOWELS = ("uni", "ewe", "euro", "Euro", "one")
+
+SAME_IN_PLURAL = ("sheep", "fish", "deer", "shrimp", "squid", "bison", "aircraft", "sushi")
 IRREGULAR = {
     "mouse": "mice",
     "man": "men",
