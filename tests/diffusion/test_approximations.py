@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sdscratch.bench.random_model import random_model
 from sdscratch.diffusion.approximations import deep_cached, guided_between
+from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.models.config import ModelConfig
-from sdscratch.pipeline import Pipeline, load
 from support.checkpoints import SMALLER, TINY
 
 SMALL = {"width": 64, "height": 64, "steps": 4, "seed": 5, "sampler": "euler"}

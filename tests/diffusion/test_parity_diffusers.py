@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import guided
+from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.noise import Noise
 from sdscratch.options import SAMPLERS as SAMPLER_NAMES
 from support.diffusion import (
     NETWORKS,

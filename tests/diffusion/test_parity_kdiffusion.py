@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import network_denoiser
+from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Path, Schedule, make_path
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.noise import Noise
 from support.diffusion import NETWORKS, random_network, relative_error
 
 TOLERANCE = 1e-4

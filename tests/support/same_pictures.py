@@ -99,7 +99,9 @@ def compare(one: Path, other: Path) -> int:
             continue
         a, b = (np.asarray(Image.open(folder / name)).astype(int) for folder in (one, other))
         if a.shape != b.shape or (a != b).any():
-            print(f"{name}: differs" + (f" by up to {abs(a - b).max()}" if a.shape == b.shape else " in size"))
+            print(
+                f"{name}: differs" + (f" by up to {abs(a - b).max()}" if a.shape == b.shape else " in size")
+            )
             differing += 1
     print(f"{len(names)} pictures, {differing} differ")
     return differing

@@ -21,9 +21,9 @@ from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.taesd import TaesdFile
 from sdscratch.device import Placement, choose
+from sdscratch.generation.pipeline import Pipeline
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import ResolvedOptions
-from sdscratch.pipeline import Pipeline
 
 __all__ = ["Report", "Stage", "measure", "step_operations"]
 

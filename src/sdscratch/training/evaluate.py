@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import Prediction
+from sdscratch.diffusion.noise import Noise
 from sdscratch.errors import ImageError
+from sdscratch.generation.networks import dtype_of
+from sdscratch.generation.pipeline import Pipeline, to_tensor
 from sdscratch.images import fit_picture, read_picture
-from sdscratch.networks import dtype_of
-from sdscratch.noise import Noise
-from sdscratch.pipeline import Pipeline, to_tensor
 from sdscratch.training.autoencoder import psnr
 from sdscratch.training.dataset.folder import Picture
 from sdscratch.training.diffusion import denoising_target

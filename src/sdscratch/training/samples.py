@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.diffusion.guidance import guided
+from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Schedule, make_path
 from sdscratch.models.config import ModelConfig
-from sdscratch.noise import Noise
 from sdscratch.options import Defaults
 from sdscratch.training.machine import Machine
 
