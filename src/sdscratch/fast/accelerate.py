@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -19,13 +19,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdscratch.device import Placement
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import UNetConfig
 
 __all__ = ["Compute", "Recorded", "Recorder", "accelerate"]
 
 log = logging.getLogger(__name__)
 
-Inputs = tuple[Tensor | None, ...]
+Input = Tensor | Conditioning | None
+Inputs = tuple[Input, ...]
 Outputs = tuple[Tensor, ...]
 Compute = Callable[..., Outputs]
 # records a computation; gives what plays it back, and the tensors that then hold what it computes
@@ -47,7 +49,7 @@ def accelerate(compute: Compute, placement: Placement, config: UNetConfig) -> Co
     if placement.device.type != "cuda":
         return compute
 
-    def attentive(x: Tensor, *others: Tensor | None) -> Outputs:
+    def attentive(x: Tensor, *others: Input) -> Outputs:
         shape = attention_shape(config, x.shape)
         with sdpa_kernel(
             list(fastest_attention(placement.device, placement.dtype, shape)), set_priority=True
@@ -65,9 +67,9 @@ class Recorded:
         self.record = record
         self._recordings: dict[object, Recording | None] = {}
 
-    def __call__(self, *inputs: Tensor | None) -> Outputs:
+    def __call__(self, *inputs: Input) -> Outputs:
         """Compute; the results are the caller's own."""
-        shapes = tuple(None if x is None else (x.shape, x.dtype) for x in inputs)
+        shapes = tuple(None if x is None else (x.shape, x.dtype) for x in tensors_of(inputs))
         if shapes not in self._recordings:
             self._recordings[shapes] = self._try_to_record(inputs)
         recording = self._recordings[shapes]
@@ -85,16 +87,30 @@ class Recording:
     """One computation on tensors that stay where they are; inputs are copied into them, results out."""
 
     def __init__(self, compute: Compute, inputs: Inputs, record: Recorder) -> None:
-        self.inputs = tuple(None if x is None else x.clone() for x in inputs)
+        self.inputs = tuple(own_copy(x) for x in inputs)
         self.play, self.outputs = record(lambda: compute(*self.inputs))
 
-    def __call__(self, *inputs: Tensor | None) -> Outputs:
+    def __call__(self, *inputs: Input) -> Outputs:
         """Play it back."""
-        for held, given in zip(self.inputs, inputs, strict=True):
+        for held, given in zip(tensors_of(self.inputs), tensors_of(inputs), strict=True):
             if held is not None and given is not None:
                 held.copy_(given)
         self.play()
         return tuple(output.clone() for output in self.outputs)  # the next playing overwrites them
+
+
+def tensors_of(inputs: Inputs) -> Iterator[Tensor | None]:
+    """All tensors of a computation's inputs, those of a conditioning one by one."""
+    for given in inputs:
+        if isinstance(given, Conditioning):
+            yield from given.tensors()
+        else:
+            yield given
+
+
+def own_copy(given: Input) -> Input:
+    """A copy that stays where it is."""
+    return None if given is None else given.clone()
 
 
 def cuda_recorder(device: torch.device) -> Recorder:
@@ -124,7 +140,7 @@ def compiled(compute: Compute) -> Compute:
     fast: Compute = torch.compile(compute, dynamic=False)
     works: bool | None = None
 
-    def run(*inputs: Tensor | None) -> Outputs:
+    def run(*inputs: Input) -> Outputs:
         nonlocal works
         if works is False:
             return compute(*inputs)

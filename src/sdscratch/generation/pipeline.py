@@ -35,6 +35,7 @@ from sdscratch.generation.networks import Networks, NotFiniteError, dtype_of, tr
 from sdscratch.generation.preview import fit_preview
 from sdscratch.generation.tiles import in_tiles
 from sdscratch.images import fit_picture, plain_picture
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import (
     Fit,
     GenerateOptions,
@@ -283,7 +284,8 @@ class Pipeline:
             yield Progress(done, total, latent, step.denoised)
 
     def _denoiser(self, path: Path, options: ResolvedOptions, count: int) -> Denoiser:
-        *negative, prompt = self._encode_prompts(self._prompts(options), options.clip_skip)
+        contexts = self._encode_prompts(self._prompts(options), options.clip_skip)
+        *negative, prompt = map(Conditioning, contexts)
         prediction = self.files.config.schedule.prediction
 
         def denoiser() -> Denoiser:
@@ -307,14 +309,14 @@ class Pipeline:
         dtype = dtype_of(self.networks["unet"])
         compute = self._computation(options.deep_cache > 1)
 
-        def run(x: Tensor, timesteps: Tensor, context: Tensor, *deep: Tensor | None) -> tuple[Tensor, ...]:
+        def run(x: Tensor, timesteps: Tensor, told: Conditioning, *deep: Tensor | None) -> tuple[Tensor, ...]:
             with torch.inference_mode():
-                prediction, *features = compute(x.to(dtype), timesteps, context.to(dtype), *deep)
+                prediction, *features = compute(x.to(dtype), timesteps, told.to(dtype), *deep)
                 return prediction.float(), *features
 
         if options.deep_cache > 1:
             return deep_cached(run, options.deep_cache)
-        return lambda x, timesteps, context: run(x, timesteps, context)[0]
+        return lambda x, timesteps, told: run(x, timesteps, told)[0]
 
     def _computation(self, deep: bool) -> Compute:
         """The U-Net as this device runs it best, with its deep features or without."""

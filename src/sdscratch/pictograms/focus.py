@@ -15,6 +15,7 @@ import torch
 from sdscratch.diffusion.guidance import network_denoiser
 from sdscratch.diffusion.schedule import Schedule, make_path
 from sdscratch.files import atomic_write
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.scenes import Scene, Thing
@@ -58,7 +59,8 @@ def unexplained(
         chance = generator(machine.device, "focus", start)
         noise = torch.randn(latent.shape, generator=chance, device=machine.device)
         with machine.autocast():
-            denoise = network_denoiser(model.unet, path, schedule.prediction, model.text(words(asked)))
+            told = Conditioning(model.text(words(asked)))
+            denoise = network_denoiser(model.unet, path, schedule.prediction, told)
             estimate = denoise(latent + path.sigmas[0] * noise, path.sigmas[0]).float()
         clean.append(latent)
         errors.append((estimate - latent).square().flatten(1).mean(1))
