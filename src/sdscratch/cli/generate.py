@@ -9,19 +9,27 @@ import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from sdscratch.addons import take_loras
-from sdscratch.cli.arguments import PICTURE, Arguments, Fit, option, with_arguments
+from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import write_stream
-from sdscratch.options import MAX_SEED, fit_of_init, random_seed, size_of_init
+from sdscratch.options import (
+    MAX_SEED,
+    PICTURE,
+    Fit,
+    changed,
+    fit_of_init,
+    random_seed,
+    size_of_init,
+)
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
@@ -36,10 +44,10 @@ __all__ = ["img2img", "txt2img"]
 log = logging.getLogger(__name__)
 
 
-@with_arguments
+@with_arguments(without=("strength",))
 def txt2img(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
-    arguments: Arguments,
+    **given: Any,
 ) -> None:
     """Draw a picture of PROMPT; - reads the prompt from stdin.
 
@@ -57,12 +65,11 @@ def txt2img(
 
       sdscratch txt2img "pizza" -o - > pizza.png
     """
-    draw(arguments, prompt)
+    draw(given, prompt)
 
 
-@with_arguments
+@with_arguments()
 def img2img(
-    arguments: Arguments,
     init: Annotated[
         str | None,
         typer.Argument(
@@ -74,23 +81,29 @@ def img2img(
     ] = None,
     init_img: Annotated[
         str | None,
-        option("-i", "--init-img", help="INIT by another name; then PROMPT alone is left.", panel=PICTURE),
+        typer.Option(
+            "-i",
+            "--init-img",
+            help="INIT by another name; then PROMPT alone is left.",
+            rich_help_panel=PICTURE,
+        ),
     ] = None,
-    strength: Annotated[
-        float, option("--strength", help="0 keeps the picture, 1 ignores it.", panel=PICTURE)
-    ] = 0.75,
     fit: Annotated[
         Fit,
-        option(
+        typer.Option(
             "--fit",
             metavar="HOW",
-            help="To another size: cover crops, contain adds borders, stretch distorts.",
-            panel=PICTURE,
+            help="How INIT meets another size: cover crops, contain adds borders, stretch distorts.",
+            rich_help_panel=PICTURE,
         ),
     ] = "cover",
     background: Annotated[
-        str, option("--background", help="The colour under transparent parts and borders.", panel=PICTURE)
+        str,
+        typer.Option(
+            "--background", help="Colour under transparent parts and borders.", rich_help_panel=PICTURE
+        ),
     ] = "white",
+    **given: Any,
 ) -> None:
     """Change the picture INIT towards PROMPT.
 
@@ -111,15 +124,14 @@ def img2img(
         raise UsageError("INIT is missing: the picture to start from")
     if prompt is None:
         raise UsageError("PROMPT is missing: what the picture should become")
-    draw(arguments, prompt, init, strength=strength, fit=fit, background=background)
+    draw(given, prompt, init, fit=fit, background=background)
 
 
 def draw(
-    arguments: Arguments,
+    given: Mapping[str, Any],
     prompt: str,
     init: str | None = None,
     *,
-    strength: float | None = None,
     fit: Fit = "cover",
     background: str = "white",
 ) -> None:
@@ -131,7 +143,8 @@ def draw(
 
     if prompt == init == "-":
         raise UsageError("INIT and PROMPT are both -, but stdin can be only one of them")
-    options = arguments.generate_options(read_prompt(prompt), strength)
+    typed, arguments = split(given)
+    options = arguments.generate_options({"prompt": read_prompt(prompt), **typed})
     seed = random_seed() if options.seed is None else options.seed
     if seed + arguments.batch_count - 1 > MAX_SEED:
         raise UsageError(
@@ -144,7 +157,7 @@ def draw(
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_model(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora or ())
+    files = open_model(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora)
     taesd = None
     if arguments.taesd is not None:
         taesd = open_taesd(arguments.taesd, files.config.autoencoder)
@@ -164,7 +177,7 @@ def draw(
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
             pipeline = Pipeline(files, placement, low_memory=arguments.low_memory, taesd=taesd)
             log.info("computing on %s", pipeline.placement.reason)
-            resolved = pipeline.resolve(replace(options, seed=seed), picture)
+            resolved = pipeline.resolve(changed(options, seed=seed), picture)
         start = None
         if picture is not None:
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, background)

@@ -5,20 +5,45 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from sdscratch.addons import take_loras
+from PIL.Image import Image
+from torch import Tensor
+
+from sdscratch.addons import LoraRequest, take_loras
+from sdscratch.checkpoints.lora import AppliedLora
+from sdscratch.checkpoints.model import ModelFiles, Part
+from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
 from sdscratch.images import LoraRecord, Record
+from sdscratch.options import ResolvedOptions
 
-if TYPE_CHECKING:
-    from sdscratch.generation.pipeline import Pipeline
-
-__all__ = ["generate"]
+__all__ = ["Model", "generate"]
 
 
-def generate(pipeline: Pipeline, requests: Iterable[Request], *, batch_size: int = 1) -> Iterator[Event]:
+class Model(Protocol):
+    """What draws: a `pipeline.Pipeline`, whose methods say more."""
+
+    @property
+    def files(self) -> ModelFiles: ...
+    @property
+    def placement(self) -> Placement: ...
+    @property
+    def loras(self) -> tuple[AppliedLora, ...]: ...
+    @property
+    def tags(self) -> tuple[LoraRequest, ...]: ...
+    def adopt_loras(self, prompt: str) -> None: ...
+    def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
+    def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
+    def steps(
+        self, options: ResolvedOptions, *, seeds: Sequence[int], init: Image | None
+    ) -> Iterator[Progress]: ...
+    def decode(self, latents: Tensor, tile: int = 0) -> list[Image]: ...
+    def model_hash(self) -> str: ...
+
+
+def generate(pipeline: Model, requests: Iterable[Request], *, batch_size: int = 1) -> Iterator[Event]:
     """Draw every request, and yield what happens: stages, steps, pictures, failures.
 
     A request that fails is told of, and the next one is tried; whoever wants to stop stops iterating.
@@ -33,7 +58,7 @@ def generate(pipeline: Pipeline, requests: Iterable[Request], *, batch_size: int
 class _Generation:
     """One run through requests."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Model) -> None:
         self.pipeline = pipeline
         self.timings: dict[str, float] = {}  # seconds, of the newest batch
         self.loaded = False
@@ -110,7 +135,7 @@ def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
         yield batch
 
 
-def recorder(pipeline: Pipeline, request: Request) -> Callable[[], Record]:
+def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
     given, applied = len(pipeline.files.loras), pipeline.loras
