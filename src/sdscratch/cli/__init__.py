@@ -2,12 +2,17 @@
 
 app.py         the commands, exit codes, errors in one sentence
 help.py        what --help shows; commands imported when they are run
+parameters.py  from a dataclass of settings to the options of a command
 arguments.py   the options that txt2img and img2img share
 generate.py    txt2img and img2img
 convert.py     convert-weights
 tokens.py      tokens
 info.py        info
 evaluate.py    evaluate
+bench.py       bench
+train.py       train and its kinds
+shapes.py      train shapes
+reference.py   docs/options.md, and what README.md says of the code
 progress.py    which of two ways stages are shown in:
 view.py        lines in a log
 bars.py        bars on a terminal

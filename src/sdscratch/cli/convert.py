@@ -33,24 +33,28 @@ def convert_weights(
         str,
         typer.Argument(
             metavar="SRC",
-            help="A .safetensors, .ckpt or .pt file, a diffusers folder, a name in ./weights, or a hub id.",
+            help="Model to convert: a .safetensors, .ckpt or .pt file, a diffusers folder, a name in "
+            "./weights, or a hub id.",
         ),
     ],
     destination: Annotated[
         str | None,
         typer.Argument(
             metavar="DST",
-            help="The file or folder to make.  [beside SRC, named like it]",
-            show_default=False,
+            help="File or folder to make.",
+            show_default="beside SRC, named like it",
         ),
     ] = None,
     to: Annotated[
         Literal["ldm", "diffusers"],
-        typer.Option("--to", help="ldm: one .safetensors file. diffusers: a folder for from_pretrained."),
+        typer.Option(
+            "--to",
+            help="Layout to write: ldm is one .safetensors file, diffusers a folder for from_pretrained.",
+        ),
     ] = "ldm",
     dtype: Annotated[
         Literal["keep", "float32", "bfloat16", "float16"],
-        typer.Option("--dtype", help="What the weights are stored in."),
+        typer.Option("--dtype", help="Precision that the weights are stored in."),
     ] = "keep",
     ema: Annotated[
         bool, typer.Option("--ema", help="Take the moving averages that some files keep beside the weights.")
@@ -59,8 +63,8 @@ def convert_weights(
         str | None,
         typer.Option(
             "--tokenizer",
-            help="To put inside: a folder with vocab.json and merges.txt, or tokenizer.json.  [the model's]",
-            show_default=False,
+            help="Tokenizer to put inside: a folder with vocab.json and merges.txt, or a tokenizer.json.",
+            show_default="the model's own",
         ),
     ] = None,
     lora: Annotated[
@@ -68,7 +72,8 @@ def convert_weights(
         typer.Option(
             "--lora",
             metavar="FILE[:WEIGHT]",
-            help="A LoRA to bake in: a file, or a name in ./loras or the user's loras; repeatable.",
+            help="LoRA to bake in: a file, or a name in ./loras or in loras of the user's data folder; "
+            "repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -77,9 +82,9 @@ def convert_weights(
         bool,
         typer.Option("--verify/--no-verify", help="Read the result back and compare every tensor."),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not the path.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show nothing but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show tracebacks.")] = False,
 ) -> None:
     """Convert a checkpoint; no code in it ever runs.
 

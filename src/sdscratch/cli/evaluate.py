@@ -1,4 +1,4 @@
-"""`evaluate`: how good a model is, on a folder of pictures or on the embedded model's own kind."""
+"""`evaluate`: how good a model is, on a folder of pictures or on the built-in model's own kind."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdscratch.cli.arguments import DEVICES
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import UsageError
 from sdscratch.files import make_folder
-from sdscratch.options import MAX_SEED, check_placement
+from sdscratch.options import DTYPES, MAX_SEED, check_placement
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,47 +40,55 @@ ROWS = {
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, a folder, a name, or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model to measure: a file, a folder, a name, or a hub id.")
+    ],
     data: Annotated[
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of pictures with captions; or pictograms: renders of the embedded model's kind.",
+            help="Folder of pictures with captions; or pictograms: renders of the built-in model's kind.",
         ),
     ],
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Look at so many pictures.", show_default=f"all; pictograms: {RENDERS}"),
+        typer.Option(
+            min=1, help="Number of pictures to look at.", show_default=f"all; pictograms: {RENDERS}"
+        ),
     ] = None,
     prompts: Annotated[
-        int, typer.Option(min=0, help="pictograms: how many prompts are drawn and judged.")
+        int, typer.Option(min=0, help="Number of prompts to draw and judge; for pictograms.")
     ] = 1000,
     judge: Annotated[
         Path | None,
         typer.Option(
-            help="pictograms: the judge that says what a picture shows, made by `make judge`.",
+            metavar="FILE",
+            help="Judge that says what a picture shows, made by make judge; for pictograms.",
             show_default="the user's own, or the project's",
         ),
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(
-            help="pictograms: keep what is drawn in this folder, and take from it what was drawn before.",
+            metavar="FOLDER",
+            help="Folder that keeps what is drawn, and from which a stopped command goes on; for pictograms.",
             show_default=False,
         ),
     ] = None,
     seed: Annotated[
         int,
-        typer.Option("-s", "--seed", min=0, max=MAX_SEED - 2**32, help="Of noise, timesteps and prompts."),
+        typer.Option(
+            "-s", "--seed", min=0, max=MAX_SEED - 2**32, help="Seed of noise, timesteps and prompts."
+        ),
     ] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="How many pictures at once.")] = 8,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.")
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Number of pictures at once.")] = 8,
+    device: Annotated[str, typer.Option("--device", help=DEVICES)] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help=f"Precision of the arithmetic: auto, {', '.join(DTYPES)}.")
     ] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not tables.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show nothing but the result.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show tracebacks.")] = False,
 ) -> None:
     """Measure MODEL on pictures with captions.
 

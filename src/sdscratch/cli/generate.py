@@ -46,7 +46,9 @@ log = logging.getLogger(__name__)
 
 @with_arguments(without=("strength",))
 def txt2img(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="Text of what to draw; - reads it from stdin.")
+    ],
     **given: Any,
 ) -> None:
     """Draw a picture of PROMPT; - reads the prompt from stdin.
@@ -73,18 +75,20 @@ def img2img(
     init: Annotated[
         str | None,
         typer.Argument(
-            metavar="INIT", help="The picture to start from, PNG, JPEG or WebP; - reads it from stdin."
+            metavar="INIT", help="Picture to start from, PNG, JPEG or WebP; - reads it from stdin."
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="What to change it to; - reads it from stdin.")
+        str | None,
+        typer.Argument(metavar="PROMPT", help="Text of what it should become; - reads it from stdin."),
     ] = None,
     init_img: Annotated[
         str | None,
         typer.Option(
             "-i",
             "--init-img",
-            help="INIT by another name; then PROMPT alone is left.",
+            metavar="INIT",
+            help="Picture to start from, given as an option; the only argument is then PROMPT.",
             rich_help_panel=PICTURE,
         ),
     ] = None,
@@ -93,14 +97,18 @@ def img2img(
         typer.Option(
             "--fit",
             metavar="HOW",
-            help="How INIT meets another size: cover crops, contain adds borders, stretch distorts.",
+            help="Way in which INIT is brought to another size: cover crops, contain adds borders, stretch "
+            "distorts.",
             rich_help_panel=PICTURE,
         ),
     ] = "cover",
     background: Annotated[
         str,
         typer.Option(
-            "--background", help="Colour under transparent parts and borders.", rich_help_panel=PICTURE
+            "--background",
+            metavar="COLOUR",
+            help="Colour of borders, and under transparent parts.",
+            rich_help_panel=PICTURE,
         ),
     ] = "white",
     **given: Any,

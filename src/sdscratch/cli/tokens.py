@@ -21,7 +21,7 @@ __all__ = ["tokens"]
 
 def tokens(
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="The prompt; - reads one a line from stdin.")
+        str, typer.Argument(metavar="PROMPT", help="Prompt to take apart; - reads one a line from stdin.")
     ],
     model: Annotated[
         str,
@@ -30,19 +30,21 @@ def tokens(
             "--model",
             "--ckpt",
             envvar="SDSCRATCH_MODEL",
-            help="The model whose tokenizer is taken: a file, a diffusers folder, a name, or a hub id.",
+            help="Model whose tokenizer is used: a file, a diffusers folder, a name, or a hub id.",
+            show_default="the built-in model",
         ),
     ] = "default",
     tokenizer: Annotated[
         str | None,
         typer.Option(
             "--tokenizer",
-            help="Instead of a model's: a folder with vocab.json and merges.txt, or tokenizer.json.",
+            help="Tokenizer to use: a folder with vocab.json and merges.txt, or a tokenizer.json.",
+            show_default="the model's own",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each prompt.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each prompt.")] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say where a tokenizer was found; show tracebacks.")
+        bool, typer.Option("-v", "--verbose", help="Say where a tokenizer was found, and show tracebacks.")
     ] = False,
 ) -> None:
     """Show how PROMPT is cut into tokens, and where there is no room for more.

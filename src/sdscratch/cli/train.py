@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from sdscratch.training.job import Job
     from sdscratch.training.loop import Record
 
-__all__ = ["app", "train_command"]
+__all__ = ["KINDS", "app", "train_command"]
+
+KINDS: dict[str, type[TrainOptions]] = {}  # each command's options
 
 app = typer.Typer(
     cls=Group,
@@ -106,18 +108,20 @@ Examples:
 """
 
 OWN = "Run"
-CONFIG = typer.Option("--config", metavar="FILE.toml", help="Options from a file.", rich_help_panel=OWN)
+CONFIG = typer.Option(
+    "--config", metavar="FILE.toml", help="File that options come from.", rich_help_panel=OWN
+)
 RESUME = typer.Option(
     "--resume-from-checkpoint",
     metavar=f"{LATEST}|FILE",
     help=f"Go on with RUN from its newest checkpoint ({LATEST}; where there is none, begin), or from FILE.",
     rich_help_panel=OWN,
 )
-AS_JSON = typer.Option("--json", help="A line of JSON on stdout.", rich_help_panel=OWN)
+AS_JSON = typer.Option("--json", help="Print a line of JSON, not the path.", rich_help_panel=OWN)
 QUIET = typer.Option("-q", "--quiet", help="Show nothing but errors.", rich_help_panel=OWN)
-VERBOSE = typer.Option("-v", "--verbose", help="Say more; show tracebacks.", rich_help_panel=OWN)
+VERBOSE = typer.Option("-v", "--verbose", help="Say more, and show tracebacks.", rich_help_panel=OWN)
 DATA = typer.Argument(
-    metavar="DATA", help="The folder of pictures; it may stand in --config instead.", show_default=False
+    metavar="DATA", help="Folder of pictures; it may stand in --config instead.", show_default=False
 )
 
 
@@ -147,6 +151,7 @@ def train_command(
                     job = make(options)
             run(job, folder, quiet=quiet, as_json=as_json, follows=follows)
 
+    KINDS[name] = kind
     with_parameters(command, parameters_of(kind, without=("data",)))
     app.command(name, cls=Command, help=help)(command)
     return command
