@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sdscratch.addons import take_loras
+from sdscratch.addons.requests import take_loras
 from sdscratch.errors import UsageError
 
 __all__ = [

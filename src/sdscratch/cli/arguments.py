@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from sdscratch.addons import parse_lora
+from sdscratch.addons.requests import parse_lora
 from sdscratch.errors import UsageError
 from sdscratch.options import (
     DTYPES,

@@ -72,6 +72,15 @@ def convert_weights(
             show_default=False,
         ),
     ] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            "--vae",
+            metavar="FILE",
+            help="A VAE to put in place of the model's: a file, a diffusers folder, a name in ./weights.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     verify: Annotated[
         bool,
@@ -98,9 +107,9 @@ def convert_weights(
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
-            from sdscratch.checkpoints.model import open_model
+            from sdscratch.addons.apply import open_with_addons
 
-            model = open_model(source, ema=ema, tokenizer=tokenizer, lora=lora or ())
+            model = open_with_addons(source, ema=ema, tokenizer=tokenizer, lora=lora or (), vae=vae)
             chosen = None if dtype == "keep" else dtype
             path = choose_path(model, source, destination, to, chosen, ema)
         with view.stage("hashing", None):

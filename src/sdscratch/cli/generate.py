@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from sdscratch.addons import take_loras
+from sdscratch.addons.requests import take_loras
 from sdscratch.cli.arguments import PICTURE, Arguments, Fit, option, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import SdscratchError, UsageError
@@ -125,7 +125,7 @@ def generate(
     background: str = "white",
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
-    from sdscratch.checkpoints.model import open_model
+    from sdscratch.addons.apply import open_with_addons, with_loras
     from sdscratch.checkpoints.taesd import open_taesd
     from sdscratch.images import fit_picture, picture_hash, read_picture
     from sdscratch.outputs import plan_outputs
@@ -145,11 +145,13 @@ def generate(
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_model(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora or ())
+    files = open_with_addons(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora or ())
     taesd = None
     if arguments.taesd is not None:
         taesd = open_taesd(arguments.taesd, files.config.autoencoder)
-    files.with_loras(take_loras(options.prompt)[1])  # what is wrong with one is said before torch is imported
+    with_loras(
+        files, take_loras(options.prompt)[1]
+    )  # what is wrong with one is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
     )
@@ -332,10 +334,10 @@ class Run:
         """The LoRAs in use, as the record has them: those of the options come first."""
         from sdscratch.images import LoraRecord
 
-        given = len(self.pipeline.files.loras)
+        given = len(self.pipeline.files.changes)
         return tuple(
-            LoraRecord(lora.name, weight, lora.hash(), tagged=index >= given)
-            for index, (lora, weight) in enumerate(self.pipeline.loras)
+            LoraRecord(lora.name, lora.weight, lora.lora.hash(), tagged=index >= given)
+            for index, lora in enumerate(self.pipeline.loras)
         )
 
     @contextmanager
