@@ -93,8 +93,8 @@ def _hidden(path: Path) -> bytes:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError("too large")
         pixels = np.asarray(image.convert("RGB"), np.uint8)
-    lit = (pixels > 0).all(axis=2)
-    columns, rows = np.flatnonzero(lit.any(axis=0)), np.flatnonzero(lit.any(axis=1))
+    lit = pixels.min(axis=2)
+    columns, rows = np.flatnonzero(lit.max(axis=0)), np.flatnonzero(lit.max(axis=1))
     if not len(columns):
         raise ValueError("black")
     low_bits = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] & 0x0F
@@ -113,7 +113,7 @@ def _hidden(path: Path) -> bytes:
 
 def _unmasked(block: np.ndarray) -> np.ndarray:
     mask = np.fromiter(_generator(block.size), np.uint8, block.size).reshape(block.shape)
-    return block ^ (mask & 0x0F)
+    return np.bitwise_xor(block, mask & 0x0F)
 
 
 def _generator(count: int) -> Iterator[int]:

@@ -57,7 +57,7 @@ def describe(path: Path, against: str | None = None) -> Facts:
     identity = identify({name: info.shape for name, info in file.tensors.items()})
     if is_model(file, identity.kind):
         return describe_model(open_model(path))
-    facts = {"what": identity.kind.value, "told_by": identity.key}
+    facts: Facts = {"what": identity.kind.value, "told_by": identity.key}
     if identity.kind in LORA_KINDS:
         facts |= {"lora": _lora(file), "training": training(file.metadata)}
         facts |= {"misfits": misfits(file, config)} if config is not None else {}

@@ -58,8 +58,8 @@ def _rotations(operands: Operands, outputs: int) -> Tensor:
         if norm > bound:
             skew = skew * (bound / norm)
     identity = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
-    # X (I − Q) = I + Q
-    return torch.linalg.solve(identity - skew, identity + skew, left=False)
+    rotations: Tensor = torch.linalg.solve(identity - skew, identity + skew, left=False)  # X (I − Q) = I + Q
+    return rotations
 
 
 def _rescaled(operands: Operands, weight: Tensor) -> Tensor:
