@@ -70,7 +70,7 @@ REFINE_MINUTES ?= 40
 TAESD_MINUTES ?= 5
 SMALL := $(RUN)/small
 BEGINNING := $(or $(FROM),$(SMALL)/model.safetensors)
-EMBEDDED := $(BIN)/python -m sdscratch.embedded
+EMBEDDED := $(BIN)/python -m sdscratch.pictograms
 TRAINING = --device $(DEVICE) $(BATCH) --minutes
 
 model: $(MODEL)
@@ -105,7 +105,7 @@ $(MODEL): | $(RUN)/.diffusion
 
 # goes on where it was stopped; JUDGE="--help" tells more
 judge: $(VENV)/.installed-test
-	$(BIN)/python -m sdscratch.embedded judge $(JUDGE)
+	$(BIN)/python -m sdscratch.pictograms judge $(JUDGE)
 
 bench-peers: $(VENV)/.installed-bench
 	PYTHONPATH=tests $(BIN)/python -m bench_peers $(PEERS)

@@ -18,9 +18,9 @@ from sdscratch.bench.pictures import distance
 from sdscratch.bench.random_model import random_model
 from sdscratch.checkpoints.model import open_model
 from sdscratch.device import choose
+from sdscratch.generation.pipeline import Pipeline
 from sdscratch.models.config import SD1
 from sdscratch.options import GenerateOptions, ResolvedOptions
-from sdscratch.pipeline import Pipeline
 from support.checkpoints import TINY
 from support.pictures import gradient
 

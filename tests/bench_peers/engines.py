@@ -78,8 +78,8 @@ class Ours(Engine):
     def load(self) -> None:
         from sdscratch.checkpoints.model import open_model
         from sdscratch.device import choose
+        from sdscratch.generation.pipeline import Pipeline
         from sdscratch.options import GenerateOptions
-        from sdscratch.pipeline import Pipeline
 
         if self.pipeline is not None:
             self.pipeline.networks.clear()  # else two would be in memory

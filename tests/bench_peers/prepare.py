@@ -11,10 +11,10 @@ from bench_peers.work import NEGATIVE, PROMPT, Inputs, Work
 from sdscratch.checkpoints.folder_config import to_folder
 from sdscratch.checkpoints.model import open_model
 from sdscratch.device import choose
+from sdscratch.diffusion.noise import Noise
+from sdscratch.generation.pipeline import Pipeline
 from sdscratch.models.config import ModelConfig
-from sdscratch.noise import Noise
 from sdscratch.options import GenerateOptions
-from sdscratch.pipeline import Pipeline
 from sdscratch.text.prompt import encode_prompt
 from sdscratch.text.tokenizer import Tokenizer
 from support.checkpoints import TINY, full_size_checkpoint, ldm_tensors, self_contained, write_ldm

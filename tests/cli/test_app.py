@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdscratch import __version__
 from sdscratch.__main__ import yield_sooner
 from sdscratch.cli import generate
+from sdscratch.version import __version__
 from support.checkpoints import ldm_tensors, self_contained, write_ldm
 from support.cli import Result, sdscratch
 from support.pictures import gradient, png

@@ -13,11 +13,11 @@ from PIL import Image
 
 from sdscratch.checkpoints.places import cache_folder
 from sdscratch.cli import evaluate as command
-from sdscratch.embedded.agreement import prompts
-from sdscratch.embedded.judge import Classes, Judge, save_judge
-from sdscratch.embedded.vocabulary import concepts
+from sdscratch.generation.pipeline import Pipeline
 from sdscratch.images import read_records
-from sdscratch.pipeline import Pipeline
+from sdscratch.pictograms.agreement import prompts
+from sdscratch.pictograms.judge import Classes, Judge, save_judge
+from sdscratch.pictograms.vocabulary import concepts
 from support.checkpoints import TINY, ldm_tensors, self_contained, write_ldm
 from support.cli import Result, sdscratch
 
@@ -192,7 +192,7 @@ def test_without_prompts_no_judge_is_needed(model: Path, monkeypatch: pytest.Mon
 
 
 def squares(count: int):  # type: ignore[no-untyped-def]
-    from sdscratch.embedded.scenes import Scene, Thing
+    from sdscratch.pictograms.scenes import Scene, Thing
     from sdscratch.training.source import Batch
     from support.judges import NAMES, Squares
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from sdscratch.errors import SdscratchError
+from sdscratch.generation.pipeline import Pipeline
 from sdscratch.images import read_picture, read_records
-from sdscratch.pipeline import Pipeline
 from support.cli import Result, sdscratch
 from support.pictures import gradient
 
@@ -384,7 +384,7 @@ def test_a_picture_that_cannot_be_written_ends_the_batch_and_is_told(
 
 def test_of_two_failures_the_earlier_pictures_is_told(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     from sdscratch.device import Placement
-    from sdscratch.outputs import OutputPlan
+    from sdscratch.generation.outputs import OutputPlan
 
     monkeypatch.setattr(Placement, "batches", True)  # so the one is written while the other is made
     decode = Pipeline.decode

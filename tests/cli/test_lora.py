@@ -170,7 +170,7 @@ def test_what_goes_wrong_is_one_sentence_before_anything_slow(
 def test_a_wrong_tag_is_said_before_torch_is_asked(
     draw: Draw, prompt: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sdscratch.pipeline", None)
+    monkeypatch.setitem(sys.modules, "sdscratch.generation.pipeline", None)
     result = draw(prompt=prompt)
     assert (result.code, result.stdout) == (code, b"")
     assert said in result.stderr

@@ -70,7 +70,7 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         assert type(view) is View
         advance(1)
         view.note("seed 1")
-        logging.getLogger("sdscratch.pipeline").warning("odd")
+        logging.getLogger("sdscratch.generation.pipeline").warning("odd")
     assert capsys.readouterr() == ("", "")
 
 
@@ -128,7 +128,7 @@ def test_long_notes_are_one_line_and_their_brackets_no_markup() -> None:
 def test_a_warning_stands_above_the_bar_that_moves() -> None:
     with at_terminal() as terminal, BarView() as view, view.stage("denoising", 2, "it") as advance:
         advance(1)
-        logging.getLogger("sdscratch.pipeline").warning("not finite; trying again in float32")
+        logging.getLogger("sdscratch.generation.pipeline").warning("not finite; trying again in float32")
         advance(0)
         advance(2)
     lines = [ESCAPE.sub("", line) for line in seen(terminal.getvalue())]

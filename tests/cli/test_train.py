@@ -19,8 +19,8 @@ from PIL import Image
 from torch.testing import assert_close
 
 from sdscratch.checkpoints.model import open_model
+from sdscratch.generation.pipeline import load
 from sdscratch.images import read_picture
-from sdscratch.pipeline import load
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.training import state
 from sdscratch.training.coder_files import open_coder

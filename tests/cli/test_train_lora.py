@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from sdscratch.addons.lora import open_lora
 from sdscratch.checkpoints.model import open_model
-from sdscratch.pipeline import load
+from sdscratch.generation.pipeline import load
 from sdscratch.training import job, state
 from sdscratch.training.lora_plan import LoraPlan, parse_targets
 from sdscratch.training.metrics import read_metrics

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sdscratch.bench.random_model import random_model
 from sdscratch.diffusion.approximations import deep_cached, guided_between
+from sdscratch.generation.pipeline import Pipeline, load
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
-from sdscratch.pipeline import Pipeline, load
 from support.checkpoints import SMALLER, TINY
 
 SMALL = {"width": 64, "height": 64, "steps": 4, "seed": 5, "sampler": "euler"}
@@ -34,7 +35,7 @@ def pixels(pipeline: Pipeline, **options: object) -> np.ndarray:
 def test_a_pass_on_its_own_deep_features_is_the_whole_pass(config: ModelConfig) -> None:
     network = random_model("", config).load("unet", "cpu", torch.float32)
     shape = (2, config.unet.latent_channels, 9, 8)
-    x, context = torch.randn(shape), torch.randn(2, 7, config.unet.context)
+    x, context = torch.randn(shape), Conditioning(torch.randn(2, 7, config.unet.context))
     other = torch.randn(shape)
     times = torch.tensor([500.0, 500.0])
     whole, deep = network.predict(x, times, context)
@@ -54,7 +55,8 @@ def test_the_deeper_groups_are_left_out() -> None:
     for name, module in network.named_modules():
         if name.count(".") in (1, 2):
             module.register_forward_hook(lambda *_, name=name: ran.append(name))
-    x, times, context = torch.randn(1, 4, 8, 8), torch.tensor([500.0]), torch.randn(1, 7, TINY.unet.context)
+    x, times = torch.randn(1, 4, 8, 8), torch.tensor([500.0])
+    context = Conditioning(torch.randn(1, 7, TINY.unet.context))
     _, deep = network.predict(x, times, context)
     assert len(ran) > 40
     ran.clear()
@@ -65,13 +67,13 @@ def test_the_deeper_groups_are_left_out() -> None:
 def test_every_third_pass_is_whole_and_so_is_one_on_another_batch() -> None:
     whole: list[bool] = []
 
-    def network(x: Tensor, times: Tensor, context: Tensor, deep: Tensor | None) -> tuple[Tensor, Tensor]:
+    def network(x: Tensor, times: Tensor, told: Conditioning, deep: Tensor | None) -> tuple[Tensor, Tensor]:
         whole.append(deep is None)
         return x, x if deep is None else deep
 
     predict = deep_cached(network, 3)
     for n in (2, 2, 2, 2, 2, 1, 1, 2):
-        predict(torch.zeros(n, 4, 2, 2), torch.zeros(n), torch.zeros(n, 7, 5))
+        predict(torch.zeros(n, 4, 2, 2), torch.zeros(n), Conditioning(torch.zeros(n, 7, 5)))
     assert whole == [True, False, False, True, False, True, False, True]
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import guided
+from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.noise import Noise
 from sdscratch.options import SAMPLERS as SAMPLER_NAMES
 from support.diffusion import (
     NETWORKS,
@@ -55,7 +56,7 @@ def our_trajectory(
 ) -> Trajectory:
     seen = Trajectory()
     watched = seen.watching(network, 2 if scale > 1.0 else 1)
-    negative, prompt = contexts()
+    negative, prompt = map(Conditioning, contexts())
     denoise = guided(watched, path, prediction, prompt=prompt, negative=negative, scale=scale)
     noise = Noise(SEEDS, SHAPE)
     x = noise() * path.start_scale if init is None else init + noise() * path.sigmas[0]

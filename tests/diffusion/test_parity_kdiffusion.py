@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import network_denoiser
+from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Path, Schedule, make_path
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.noise import Noise
 from support.diffusion import NETWORKS, random_network, relative_error
 
 TOLERANCE = 1e-4
@@ -130,7 +131,9 @@ def model_of(network: Callable[..., Tensor], prediction: str, whole_timesteps: b
         t = timestep_of(sigma)
         t = round(t) if whole_timesteps else t
         inside = x / (sigma**2 + 1) ** 0.5
-        output = network(inside, torch.full((len(x),), t, dtype=torch.float64), CONTEXT.double())
+        output = network(
+            inside, torch.full((len(x),), t, dtype=torch.float64), Conditioning(CONTEXT.double())
+        )
         if prediction == "epsilon":
             return x - sigma * output
         return output * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
@@ -159,7 +162,7 @@ def test_every_step_is_that_of_k_diffusion(sampler: str, spacing: str, steps: in
 
 
 def our_latents(path: Path, sampler: str, network: Callable[..., Tensor], prediction: str) -> list[Tensor]:
-    denoise = network_denoiser(network, path, prediction, CONTEXT)
+    denoise = network_denoiser(network, path, prediction, Conditioning(CONTEXT))
     noise = Noise(SEEDS, SHAPE)
     return [s.latent for s in SAMPLERS[sampler](denoise, noise() * path.start_scale, path.sigmas, noise)]
 

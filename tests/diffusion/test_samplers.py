@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS, Denoiser, Step, ddim, ddpm, euler, euler_a
 from sdscratch.diffusion.schedule import Schedule, make_path
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.noise import Noise
 from sdscratch.options import SAMPLERS as SAMPLER_NAMES
 
 SCHEDULE = Schedule(ScheduleConfig())

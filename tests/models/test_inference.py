@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.models import attention, inference, widened, winograd
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.inference import (
     BlockedFeedForward,
     PackedConv,
@@ -106,14 +107,23 @@ def test_keys_are_computed_once_a_prompt() -> None:
         assert torch.equal(remembering(other[:1]), layer(other[:1]))
 
 
+class ToldContext(nn.Module):
+    """A U-Net that takes its context as a tensor."""
+
+    def __init__(self, unet: UNet) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        return self.unet(x, timesteps, Conditioning(context))
+
+
 def networks() -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
     torch.manual_seed(0)
     context = torch.randn(3, 7, TINY.unet.context)
+    latent = random_inputs(3, TINY.unet.latent_channels, 10, 12)
     return [
-        (
-            UNet(TINY.unet),
-            (random_inputs(3, TINY.unet.latent_channels, 10, 12), torch.tensor([1.0, 500.0, 999.0]), context),
-        ),
+        (ToldContext(UNet(TINY.unet)), (latent, torch.tensor([1.0, 500.0, 999.0]), context)),
         (Decoder(TINY.autoencoder), (random_inputs(3, TINY.autoencoder.latent_channels, 5, 6),)),
     ]
 
@@ -327,7 +337,7 @@ def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:
     both, times = torch.cat([x, x]), torch.cat([timesteps, timesteps])
     contexts = torch.cat([context, context.flip(0)]).bfloat16()
     seen: list[int] = []
-    network.down[0][0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    network.unet.down[0][0].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     with torch.inference_mode():
         once = network(both, times, contexts)
         wanted = exact(both.float(), times, contexts.float())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sdscratch.checkpoints.folder_config import to_folder
 from sdscratch.checkpoints.layouts import FOLDERS, Part, weights
 from sdscratch.models.clip import TextEncoder
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import SD1, AutoencoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
 from sdscratch.models.unet import SpatialTransformer, UNet
 from sdscratch.models.vae import Decoder, Encoder
@@ -117,7 +118,7 @@ def ask_unet(network: Any, reference: Any, config: ModelConfig, sizes: Iterable[
     for size in sizes:
         x = torch.randn(2, unet.latent_channels, *size, generator=generator(2))
         timesteps = torch.tensor([799.2, 0.0])
-        yield network(x, timesteps, context), reference(x, timesteps, context).sample
+        yield network(x, timesteps, Conditioning(context)), reference(x, timesteps, context).sample
 
 
 def ask_encoder(

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdscratch.models.conditioning import Conditioning
+
 # The facts of Stable Diffusion 1.5's published scheduler configuration (a PNDM scheduler's).
 SD15_SCHEDULER = {
     "_class_name": "PNDMScheduler",
@@ -45,7 +47,7 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def random_network(kind: str, seed: int) -> Network:
-    """A smooth nonlinear function of (x [n,4,h,w], timesteps [n], context [n,t,d]), of about unit size.
+    """A smooth nonlinear function of x [n,4,h,w], timesteps [n] and contexts [n,t,d], of about unit size.
 
     It computes in x's precision; each picture's output depends on that picture alone.
     """
@@ -59,22 +61,22 @@ def random_network(kind: str, seed: int) -> Network:
     def neighbours(x: Tensor) -> Tensor:
         return 0.6 * x + 0.3 * x.roll(1, -1) - 0.2 * x.roll(1, -2)
 
-    def condition(timesteps: Tensor, context: Tensor, like: Tensor) -> Tensor:
+    def condition(timesteps: Tensor, told: Conditioning, like: Tensor) -> Tensor:
         time = timesteps.to(like.dtype)[:, None] / 1000
         waves = torch.sin(3 * time * rates.to(like) + bias.to(like)) + 0.3 * time
-        return (waves + context.to(like.dtype).mean((1, 2))[:, None])[:, :, None, None]  # [n, 8, 1, 1]
+        return (waves + told.context.to(like.dtype).mean((1, 2))[:, None])[:, :, None, None]  # [n, 8, 1, 1]
 
-    def perceptron(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        hidden = torch.einsum("hc,ncyx->nhyx", mix1.to(x), neighbours(x)) + condition(timesteps, context, x)
+    def perceptron(x: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:
+        hidden = torch.einsum("hc,ncyx->nhyx", mix1.to(x), neighbours(x)) + condition(timesteps, told, x)
         return torch.einsum("ch,nhyx->ncyx", mix2.to(x), torch.tanh(hidden))
 
-    def waves(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        return torch.sin(1.3 * neighbours(x) + condition(timesteps, context, x)[:, :4]) + 0.2 * x.flip(1)
+    def waves(x: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:
+        return torch.sin(1.3 * neighbours(x) + condition(timesteps, told, x)[:, :4]) + 0.2 * x.flip(1)
 
-    def shrinking(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def shrinking(x: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:
         # near what a trained network does: most of a noisy latent is noise
         level = 0.2 + 0.8 * timesteps.to(x.dtype)[:, None, None, None] / 1000
-        return level * x + (1 - level) * torch.tanh(x.roll(1, 1) + condition(timesteps, context, x)[:, 4:])
+        return level * x + (1 - level) * torch.tanh(x.roll(1, 1) + condition(timesteps, told, x)[:, 4:])
 
     return {"perceptron": perceptron, "waves": waves, "shrinking": shrinking}[kind]
 
@@ -93,10 +95,10 @@ class Trajectory:
     def watching(self, network: Network, halves: int) -> Network:
         """The network, noting what it is shown (once where both halves of guidance are shown the same)."""
 
-        def watched(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        def watched(x: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:
             self.timesteps.append(float(timesteps[0]))
             self.inputs.append(x.chunk(halves)[0].clone())
-            return network(x, timesteps, context)
+            return network(x, timesteps, told)
 
         return watched
 
@@ -147,7 +149,7 @@ def reference_trajectory(
         extra["eta"] = eta
     for t in timesteps:
         shown = scheduler.scale_model_input(torch.cat([latents] * 2) if guidance else latents, t)
-        output = watched(shown, t.expand(shown.shape[0]), context)
+        output = watched(shown, t.expand(shown.shape[0]), Conditioning(context))
         if guidance:
             without, with_prompt = output.chunk(2)
             output = without + scale * (with_prompt - without)

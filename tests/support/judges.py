@@ -9,10 +9,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sdscratch.embedded.judge import SIDE, Classes, Judge, Verdict, layout
-from sdscratch.embedded.judging import JudgeLoss, settle_norms
-from sdscratch.embedded.scenes import RELATIONS, Scene, Thing
-from sdscratch.embedded.vocabulary import BACKGROUNDS, concepts
+from sdscratch.pictograms.judge import SIDE, Classes, Judge, Verdict, layout
+from sdscratch.pictograms.judging import JudgeLoss, settle_norms
+from sdscratch.pictograms.scenes import RELATIONS, Scene, Thing
+from sdscratch.pictograms.vocabulary import BACKGROUNDS, concepts
 from sdscratch.training.machine import Machine
 
 __all__ = ["CLASSES", "NAMES", "VOCABULARY", "Oracle", "Squares", "perfect", "trained_judge"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdscratch.embedded.pictograms import SIDE, SpriteTable, find_font, keys, table_of
 from sdscratch.errors import SdscratchError
+from sdscratch.pictograms.pictograms import SIDE, SpriteTable, find_font, keys, table_of
 from support.absent import absent
 
 COLOURS = ((220, 30, 30), (30, 180, 60), (40, 60, 220))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from sdscratch.diffusion.noise import Noise
+from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.noise import Noise
-from sdscratch.pipeline import Pipeline, load
 from sdscratch.training.autoencoder import psnr
 from sdscratch.training.evaluate import Quality, evaluate, part_bounds, ssim
 from sdscratch.training.source import Batch

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.taesd import open_taesd
+from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.images import read_picture
 from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.options import GenerateOptions
-from sdscratch.pipeline import Pipeline, load
 from sdscratch.training.latents import Latents
 from sdscratch.training.loop import train
 from sdscratch.training.metrics import read_metrics

@@ -113,7 +113,8 @@ def _hidden(path: Path) -> bytes:
 
 def _unmasked(block: np.ndarray) -> np.ndarray:
     mask = np.fromiter(_generator(block.size), np.uint8, block.size).reshape(block.shape)
-    return np.bitwise_xor(block, mask & 0x0F)
+    unmasked: np.ndarray = block ^ (mask & 0x0F)
+    return unmasked
 
 
 def _generator(count: int) -> Iterator[int]:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from sdscratch.bench.machine import synchronize
 from sdscratch.bench.pictures import distance
+from sdscratch.generation.pipeline import Pipeline
 from sdscratch.options import ResolvedOptions
-from sdscratch.pipeline import Pipeline
 
 __all__ = ["Approximation", "approximations"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from sdscratch import __version__
 from sdscratch.bench.memory import Peak, watch_process
 from sdscratch.device import Placement
+from sdscratch.version import __version__
 
 __all__ = ["Machine", "describe_machine", "processor", "synchronize", "watch_memory"]
 

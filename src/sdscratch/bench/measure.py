@@ -21,9 +21,10 @@ from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.taesd import TaesdFile
 from sdscratch.device import Placement, choose
+from sdscratch.generation.pipeline import Pipeline
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import ResolvedOptions
-from sdscratch.pipeline import Pipeline
 
 __all__ = ["Report", "Stage", "measure", "step_operations"]
 
@@ -195,7 +196,8 @@ def step_operations(config: ModelConfig, options: ResolvedOptions) -> float:
     network = empty_network("unet", config)
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         x = torch.empty(halves, config.unet.latent_channels, *sides)
-        network(x, torch.empty(halves), torch.empty(halves, config.text.length, config.unet.context))
+        told = Conditioning(torch.empty(halves, config.text.length, config.unet.context))
+        network(x, torch.empty(halves), told)
     return float(counter.get_total_flops())
 
 

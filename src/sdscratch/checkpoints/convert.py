@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdscratch import __version__
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.names import Layout
@@ -27,6 +26,7 @@ from sdscratch.checkpoints.writer import (
 from sdscratch.errors import CheckpointError, SdscratchError, TokenizerError, UsageError
 from sdscratch.files import atomic_write
 from sdscratch.text.tokenizer import Tokenizer
+from sdscratch.version import __version__
 
 __all__ = ["DTYPES", "Conversion", "Report", "convert", "default_destination"]
 

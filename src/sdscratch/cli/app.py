@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
-from sdscratch import __version__
 from sdscratch.cli.help import CONTEXT, LazyGroup
 from sdscratch.errors import INTERRUPTED, DeviceError, SdscratchError
+from sdscratch.version import __version__
 
 __all__ = ["app", "main"]
 

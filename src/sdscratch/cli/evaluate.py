@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.table import Table
 
-    from sdscratch.embedded.agreement import Finding
-    from sdscratch.embedded.judge import Classes, Judge
-    from sdscratch.pipeline import Pipeline
+    from sdscratch.generation.pipeline import Pipeline
+    from sdscratch.pictograms.agreement import Finding
+    from sdscratch.pictograms.judge import Classes, Judge
     from sdscratch.training.evaluate import Quality
     from sdscratch.training.source import Batch
 
@@ -97,7 +97,7 @@ def evaluate(
     check_placement(device, dtype)
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
-            from sdscratch.pipeline import load
+            from sdscratch.generation.pipeline import load
 
             pipeline = load(model, device=device, dtype=dtype)
         exam = Exam(pipeline, view, limit, batch_size, seed)
@@ -161,8 +161,8 @@ class Exam:
             UsageError: a picture in the folder is none of these.
             SdscratchError: what renders are made of is missing.
         """
-        from sdscratch.embedded.judge import find_judge, load_judge
-        from sdscratch.embedded.vocabulary import concepts
+        from sdscratch.pictograms.judge import find_judge, load_judge
+        from sdscratch.pictograms.vocabulary import concepts
 
         names = [concept.name for concept in concepts()]
         knows = load_judge(judge or find_judge(), names) if prompts else None
@@ -178,9 +178,9 @@ class Exam:
         import torch
 
         from sdscratch.checkpoints.places import cache_folder
-        from sdscratch.embedded.composer import Composer
-        from sdscratch.embedded.mixtures import FULL
-        from sdscratch.embedded.pictograms import load_sprites
+        from sdscratch.pictograms.composer import Composer
+        from sdscratch.pictograms.mixtures import FULL
+        from sdscratch.pictograms.pictograms import load_sprites
         from sdscratch.training.source import Batch
 
         composer = Composer(load_sprites(cache_folder()), self.size[0], FULL)
@@ -200,8 +200,8 @@ class Exam:
 
     def compare(self, judge: Judge, count: int, folder: Path | None) -> None:
         """Draw prompts and look at what came."""
-        from sdscratch.embedded.agreement import agreement, prompts
-        from sdscratch.pipeline import to_tensor
+        from sdscratch.generation.pipeline import to_tensor
+        from sdscratch.pictograms.agreement import agreement, prompts
 
         numbers = iter(range(1, count + 1))
 
@@ -266,7 +266,7 @@ class Exam:
             },
         }
         if self.classes is not None:
-            from sdscratch.embedded.agreement import record, summary
+            from sdscratch.pictograms.agreement import record, summary
 
             found["agreement"] = summary(self.findings)
             found["judged"] = [record(finding, self.classes) for finding in self.findings]

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sdscratch.checkpoints.layouts import Part
+    from sdscratch.generation.outputs import OutputPlan
+    from sdscratch.generation.pipeline import Pipeline, Progress
     from sdscratch.images import LoraRecord, Record
-    from sdscratch.outputs import OutputPlan
-    from sdscratch.pipeline import Pipeline, Progress
 
 __all__ = ["img2img", "txt2img"]
 
@@ -127,8 +127,8 @@ def generate(
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
     from sdscratch.addons.apply import open_with_addons, with_loras
     from sdscratch.checkpoints.taesd import open_taesd
+    from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import fit_picture, picture_hash, read_picture
-    from sdscratch.outputs import plan_outputs
 
     if prompt == init == "-":
         raise UsageError("INIT and PROMPT are both -, but stdin can be only one of them")
@@ -160,7 +160,7 @@ def generate(
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
             from sdscratch.device import choose
-            from sdscratch.pipeline import Pipeline
+            from sdscratch.generation.pipeline import Pipeline
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
             pipeline = Pipeline(files, placement, low_memory=arguments.low_memory, taesd=taesd)

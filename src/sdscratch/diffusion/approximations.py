@@ -8,11 +8,12 @@ from torch import Tensor
 
 from sdscratch.diffusion.guidance import Network
 from sdscratch.diffusion.samplers import Denoiser
+from sdscratch.models.conditioning import Conditioning
 
 __all__ = ["DeepNetwork", "deep_cached", "guided_between"]
 
-# (x, timesteps, context as of a `Network`, deep features or None) → the prediction, and the deep features
-DeepNetwork = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
+# (x, timesteps, conditioning as of a `Network`, deep features or None) → prediction, deep features
+DeepNetwork = Callable[[Tensor, Tensor, Conditioning, Tensor | None], tuple[Tensor, ...]]
 
 
 def guided_between(low: float, high: float, guided: Denoiser, plain: Denoiser) -> Denoiser:
@@ -36,11 +37,11 @@ def deep_cached(network: DeepNetwork, every: int) -> Network:
     kept: Tensor | None = None
     age = 0
 
-    def predict(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def predict(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         nonlocal kept, age
         reused = kept if kept is not None and age < every and kept.shape[0] == x.shape[0] else None
         age = 1 if reused is None else age + 1
-        prediction, kept = network(x, timesteps, context, reused)
+        prediction, kept = network(x, timesteps, conditioning, reused)
         return prediction
 
     return predict

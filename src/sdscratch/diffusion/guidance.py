@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.schedule import Path
+from sdscratch.models.conditioning import Conditioning
 
 __all__ = [
     "Network",
@@ -28,49 +29,57 @@ __all__ = [
     "network_denoiser",
 ]
 
-# (x [n, c, h, w] in variance-preserving scale, timesteps [n], context [n, t, d]) → noise or velocity, as x
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
-# the same for one timestep and a context that is settled
+# (x [n, c, h, w] in variance-preserving scale, timesteps [n], n rows of conditioning) → noise or velocity
+Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
+# the same for one timestep and a conditioning that is settled
 Predictor = Callable[[Tensor, float], Tensor]
 Prediction = Literal["epsilon", "v"]
 
 
-def network_denoiser(network: Network, path: Path, prediction: Prediction, context: Tensor) -> Denoiser:
+def network_denoiser(network: Network, path: Path, prediction: Prediction, prompt: Conditioning) -> Denoiser:
     """A network and one prompt as a denoiser.
 
     Args:
         network: what predicts.
         path: tells which timestep a sigma is.
         prediction: what the network was trained to predict: the noise ("epsilon") or the velocity ("v").
-        context: the encoded prompt, [1, t, d] for every picture, or [n, t, d].
+        prompt: what the network is told, one row for every picture, or n.
     """
-    return denoiser(conditioned(network, context), path, prediction)
+    return denoiser(conditioned(network, prompt), path, prediction)
 
 
 def guided(
-    network: Network, path: Path, prediction: Prediction, *, prompt: Tensor, negative: Tensor, scale: float
+    network: Network,
+    path: Path,
+    prediction: Prediction,
+    *,
+    prompt: Conditioning,
+    negative: Conditioning,
+    scale: float,
 ) -> Denoiser:
     """A network under classifier-free guidance as a denoiser; arguments as of `network_denoiser`.
 
     Args:
-        prompt, negative: encoded prompts, each [1, t, d] or [n, t, d].
+        prompt, negative: what the network is told, each one row or n.
         scale: 1 or less means no guidance: the network sees the prompt alone.
     """
     return denoiser(guided_predictor(network, prompt, negative, scale), path, prediction)
 
 
-def conditioned(network: Network, context: Tensor) -> Predictor:
-    """The network with `context` ([1, t, d] or [n, t, d]) settled."""
+def conditioned(network: Network, conditioning: Conditioning) -> Predictor:
+    """The network with its conditioning (one row, or n) settled."""
 
     def predict(x: Tensor, timestep: float) -> Tensor:
         n = x.shape[0]
         timesteps = torch.full((n,), timestep, dtype=torch.float32, device=x.device)
-        return network(x, timesteps, context.expand(n, -1, -1))
+        return network(x, timesteps, conditioning.expand(n))
 
     return predict
 
 
-def guided_predictor(network: Network, prompt: Tensor, negative: Tensor, scale: float) -> Predictor:
+def guided_predictor(
+    network: Network, prompt: Conditioning, negative: Conditioning, scale: float
+) -> Predictor:
     """Classifier-free guidance (Ho & Salimans 2022, eq. 6), both halves in one batch, the negative first.
 
     `scale` counts as users do, s = 1 + w. It acts on what the network predicts; on the estimates of x₀ it
@@ -81,8 +90,8 @@ def guided_predictor(network: Network, prompt: Tensor, negative: Tensor, scale: 
 
     def predict(x: Tensor, timestep: float) -> Tensor:
         n = x.shape[0]
-        contexts = torch.cat([negative.expand(n, -1, -1), prompt.expand(n, -1, -1)])
-        both = conditioned(network, contexts)(torch.cat([x, x]), timestep)
+        halves = Conditioning.stack([negative.expand(n), prompt.expand(n)])
+        both = conditioned(network, halves)(torch.cat([x, x]), timestep)
         without, with_prompt = both.chunk(2)
         return without + scale * (with_prompt - without)
 

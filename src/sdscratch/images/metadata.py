@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
-from sdscratch import __version__
 from sdscratch.errors import ImageError
 from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.version import __version__
 
 __all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.attention import attention
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import Block, UNetConfig, unet_groups
 from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
@@ -150,19 +151,19 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(config.norm_groups, config.channels, RESIDUAL_EPS)
         self.conv_out = nn.Conv2d(config.channels, config.latent_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """Predict; arguments as of `predict`, of which the features are left out."""
-        return self.predict(x, timesteps, context)[0]
+        return self.predict(x, timesteps, conditioning)[0]
 
     def predict(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, deep: Tensor | None = None
+        self, x: Tensor, timesteps: Tensor, conditioning: Conditioning, deep: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Predict, and tell what came up from the deeper groups.
 
         Args:
             x: [n, 4, h, w], the noisy latent in variance-preserving scale.
             timesteps: [n] float32, 0 to 999.
-            context: [n, t, c], the encoded prompts.
+            conditioning: with n rows, the encoded prompts among them.
             deep: the deep features of an earlier pass on the same batch: all but the outermost groups are
                 then left out (DeepCache; Ma et al. 2023, section 3.2), which is an approximation.
 
@@ -172,6 +173,9 @@ class UNet(nn.Module):
         embedded = timestep_embedding(timesteps, self.config.channels).to(x.dtype)
         time = F.silu(self.time2(F.silu(self.time1(embedded))))  # every residual block begins with this silu
 
+        context = conditioning.context
+        if conditioning.concat is not None:
+            x = torch.cat([x, conditioning.concat], dim=1)
         # until it meets the context, one copy of each picture is enough
         x = x[: distinct(x, timesteps)]
         skips: list[Tensor] = []

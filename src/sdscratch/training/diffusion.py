@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sdscratch.diffusion.guidance import Prediction
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.models.clip import TextEncoder
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, ScheduleConfig
 from sdscratch.models.layers import ResidualBlock
 from sdscratch.models.unet import SpatialTransformer, UNet
@@ -56,7 +57,7 @@ class Diffusion(nn.Module):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
         """[n, c, h, w] noisy latents, [n] timesteps, [n, t] token ids → [n, c, h, w], what they predict."""
-        return self.unet(noisy, timesteps, self.text(ids))  # type: ignore[no-any-return]
+        return self.unet(noisy, timesteps, Conditioning(self.text(ids)))  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import Prediction
+from sdscratch.diffusion.noise import Noise
 from sdscratch.errors import ImageError
+from sdscratch.generation.networks import dtype_of
+from sdscratch.generation.pipeline import Pipeline, to_tensor
 from sdscratch.images import fit_picture, read_picture
-from sdscratch.networks import dtype_of
-from sdscratch.noise import Noise
-from sdscratch.pipeline import Pipeline, to_tensor
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.training.autoencoder import psnr
 from sdscratch.training.dataset.folder import Picture
 from sdscratch.training.diffusion import denoising_target
@@ -192,6 +193,6 @@ def predict(pipeline: Pipeline, noisy: Tensor, timesteps: Tensor, context: Tenso
 
     def run(network: torch.nn.Module) -> Tensor:
         dtype = dtype_of(network)
-        return network(noisy.to(dtype), timesteps, context.to(dtype))  # type: ignore[no-any-return]
+        return network(noisy.to(dtype), timesteps, Conditioning(context.to(dtype)))  # type: ignore[no-any-return]
 
     return pipeline.networks.run("unet", run)

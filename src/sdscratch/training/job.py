@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from sdscratch import __version__
 from sdscratch.device import choose
 from sdscratch.errors import SdscratchError
 from sdscratch.models.processor import multiplies
@@ -25,6 +24,7 @@ from sdscratch.training.recipe import Budget, Recipe
 from sdscratch.training.recompute import recompute_blocks
 from sdscratch.training.run_folder import SAMPLES, RunFolder
 from sdscratch.training.team import Loss
+from sdscratch.version import __version__
 
 __all__ = ["Job", "Work", "precision_of", "provenance", "recipe_of", "run_job", "source_of"]
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.diffusion.guidance import guided
+from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
-from sdscratch.noise import Noise
 from sdscratch.options import Defaults
 from sdscratch.training.machine import Machine
 
@@ -57,11 +58,11 @@ class Studio:
                 return source().to(device)
 
             denoise = guided(
-                lambda x, timesteps, context: unet(x, timesteps, context).float(),
+                lambda x, timesteps, told: unet(x, timesteps, told).float(),
                 path,
                 self.config.schedule.prediction,
-                prompt=self.encode(prompt),
-                negative=negative,
+                prompt=Conditioning(self.encode(prompt)),
+                negative=Conditioning(negative),
                 scale=defaults.cfg_scale,
             )
             x = noise() * path.start_scale

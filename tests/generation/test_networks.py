@@ -1,0 +1,130 @@
+"""Which networks are in memory when, and what letting one go must not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sdscratch.checkpoints.model import ModelFiles, Part
+from sdscratch.generation import networks
+from sdscratch.generation.networks import dtype_of
+from sdscratch.generation.pipeline import CONTEXTS_KEPT, Pipeline, load
+from sdscratch.options import GenerateOptions
+from support.cli import sdscratch
+from support.pictures import gradient
+
+SMALL = {"width": 64, "height": 64, "steps": 2, "seed": 5}
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Part]:
+    """The networks in the order in which they are loaded."""
+    parts: list[Part] = []
+    load_one = ModelFiles.load
+
+    def watched(self: ModelFiles, part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        parts.append(part)
+        return load_one(self, part, device, dtype)
+
+    monkeypatch.setattr(ModelFiles, "load", watched)
+    return parts
+
+
+def open_tiny(model: Path, **options: bool) -> Pipeline:
+    return load(str(model), device="cpu", dtype="float32", **options)
+
+
+def resident(pipeline: Pipeline) -> set[Part]:
+    return set(pipeline.networks._loaded)
+
+
+def test_with_low_memory_one_network_is_held_and_the_pictures_are_the_same(
+    tiny_model: Path, loaded: list[Part]
+) -> None:
+    plain, low = open_tiny(tiny_model), open_tiny(tiny_model, low_memory=True)
+    init = gradient(64, 64)
+    before = [plain.txt2img("a dog", **SMALL), plain.img2img(init, "a cat", steps=2, seed=1)]
+    loaded.clear()
+    assert list(low.load(("text", "unet", "decoder"))) == []
+    after = low.txt2img("a dog", **SMALL)
+    assert loaded == ["text", "unet", "decoder"]
+    assert resident(low) == {"decoder"}
+    changed = low.img2img(init, "a cat", steps=2, seed=1)
+    assert loaded[3:] == ["encoder", "text", "unet", "decoder"]
+    for one, other in zip(before, (after, changed), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_batch_loads_each_network_once(tiny_model: Path, loaded: list[Part]) -> None:
+    low = open_tiny(tiny_model, low_memory=True)
+    low.img2img(gradient(64, 64), "a dog", steps=2, seed=1, batch_count=3, batch_size=3)
+    assert loaded == ["encoder", "text", "unet", "decoder"]
+
+
+def test_what_is_large_is_let_go_on_a_cpu_and_prompts_are_remembered(
+    tiny_model: Path, loaded: list[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = open_tiny(tiny_model)
+    picture = plain.txt2img("a dog", **SMALL)
+    assert resident(plain) == {"text", "unet", "decoder"}  # it is tiny
+    monkeypatch.setattr(networks, "WORTH_LETTING_GO", 0)
+    loaded.clear()
+    frugal = open_tiny(tiny_model)
+    assert np.array_equal(frugal.txt2img("a dog", **SMALL), picture)
+    assert resident(frugal) == {"unet", "decoder"}
+    frugal.txt2img("a dog", **SMALL | {"seed": 6})
+    assert loaded == ["text", "unet", "decoder"]
+    frugal.txt2img("a cat", **SMALL)
+    assert loaded[3:] == ["text"]
+    frugal.txt2img("a dog", **SMALL)
+    assert loaded[4:] == []
+    init = gradient(64, 64)
+    for seed in (1, 2):  # they share the init picture
+        frugal.img2img(init, "a dog", steps=2, seed=seed)
+    assert loaded[4:] == ["encoder"]
+    frugal.img2img(gradient(72, 64), "a dog", steps=2, seed=1)
+    assert loaded[5:] == ["encoder"]
+
+
+def test_on_a_gpu_all_stay(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "WORTH_LETTING_GO", 0)
+    pipeline = open_tiny(tiny_model)
+    _ = pipeline.networks["text"]
+    on_gpu = networks.Placement(torch.device("cuda"), torch.float16, "a test")
+    monkeypatch.setattr(pipeline.networks, "placement", on_gpu)
+    pipeline.networks.done("text")
+    assert resident(pipeline) == {"text"}
+
+
+def test_only_the_newest_prompts_are_remembered(tiny_model: Path) -> None:
+    pipeline = open_tiny(tiny_model)
+    for index in range(CONTEXTS_KEPT + 3):
+        next(pipeline.steps(pipeline.resolve(GenerateOptions(f"a dog {index}", **SMALL))))
+    kept = [text for text, _ in pipeline._contexts]
+    assert len(kept) == CONTEXTS_KEPT
+    assert kept[-2:] == ["", f"a dog {CONTEXTS_KEPT + 2}"]
+    assert "a dog 0" not in kept
+
+
+def test_a_network_that_needed_float32_needs_it_when_it_is_loaded_again(tiny_model: Path) -> None:
+    pipeline = load(str(tiny_model), device="cpu", dtype="bfloat16", low_memory=True)
+    assert dtype_of(pipeline.networks["unet"]) == torch.bfloat16
+    pipeline.networks.fall_back(pipeline.networks.not_finite("unet"))
+    assert dtype_of(pipeline.networks["decoder"]) == torch.bfloat16
+    assert resident(pipeline) == {"decoder"}
+    assert dtype_of(pipeline.networks["unet"]) == torch.float32
+
+
+def test_low_memory_is_the_same_picture_on_the_command_line(tiny_model: Path, tmp_path: Path) -> None:
+    words = ["txt2img", "a dog", "-m", tiny_model, "--steps", 1, "--seed", 5, "-q"]
+    for size, same in (("64x64", True), ("576x64", False)):
+        files = [tmp_path / f"{size}-{name}.png" for name in ("plain", "low", "whole")]
+        for file, more in zip(files, ([], ["--low-memory"], ["--low-memory", "--tile", 0]), strict=True):
+            assert sdscratch(*words, "--size", size, *more, "-o", file).code == 0
+        plain, low, whole = (file.read_bytes() for file in files)
+        assert plain == whole
+        assert (plain == low) == same

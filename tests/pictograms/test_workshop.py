@@ -1,0 +1,94 @@
+"""All stages of the embedded model, a few steps each: what one hands on is what the next one takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdscratch.checkpoints.taesd import taesd_beside
+from sdscratch.generation.pipeline import load
+from sdscratch.pictograms import model as embedded
+from sdscratch.pictograms import workshop
+from sdscratch.pictograms.composer import Composer
+from sdscratch.pictograms.focus import focus_of
+from sdscratch.pictograms.mixtures import FULL
+from sdscratch.pictograms.model import LARGE, SMALL, Shape
+from sdscratch.pictograms.workshop import Workshop, begin, export
+from sdscratch.training.metrics import read_metrics
+from sdscratch.training.recipe import Budget, Recipe
+from support.sprites import disc_table
+from support.training import CPU
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure on few pictures, and learn words from few captions."""
+    monkeypatch.setattr(embedded, "CAPTIONS_READ", 500)
+    monkeypatch.setattr(workshop, "held_out_psnr", partial(workshop.held_out_psnr, count=4))
+    monkeypatch.setattr(workshop, "latent_statistics", partial(workshop.latent_statistics, count=16))
+
+
+def shop(folder: Path, shape: Shape) -> Workshop:
+    return Workshop(folder, shape, Composer(disc_table(), shape.size, FULL, seed=1), CPU)
+
+
+def recipe(steps: int) -> Recipe:
+    return Recipe(Budget(steps=steps), 1e-3, batch=2, warm_up=1, ema=0.5)
+
+
+def test_from_nothing_to_a_grown_model_with_its_tiny_decoder(tmp_path: Path) -> None:
+    small, large = shop(tmp_path / "small", SMALL), shop(tmp_path / "large", LARGE)
+    small.autoencoder(recipe(2))
+    small.diffusion(recipe(2))
+    seed = tmp_path / "small.safetensors"
+    assert export(small.folder, SMALL, seed) == 2
+    assert not taesd_beside(seed).exists()  # that stage was left out
+
+    before = large.autoencoder(recipe(2), seed)
+    large.diffusion(recipe(1), seed)
+    large.diffusion(recipe(3), seed)  # goes on where it was stopped
+    assert [line["step"] for line in read_metrics(large.folder / "diffusion" / "metrics.jsonl")] == [1, 2, 3]
+    after = large.refine(recipe(3))
+    assert after != before
+    large.taesd(recipe(2))
+
+    path = tmp_path / "model.safetensors"
+    assert export(large.folder, LARGE, path) == 3
+    pipeline = load(str(path), device="cpu", dtype="float32")
+    assert pipeline.txt2img("a red disc", seed=0, steps=2).size == (LARGE.size, LARGE.size)
+    assert pipeline.taesd is not None
+    assert pipeline.taesd.path == taesd_beside(path)
+    latent = torch.zeros(1, LARGE.autoencoder.latent_channels, 16, 16)
+    (preview,) = pipeline.preview(latent)
+    assert preview.size == (LARGE.size, LARGE.size)
+
+
+def test_a_run_from_a_model_of_its_size_shows_most_what_that_knows_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shop(tmp_path / "first", SMALL)
+    first.autoencoder(recipe(1))
+    first.diffusion(recipe(1))
+    assert not (first.folder / workshop.FOCUS).exists()  # from nothing, there is nothing to go by
+    model = tmp_path / "model.safetensors"
+    export(first.folder, SMALL, model)
+
+    further = shop(tmp_path / "further", SMALL)
+    begin(further.folder, SMALL, model)
+    with monkeypatch.context() as patch:
+        patch.setattr(workshop, "unexplained", lambda *_: {"dog": 1.0, "cat": 0.0})
+        further.diffusion(recipe(1), model)
+    kept = (further.folder / workshop.FOCUS).read_text()
+    assert json.loads(kept) == focus_of({"dog": 1.0, "cat": 0.0})
+
+    seen: list[Mapping[str, float]] = []
+    focused = Composer.focused
+    monkeypatch.setattr(Composer, "focused", lambda self, focus: seen.append(focus) or focused(self, focus))
+    further.diffusion(recipe(2), model)  # goes on, and does not measure again
+    assert seen == [json.loads(kept)]
+    assert (further.folder / workshop.FOCUS).read_text() == kept
