@@ -18,7 +18,7 @@ from sdscratch.checkpoints.places import find_lora
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AppliedLora", "applied_loras", "at_step", "open_with_addons", "with_loras"]
+__all__ = ["AppliedLora", "add", "applied_loras", "at_step", "open_with_addons", "with_loras"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class AppliedLora:
 
     lora: Lora
     request: LoraRequest
+    what: str = "loras"
 
     @property
     def name(self) -> str:
@@ -110,8 +111,12 @@ def open_with_addons(
         CheckpointError, TokenizerError: as `open_model`, for any of the files.
         UsageError: a LoRA's weight makes no sense.
     """
+    return add(open_model(name, ema=ema, tokenizer=tokenizer), lora=lora, vae=vae)
+
+
+def add(files: ModelFiles, *, lora: str | Sequence[str] = (), vae: str | None = None) -> ModelFiles:
+    """A model with LoRAs and another VAE; arguments and errors are those of `open_with_addons`."""
     requests = [parse_lora(text) for text in ([lora] if isinstance(lora, str) else lora)]
-    files = open_model(name, ema=ema, tokenizer=tokenizer)
     if vae is not None:
-        files = with_vae(files, open_vae(vae))
+        files = with_vae(files, open_vae(vae, files.config.autoencoder))
     return with_loras(files, requests)

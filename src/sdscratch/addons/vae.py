@@ -116,14 +116,12 @@ def _for(config: ModelConfig, vae: VaeFile) -> dict[Weight, Stored]:
 
 
 def _refuse_sdxl(vae: VaeFile, ours: AutoencoderConfig) -> None:
-    """Shapes do not tell SDXL's autoencoder from Stable Diffusion 1.x's; hash and name do."""
-    if ours != SD1.autoencoder:
-        return
-    told = SDXL_NAME.search(vae.name) or (vae.path.is_file() and vae.hash() in SDXL_HASHES)
-    if told:
+    """Shapes do not tell SDXL's autoencoder from Stable Diffusion 1.x's; name and hash do."""
+    by_name = SDXL_NAME.search(vae.name)
+    if by_name or (ours == SD1.autoencoder and vae.hash() in SDXL_HASHES):
         raise CheckpointError(
-            f"{vae.path} is a VAE for SDXL by its {'name' if SDXL_NAME.search(vae.name) else 'hash'}, and "
-            "Stable Diffusion 1.x's latents are others; if it is not, rename it"
+            f"{vae.path} is a VAE for SDXL by its {'name' if by_name else 'hash'}, and Stable Diffusion 1.x's "
+            f"latents are others; take another{', or rename it if it is not' if by_name else ''}"
         )
 
 
@@ -208,7 +206,11 @@ def _check(source: Source, config: AutoencoderConfig) -> dict[Weight, Stored]:
                 f"{source.path} is no whole autoencoder: {weight.ldm} is {found}; "
                 "it is incomplete, or made for another kind of model"
             )
-    unknown = [name for name in source.tensors if name not in names and not is_extra(name, layout)]
+    unknown = [
+        stored.name
+        for name, stored in source.tensors.items()
+        if name not in names and not is_extra(name, layout)
+    ]
     if unknown:
         raise CheckpointError(
             f"{source.path} holds {listed(unknown)}, which the VAE of Stable Diffusion 1.x does not have"

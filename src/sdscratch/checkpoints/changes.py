@@ -16,6 +16,11 @@ class Change(Protocol):
     """One add-on upon a model; several act one after another."""
 
     @property
+    def what(self) -> str:
+        """The key under which a converted model's metadata tells of it."""
+        ...
+
+    @property
     def name(self) -> str:
         """What people call it; a part of a converted model's name."""
         ...

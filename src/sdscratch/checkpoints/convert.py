@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.names import Layout
@@ -163,8 +164,11 @@ def _provenance(model: ModelFiles, dtype: str | None) -> dict[str, Any]:
         "ema": model.ema,
         "dtype": dtype or "kept",
     }
-    if model.changes:
-        record["loras"] = [change.record() for change in model.changes]
+    for change in model.changes:
+        record.setdefault(change.what, []).append(change.record())
+    if model.exchanged:
+        paths = list(dict.fromkeys(stored.file.path for stored in model.exchanged.values()))
+        record["vae"] = {"name": paths[0].name, "hash": hash_files(paths)}
     if PROVENANCE in model.metadata:
         record["source_provenance"] = model.metadata[PROVENANCE]
     return record
