@@ -1,4 +1,4 @@
-"""LoRAs of every kind as files: under every name the same weights, every tensor accounted for, strengths apart."""
+"""LoRAs of every kind as files: the same weights under every name, every tensor accounted for."""
 
 from __future__ import annotations
 

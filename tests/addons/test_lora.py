@@ -261,7 +261,6 @@ PAIR = {f"{NAME}.lora_down.weight": (4, 64), f"{NAME}.lora_up.weight": (64, 4)}
         ({f"{NAME}.diff_b": (63,)}, r"has a bias of \[64\]"),
         ({**PAIR, f"{NAME}.spline": (1,)}, "no place for .*spline.* no kind of LoRA"),
         ({"unet:0:up": (64, 4), "unet:0:down": (4, 64)}, "cloneofsimo"),
-        ({"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)}, "is a LoRA for SDXL"),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 1280)}, "is a LoRA for SDXL"),
         ({"lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q.lora_down.weight": (4, 640)},
          "is a LoRA for SDXL"),

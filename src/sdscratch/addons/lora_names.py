@@ -58,8 +58,8 @@ ENDINGS: Mapping[Role, re.Pattern[str]] = {
 WRAPPER = r"(base_model\.model\.)?"
 BEGINNING = re.compile(
     rf"\A{WRAPPER}("
-    r"(lora_unet_|lycoris_(unet_)?|unet\.|(model\.)?diffusion_model\.)"
-    r"|(lora_te1?_|lycoris_te1?_|text_encoder\.)"
+    r"(lora_te1?_|lycoris_te1?_|text_encoder\.)"
+    r"|(lora_unet_|lycoris_(unet_)?|unet\.|(model\.)?diffusion_model\.)"
     r"|((text_encoders\.)?clip_l|cond_stage_model)\.transformer\."
     rf")?{WRAPPER}"
 )

@@ -116,7 +116,7 @@ def _for(config: ModelConfig, vae: VaeFile) -> dict[Weight, Stored]:
 
 
 def _refuse_sdxl(vae: VaeFile, ours: AutoencoderConfig) -> None:
-    """Shapes do not tell SDXL's autoencoder from Stable Diffusion 1.x's; name and hash do."""
+    """Shapes do not tell SDXL's autoencoder from SD 1.x's; name and hash do."""
     by_name = SDXL_NAME.search(vae.name)
     if by_name or (ours == SD1.autoencoder and vae.hash() in SDXL_HASHES):
         raise CheckpointError(

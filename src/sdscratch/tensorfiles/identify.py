@@ -42,10 +42,10 @@ class Kind(Enum):
     LORA_KOHYA = "a LoRA in kohya's layout"
     LORA_DIFFUSERS = "a LoRA in diffusers' layout"
     LORA_PEFT = "a LoRA in PEFT's layout"
+    LORA_NUMBERED = "a LoRA of cloneofsimo's, whose matrices have numbers for names"
     LORA_SD2 = "a LoRA for Stable Diffusion 2.x"
     LORA_SDXL = "a LoRA for SDXL"
     LORA_FLUX = "a LoRA for Flux or Stable Diffusion 3"
-    LORA_FIRST = "a LoRA of the first kind (cloneofsimo's), which numbers its layers and does not name them"
     OFT_PEFT = "an OFT or BOFT of PEFT's, whose rotations are of another make"
     LOHA = "a LoHa"
     LOKR = "a LoKr"
@@ -97,15 +97,21 @@ CROSS_KEY = r"(.*\.)?attn2\.to_k\.weight"  # takes the text encoder's width
 LORA_CROSS_KEY = (
     r".*attn2[._](processor\.)?to_k[._](lora[._](down|A)(\.default)?\.weight|hada_w[12]_b|diff$|b2\.weight)"
 )
+LORA_TEXT_QUERY = (
+    r".*self_attn[._](to_)?q(_proj)?[._](lora[._](down|A|linear_layer\.down)|lora_A\.\w+)\.weight"
+)
 # Stable Diffusion 1.x and 2.x have one transformer block at a place, number 0.
 DEEPER = r".*(attentions|(in|out)put_blocks[._]\d+|middle_block)[._]\d+[._]transformer_blocks[._][1-9]"
 
 # From the special to the general: a ControlNet may hold a whole model, and all of SD 1.x looks alike.
 SIGNS = (
-    _Sign(Kind.LORA_SDXL, r"lora_te[12]_|text_encoder_2\..*lora"),
+    _Sign(Kind.LORA_SDXL, r"lora_te2_|text_encoder_2\..*lora"),
     _Sign(Kind.LORA_SDXL, DEEPER + r".*(lora|hada|lokr|oft_blocks|\.diff)"),
     _Sign(Kind.LORA_SDXL, LORA_CROSS_KEY, axis=1, size=2048),
     _Sign(Kind.LORA_SD2, LORA_CROSS_KEY, axis=1, size=1024),
+    _Sign(Kind.LORA_SD2, LORA_TEXT_QUERY, axis=1, size=1024),
+    _Sign(Kind.LORA_SDXL, LORA_TEXT_QUERY, axis=1, size=1280),
+    _Sign(Kind.LORA_NUMBERED, r"(unet|text_encoder):\d+:(up|down)$"),
     _Sign(Kind.LORA_FLUX, r"(lora_unet_|lora_transformer_|transformer\.)(double|single|joint|transformer)_"),
     _Sign(Kind.LOHA, r".*\.hada_(w[12]_[ab]|t[12])"),
     _Sign(Kind.LOKR, r".*\.lokr_(w[12]|t2)"),
@@ -115,11 +121,10 @@ SIGNS = (
     _Sign(Kind.OFT, r".*\.oft_blocks$"),
     _Sign(Kind.OFT_PEFT, r".*\.(oft_R|boft_R|boft_s)(\.\w+)*$"),
     _Sign(Kind.GLORA, r".*\.a1\.weight$"),
-    _Sign(Kind.LORA_FIRST, r"(unet|text_encoder):\d+:(up|down)$"),
-    _Sign(Kind.LORA_KOHYA, r"lora_(unet|te)_.*\.lora_(down|up)\.weight"),
+    _Sign(Kind.LORA_KOHYA, r"lora_(unet|te1?)_.*\.lora_(down|up)\.weight"),
     _Sign(Kind.LORA_PEFT, r".*\.lora_[AB](\.\w+)?\.weight"),
     _Sign(Kind.LORA_DIFFUSERS, r".*\.(to_(q|k|v|out)_lora|lora(_linear_layer)?)\.(down|up)\.weight"),
-    _Sign(Kind.FULL, r"(lora|lycoris)_.*\.(diff|diff_b|w_norm|b_norm|set_weight)$|.*\.(w_norm|set_weight)$"),
+    _Sign(Kind.FULL, r".*\.(diff|diff_b|w_norm|b_norm|set_weight)$"),
     _Sign(Kind.EMBEDDING_SDXL, r"clip_[gl]$"),
     _Sign(Kind.EMBEDDING_SD2, r"(emb_params|string_to_param\..*)$", axis=-1, size=1024),
     _Sign(Kind.EMBEDDING, r"emb_params$|string_to_param\."),
