@@ -13,7 +13,7 @@ import secrets
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from sdscratch.addons import take_loras
+from sdscratch.addons.requests import take_loras
 from sdscratch.errors import UsageError
 from sdscratch.settings import Setting, check_ranges
 
@@ -217,9 +217,7 @@ class ResolvedOptions:
         high=1000,
         default=f"{OWN}; SD 1.x: 7.5",
     )
-    sampler: str = asked(
-        None, f"Sampler: {', '.join(SAMPLERS)}.", SAMPLING, default=f"{OWN}; SD 1.x: ddpm"
-    )
+    sampler: str = asked(None, f"Sampler: {', '.join(SAMPLERS)}.", SAMPLING, default=f"{OWN}; SD 1.x: ddpm")
     scheduler: str | None = asked(
         None, f"Spacing of the noise levels: {', '.join(SCHEDULERS)}.", SAMPLING, default="the sampler's own"
     )
