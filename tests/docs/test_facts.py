@@ -1,0 +1,55 @@
+"""What the docs say in numbers and names is so."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+
+import sdscratch.errors
+from sdscratch.errors import INTERRUPTED, SdscratchError
+from sdscratch.images import Record
+from support.markdown import ROOT, Page
+
+DOCS = ROOT / "docs"
+
+
+def first_cells(text: str, heading: str) -> list[str]:
+    """The names in the first cells of the table under a heading."""
+    table = text.partition(f"{heading}\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+    return [name for cell in rows for name in re.findall(r"`([^`]+)`", cell) or [cell]]
+
+
+def test_the_example_of_a_record_is_one_and_every_field_is_explained() -> None:
+    page = Page(DOCS / "records.md")
+    (example,) = page.blocks("json")
+    record = Record.from_json(example)
+    assert json.loads(record.to_json()) == json.loads(example)
+    explained = first_cells(page.text, "## The record in a picture")
+    assert {each.name for each in fields(Record)} <= set(explained)
+
+
+def test_every_exit_code_is_explained() -> None:
+    explained = set(first_cells(Page(DOCS / "records.md").text, "### Exit codes")) - {"code", "---:"}
+    errors = [each for each in vars(sdscratch.errors).values() if isinstance(each, type)]
+    codes = {str(each.exit_code) for each in errors if issubclass(each, SdscratchError)}
+    assert explained == codes | {"0", str(INTERRUPTED)}
+
+
+def test_the_readme_says_the_speeds_that_the_page_on_speed_says() -> None:
+    measured = Page(ROOT / "README.md").text.partition("## How fast")[2].partition("\n## ")[0]
+    numbers = re.findall(r"\d+\.\d+ (?:s|GB)", measured)
+    page = Page(DOCS / "speed.md").text
+    assert len(numbers) >= 10
+    assert [number for number in numbers if number not in page] == []
+
+
+def test_the_glossary_gives_every_term_its_meaning_and_its_file() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.*) \|$", Page(DOCS / "glossary.md").text, re.MULTILINE)
+    assert len(rows) >= 30
+    assert len({term for term, _ in rows}) == len(rows)
+    for term, cells in rows:
+        _, meaning, _, file = cells.split(" | ")
+        assert len(meaning) > 20, term
+        assert "](../src/sdscratch/" in file, term
