@@ -155,7 +155,7 @@ SD1_DEFAULTS = Defaults()
 
 
 OWN = "the model's own"
-OWN_SIDE = f"{OWN}; img2img: INIT's"
+OWN_SIDE = f"{OWN}; img2img: INIT's, rounded down to {SIDE_STEP}"
 PICTURE, SAMPLING = "Picture", "Sampling"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
@@ -217,7 +217,12 @@ class ResolvedOptions:
         high=1000,
         default=f"{OWN}; SD 1.x: 7.5",
     )
-    sampler: str = asked(None, f"Sampler: {', '.join(SAMPLERS)}.", SAMPLING, default=f"{OWN}; SD 1.x: ddpm")
+    sampler: str = asked(
+        None,
+        f"Sampler: {', '.join(SAMPLERS)}; in any tool's spelling.",
+        SAMPLING,
+        default=f"{OWN}; SD 1.x: ddpm",
+    )
     scheduler: str | None = asked(
         None, f"Spacing of the noise levels: {', '.join(SCHEDULERS)}.", SAMPLING, default="the sampler's own"
     )

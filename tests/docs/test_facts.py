@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from dataclasses import fields
 
 import sdscratch.errors
@@ -53,3 +54,15 @@ def test_the_glossary_gives_every_term_its_meaning_and_its_file() -> None:
         _, meaning, _, file = cells.split(" | ")
         assert len(meaning) > 20, term
         assert "](../src/sdscratch/" in file, term
+
+
+def test_the_source_distribution_holds_the_docs() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert {"/docs", "/weights", "/README.md"} <= set(build["targets"]["sdist"]["include"])
+
+
+def test_the_makefile_says_at_its_head_what_it_can_make() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    head = makefile.partition("\n\n")[0]
+    targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    assert targets - {"clean"} <= set(re.findall(r"[a-z-]+", head))
