@@ -135,7 +135,7 @@ def convert_weights(
 
       sdscratch convert-weights both.safetensors --merge one:0.7,other:0.3
 
-      sdscratch convert-weights mine-inpainting.safetensors --add-difference inpainting,mine,v1-5
+      sdscratch convert-weights new.safetensors --add-difference inpaint,mine,v1
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
