@@ -23,7 +23,7 @@ FLOORS = (
     {"checkpoints", "fast"},
     {"addons"},
     {"generation", "training"},
-    {"bench"},
+    {"bench", "jobs"},
     {"pictograms"},
     {"evaluation"},
     {"cli"},

@@ -22,6 +22,7 @@ __all__ = [
     "DTYPES",
     "LOW_MEMORY_TILE",
     "MAX_SEED",
+    "MODEL",
     "PICTURE",
     "SAMPLERS",
     "SCHEDULERS",
@@ -156,7 +157,7 @@ SD1_DEFAULTS = Defaults()
 
 OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's"
-PICTURE, SAMPLING = "Picture", "Sampling"
+PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
 

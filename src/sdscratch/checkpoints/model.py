@@ -25,9 +25,9 @@ from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
-from sdscratch.errors import CheckpointError
+from sdscratch.errors import CheckpointError, UsageError
 from sdscratch.models.config import SD1, ModelConfig
-from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions
+from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
 from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
 from sdscratch.tensorfiles.reader import open_tensors
@@ -80,6 +80,17 @@ class ModelFiles:
         """
         own = None if self.given_tokenizer is not None else self.own_tokenizer  # a broken one can be replaced
         return find_tokenizer(self.path, self.config.text, self.given_tokenizer, own)
+
+    def resolve(self, options: GenerateOptions, seed: int) -> ResolvedOptions:
+        """What was asked for, with this model's defaults where nothing was, and `seed` where none was.
+
+        Raises:
+            UsageError: what this model cannot do.
+        """
+        layers = self.config.text.layers
+        if options.clip_skip >= layers:
+            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
+        return options.resolve(self.defaults, seed)
 
     def hash(self) -> str:
         """The fingerprint (`hashing`); reads all of the files the first time."""

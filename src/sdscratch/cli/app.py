@@ -28,6 +28,7 @@ class Commands(LazyGroup):
             "Draw a picture of PROMPT; - reads the prompt from stdin.",
         ),
         "img2img": ("sdscratch.cli.generate:img2img", "Change the picture INIT towards PROMPT."),
+        "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
         "convert-weights": (
             "sdscratch.cli.convert:convert_weights",
             "Convert a checkpoint; no code in it ever runs.",

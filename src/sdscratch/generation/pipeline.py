@@ -176,10 +176,7 @@ class Pipeline:
         """Fill what was not asked for: by the init picture's size, the model's defaults, and chance."""
         if init is not None:
             options = size_of_init(options, init.size)
-        layers = self.files.config.text.layers
-        if options.clip_skip >= layers:
-            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
-        return options.resolve(self.files.defaults, random_seed())
+        return self.files.resolve(options, random_seed())
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs."""
