@@ -38,16 +38,16 @@ def networks(model: ModelFiles, dtype: torch.dtype = torch.float32) -> dict[str,
 
 def randomise(adapters: nn.Module, seed: int = 0) -> None:
     """As if trained: `up` is no longer 0."""
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for adapter in adapters.children():
-        nn.init.normal_(adapter.lora_up.weight, std=0.2, generator=chance)
+        nn.init.normal_(adapter.lora_up.weight, std=0.2, generator=rng)
 
 
 def predict(parts: dict[str, nn.Module], batch: int = 2) -> Tensor:
-    chance = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(5)
     dtype = next(parts["unet"].parameters()).dtype
-    ids = torch.randint(0, TINY.text.vocabulary, (batch, 77), generator=chance)
-    x = torch.randn(batch, 4, 16, 16, generator=chance).to(dtype)
+    ids = torch.randint(0, TINY.text.vocabulary, (batch, 77), generator=rng)
+    x = torch.randn(batch, 4, 16, 16, generator=rng).to(dtype)
     timesteps = torch.linspace(10, 900, batch)
     return parts["unet"](x, timesteps, parts["text"](ids))
 
@@ -111,13 +111,13 @@ def test_at_the_start_nothing_changes_and_only_adapters_are_trained(model: Model
 
 
 def test_a_convolution_and_a_matrix_are_changed_by_alpha_over_rank_times_up_times_down() -> None:
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for base, x in (
         (nn.Conv2d(6, 8, 3, stride=2, padding=1), torch.randn(2, 6, 9, 9, dtype=torch.double)),
         (nn.Conv2d(6, 8, 1), torch.randn(2, 6, 5, 5, dtype=torch.double)),
         (nn.Linear(6, 8), torch.randn(2, 7, 6, dtype=torch.double)),
     ):
-        adapter = Adapter(base, LoraPlan(rank=4, alpha=6.0), chance)
+        adapter = Adapter(base, LoraPlan(rank=4, alpha=6.0), rng)
         nn.init.normal_(adapter.lora_up.weight)
         both = Adapted(base, adapter).double()
         merged = both.base
@@ -188,7 +188,7 @@ def gradients(model: ModelFiles, *, recomputed: bool) -> tuple[list[Tensor], int
     own = {p.untyped_storage().data_ptr() for network in parts.values() for p in network.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = predict(parts).square().mean()
-    bytes_kept = sum(size for place, size in kept.items() if place not in own)
+    bytes_kept = sum(size for index, size in kept.items() if index not in own)
     loss.backward()
     return [p.grad for p in adapters.parameters() if p.grad is not None], bytes_kept
 

@@ -45,10 +45,10 @@ def train(folder: Path, name: str, plan: LoraPlan) -> None:
     parts = {part: model.load(part, "cpu", torch.float32) for part in ("text", "unet")}
     adapters = adapt(parts, TINY, plan, seed=1)
     optimiser = torch.optim.AdamW(adapters.parameters(), lr=0.04)
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for _ in range(3):
-        ids = torch.randint(0, TINY.text.vocabulary, (2, 20), generator=chance)
-        x, target = torch.randn(2, 2, 4, 8, 8, generator=chance)
+        ids = torch.randint(0, TINY.text.vocabulary, (2, 20), generator=rng)
+        x, target = torch.randn(2, 2, 4, 8, 8, generator=rng)
         prediction = parts["unet"](x, torch.tensor([100.0, 700.0]), parts["text"](ids))
         (prediction - target).square().mean().backward()
         optimiser.step()

@@ -22,7 +22,7 @@ from sdscratch.models.config import SD1, AutoencoderConfig, ModelConfig
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
 from sdscratch.training.tasks.autoencoder import Autoencoder
 
-__all__ = ["CoderFiles", "coder_of", "open_coder", "save_coder"]
+__all__ = ["AutoencoderFiles", "autoencoder_of", "open_autoencoder", "save_autoencoder"]
 
 PREFIX, UNET = "first_stage_model.", "model.diffusion_model."
 SHAPE = "sdscratch.autoencoder"  # the key of its shape in a file's metadata
@@ -30,7 +30,7 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
 @dataclass(frozen=True)
-class CoderFiles:
+class AutoencoderFiles:
     """An autoencoder of which nothing is in memory yet."""
 
     name: str
@@ -55,12 +55,12 @@ class CoderFiles:
         return both.requires_grad_(True)
 
 
-def coder_of(files: ModelFiles) -> CoderFiles:
+def autoencoder_of(files: ModelFiles) -> AutoencoderFiles:
     """The autoencoder of a model."""
-    return CoderFiles(files.name, files.config.autoencoder, files.read, files)
+    return AutoencoderFiles(files.name, files.config.autoencoder, files.read, files)
 
 
-def open_coder(name: str) -> CoderFiles:
+def open_autoencoder(name: str) -> AutoencoderFiles:
     """The autoencoder in a model, or in a file that holds it alone (in LDM's names, with or without prefix).
 
     Raises:
@@ -68,19 +68,19 @@ def open_coder(name: str) -> CoderFiles:
     """
     path = find_local(name)
     if path is None or path.is_dir():
-        return coder_of(open_model(name))
+        return autoencoder_of(open_model(name))
     file = open_tensors(path)
     if any(key.startswith(UNET) for key in file.tensors):
-        return coder_of(open_model(path))
+        return autoencoder_of(open_model(path))
     config = _shape(path, file)
-    places = {w: _stored(file, w) for w in weights(ModelConfig(autoencoder=config)) if w.part in PARTS}
-    for weight, stored in places.items():
+    names = {w: _stored(file, w) for w in weights(ModelConfig(autoencoder=config)) if w.part in PARTS}
+    for weight, stored in names.items():
         if stored is None or file.tensors[stored].shape not in (weight.shape, weight.ldm_shape):
             raise CheckpointError(
                 f"{path} is no whole autoencoder: {weight.ldm} is missing or of another shape"
             )
-    return CoderFiles(
-        path.stem, config, lambda weight: file.read(places[weight] or "").reshape(weight.shape), None
+    return AutoencoderFiles(
+        path.stem, config, lambda weight: file.read(names[weight] or "").reshape(weight.shape), None
     )
 
 
@@ -98,7 +98,9 @@ def _shape(path: Path, file: TensorFile) -> AutoencoderConfig:
         raise CheckpointError(f"{path} has a broken {SHAPE} in its metadata: {error}") from None
 
 
-def save_coder(path: Path, model: Autoencoder, dtype: torch.dtype, provenance: Mapping[str, Any]) -> None:
+def save_autoencoder(
+    path: Path, model: Autoencoder, dtype: torch.dtype, provenance: Mapping[str, Any]
+) -> None:
     """Write an autoencoder alone, in LDM's names.
 
     Raises:
