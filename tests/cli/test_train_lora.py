@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sdscratch.checkpoints.lora import open_lora
+from sdscratch.addons.lora import open_lora
 from sdscratch.checkpoints.model import open_model
 from sdscratch.generation.pipeline import load
 from sdscratch.training.engine import state

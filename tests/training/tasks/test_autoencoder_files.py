@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from sdscratch.checkpoints.model import open_model
 from sdscratch.errors import CheckpointError
-from sdscratch.generation.pipeline import load, to_tensor
+from sdscratch.generation.pipeline import load
+from sdscratch.images.tensors import to_tensor
 from sdscratch.models.config import SD1, AutoencoderConfig
 from sdscratch.training.tasks.autoencoder import Autoencoder
 from sdscratch.training.tasks.autoencoder_files import autoencoder_of, open_autoencoder, save_autoencoder

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from sdscratch.diffusion.guidance import Prediction, network_denoiser
 from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import (
     AutoencoderConfig,
     ModelConfig,
@@ -81,7 +82,9 @@ def test_the_samplers_read_the_target_as_it_is_meant(prediction: Prediction) -> 
     for sigma, timestep in zip(path.sigmas, path.timesteps, strict=False):
         alpha_bar = torch.tensor([schedule.alphas_bar[int(timestep)]]).float()
         noisy, target = denoising_target(latent, noise, alpha_bar, prediction)
-        denoise = network_denoiser(lambda x, t, c, v=target: v, path, prediction, torch.zeros(1, 1, 1))
+        denoise = network_denoiser(
+            lambda x, t, c, v=target: v, path, prediction, Conditioning(torch.zeros(1, 1, 1))
+        )
         atol = 1e-4 if prediction == "v" else 1e-6 * sigma  # ε is divided by √ᾱ
         assert_close(denoise(noisy * math.sqrt(1 + sigma**2), sigma), latent, rtol=1e-4, atol=max(atol, 1e-4))
 

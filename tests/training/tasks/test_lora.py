@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from sdscratch.addons.apply import open_with_addons
+from sdscratch.addons.lora import open_lora
+from sdscratch.addons.lora_names import places
 from sdscratch.checkpoints.layouts import weights
-from sdscratch.checkpoints.lora import open_lora
-from sdscratch.checkpoints.lora_names import places
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.errors import UsageError
 from sdscratch.models.config import SD1
@@ -76,7 +77,7 @@ def test_of_stable_diffusion_what_the_targets_say(targets: str, unet: int, text:
 def test_no_targets_overlap_and_only_ends_are_left_out() -> None:
     sets = [set(LoraPlan(targets=(name,), text_encoder=True).chosen(SD1)) for name in TARGETS]
     assert sum(map(len, sets)) == len(set.union(*sets))
-    rest = {w.diffusers for w in set(places(SD1).values()) - set.union(*sets)}
+    rest = {w.diffusers for w in {target.weight for target in places(SD1).values()} - set.union(*sets)}
     ends = ("unet/conv_in", "unet/conv_out", "unet/time_embedding")
     assert all(name.startswith(ends) or "time_emb_proj" in name for name in rest)
 
@@ -138,7 +139,7 @@ def test_the_file_merged_gives_what_the_adapters_gave(
     adapters = adapt(parts, TINY, plan, seed=1)
     randomise(adapters)
     path = save(tmp_path / "lora.safetensors", adapters, plan)
-    merged = networks(open_model(model.path, lora=str(path)))
+    merged = networks(open_with_addons(model.path, lora=str(path)))
     assert_close(predict(merged), predict(parts), rtol=1e-4, atol=1e-4)
     assert (predict(parts) - before).abs().max() > 0.05
     inner = [w for w in weights(TINY) if w.part in merged]

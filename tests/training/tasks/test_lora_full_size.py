@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdscratch.checkpoints.lora import open_lora
+from sdscratch.addons.lora import open_lora
 from sdscratch.models.config import SD1
 from sdscratch.training.run.lora_options import LoraPlan
 from support.checkpoints import full_size_checkpoint, tiny_tokenizer

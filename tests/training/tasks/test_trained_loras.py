@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from sdscratch import load
+from sdscratch.addons.apply import open_with_addons
 from sdscratch.checkpoints.convert import convert
 from sdscratch.checkpoints.model import open_model
 from sdscratch.training.run.lora_options import LoraPlan, parse_targets
@@ -86,6 +87,6 @@ def test_the_picture_is_that_of_diffusers_loader(
 
 def test_baked_into_the_model_it_gives_the_same_picture(folder: Path) -> None:
     lora = "text-encoder.safetensors:0.8"
-    source = open_model(folder / "model.safetensors", lora=str(folder / lora))
+    source = open_with_addons(folder / "model.safetensors", lora=str(folder / lora))
     convert(source, folder / "baked.safetensors", "ldm")
     assert difference(ours(folder, model="baked"), ours(folder, lora)) == (0, 0.0)

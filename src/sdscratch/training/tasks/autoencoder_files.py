@@ -11,22 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdscratch.addons.vae import SHAPE, VAE_PARTS, open_vae
 from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.places import find_local
 from sdscratch.checkpoints.writer import PROVENANCE, SAFETENSORS_NAMES, Entry, write_safetensors
-from sdscratch.errors import CheckpointError
 from sdscratch.files import atomic_write
-from sdscratch.models.config import SD1, AutoencoderConfig, ModelConfig
-from sdscratch.tensorfiles.reader import TensorFile, open_tensors
+from sdscratch.models.config import AutoencoderConfig, ModelConfig
+from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.training.tasks.autoencoder import Autoencoder
 
 __all__ = ["AutoencoderFiles", "autoencoder_of", "open_autoencoder", "save_autoencoder"]
 
-PREFIX, UNET = "first_stage_model.", "model.diffusion_model."
-SHAPE = "sdscratch.autoencoder"  # the key of its shape in a file's metadata
-PARTS: tuple[Part, ...] = ("encoder", "decoder")
+UNET = "model.diffusion_model."
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class AutoencoderFiles:
         """Both halves, ready to be trained further."""
         with torch.device("meta"):
             both = Autoencoder(self.config)
-        for part in PARTS:
+        for part in VAE_PARTS:
             setattr(both, part, self.load(part, device))
         return both.requires_grad_(True)
 
@@ -61,7 +59,7 @@ def autoencoder_of(files: ModelFiles) -> AutoencoderFiles:
 
 
 def open_autoencoder(name: str) -> AutoencoderFiles:
-    """The autoencoder in a model, or in a file that holds it alone (in LDM's names, with or without prefix).
+    """The autoencoder in a model, or in a file that holds it alone (in any form, `addons.vae`).
 
     Raises:
         CheckpointError: missing, unreadable, or no autoencoder.
@@ -69,33 +67,10 @@ def open_autoencoder(name: str) -> AutoencoderFiles:
     path = find_local(name)
     if path is None or path.is_dir():
         return autoencoder_of(open_model(name))
-    file = open_tensors(path)
-    if any(key.startswith(UNET) for key in file.tensors):
+    if any(key.startswith(UNET) for key in open_tensors(path).tensors):
         return autoencoder_of(open_model(path))
-    config = _shape(path, file)
-    names = {w: _stored(file, w) for w in weights(ModelConfig(autoencoder=config)) if w.part in PARTS}
-    for weight, stored in names.items():
-        if stored is None or file.tensors[stored].shape not in (weight.shape, weight.ldm_shape):
-            raise CheckpointError(
-                f"{path} is no whole autoencoder: {weight.ldm} is missing or of another shape"
-            )
-    return AutoencoderFiles(
-        path.stem, config, lambda weight: file.read(names[weight] or "").reshape(weight.shape), None
-    )
-
-
-def _stored(file: TensorFile, weight: Weight) -> str | None:
-    names = (weight.ldm, weight.ldm.removeprefix(PREFIX))
-    return next((name for name in names if name in file.tensors), None)
-
-
-def _shape(path: Path, file: TensorFile) -> AutoencoderConfig:
-    if SHAPE not in file.metadata:
-        return SD1.autoencoder
-    try:
-        return ModelConfig.from_json(f'{{"autoencoder": {file.metadata[SHAPE]}}}').autoencoder
-    except ValueError as error:
-        raise CheckpointError(f"{path} has a broken {SHAPE} in its metadata: {error}") from None
+    vae = open_vae(str(path))
+    return AutoencoderFiles(vae.name, vae.config, vae.read, None)
 
 
 def save_autoencoder(

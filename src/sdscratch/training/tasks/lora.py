@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdscratch.addons.lora_names import kohya_name
 from sdscratch.checkpoints.layouts import Part
-from sdscratch.checkpoints.lora_names import kohya_name
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.writer import PROVENANCE, SAFETENSORS_NAMES, Entry, write_safetensors
 from sdscratch.files import atomic_write
