@@ -61,7 +61,7 @@ class Rewording(Squares):
 
 
 @pytest.fixture(autouse=True)
-def small_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents_module, "BUFFER", 4)
     monkeypatch.setattr(latents_module, "PASSES", 4)
 

@@ -19,6 +19,7 @@ from sdscratch.addons.lora_names import places
 from sdscratch.checkpoints.layouts import weights
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.errors import UsageError
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import SD1
 from sdscratch.training.engine.gradient_checkpointing import recompute_blocks
 from sdscratch.training.run.lora_options import TARGETS, LoraPlan, parse_targets
@@ -50,7 +51,7 @@ def predict(parts: dict[str, nn.Module], batch: int = 2) -> Tensor:
     ids = torch.randint(0, TINY.text.vocabulary, (batch, 77), generator=rng)
     x = torch.randn(batch, 4, 16, 16, generator=rng).to(dtype)
     timesteps = torch.linspace(10, 900, batch)
-    return parts["unet"](x, timesteps, parts["text"](ids))
+    return parts["unet"](x, timesteps, Conditioning(parts["text"](ids)))
 
 
 def save(path: Path, adapters: nn.Module, plan: LoraPlan) -> Path:
@@ -77,7 +78,9 @@ def test_of_stable_diffusion_what_the_targets_say(targets: str, unet: int, text:
 def test_no_targets_overlap_and_only_ends_are_left_out() -> None:
     sets = [set(LoraPlan(targets=(name,), text_encoder=True).chosen(SD1)) for name in TARGETS]
     assert sum(map(len, sets)) == len(set.union(*sets))
-    rest = {w.diffusers for w in {target.weight for target in places(SD1).values()} - set.union(*sets)}
+    layers = {target.weight for target in places(SD1).values()}
+    matrices = {w for w in layers if len(w.shape) > 1 and "_embedding.weight" not in w.diffusers}
+    rest = {w.diffusers for w in matrices - set.union(*sets)}
     ends = ("unet/conv_in", "unet/conv_out", "unet/time_embedding")
     assert all(name.startswith(ends) or "time_emb_proj" in name for name in rest)
 
@@ -189,7 +192,7 @@ def gradients(model: ModelFiles, *, recomputed: bool) -> tuple[list[Tensor], int
     own = {p.untyped_storage().data_ptr() for network in parts.values() for p in network.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = predict(parts).square().mean()
-    bytes_kept = sum(size for index, size in kept.items() if index not in own)
+    bytes_kept = sum(size for place, size in kept.items() if place not in own)
     loss.backward()
     return [p.grad for p in adapters.parameters() if p.grad is not None], bytes_kept
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from sdscratch.checkpoints.model import ModelFiles, open_model
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.gradient_checkpointing import recompute_blocks
 from sdscratch.training.engine.loop import train
@@ -51,7 +52,7 @@ def descend(
 
     def words(captions):  # type: ignore[no-untyped-def]
         with torch.no_grad():
-            return ids(captions) if plan.text_encoder else text(ids(captions))
+            return ids(captions) if plan.text_encoder else Conditioning(text(ids(captions)))
 
     latents = FreshLatents(Squares(size=64), encode, CPU.device)
     loss = DenoisingLoss(model.config.schedule, words, latents, distributed, size=BATCH, seed=2)

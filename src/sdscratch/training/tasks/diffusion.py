@@ -40,7 +40,8 @@ __all__ = [
 
 KNOWN_CAPTIONS = 1 << 16  # whose tokens are remembered
 
-Words = Callable[[Sequence[str]], Tensor]  # captions → [n, t] ids, or [n, t, width] what a text encoder says
+Words = Callable[[Sequence[str]], Tensor | Conditioning]
+"""Captions → what a module is told of them: [n, t] ids, or, where it has no text encoder, a conditioning."""
 
 
 class Diffusion(nn.Module):
@@ -120,7 +121,7 @@ def snr_weight(alpha_bar: Tensor, gamma: float, prediction: Prediction) -> Tenso
     return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1.0)
 
 
-def tokenized(tokenizer: Tokenizer, device: torch.device) -> Words:
+def tokenized(tokenizer: Tokenizer, device: torch.device) -> Callable[[Sequence[str]], Tensor]:
     """Captions to [n, t] padded ids on a device."""
 
     @lru_cache(KNOWN_CAPTIONS)
@@ -152,7 +153,11 @@ class FrozenText:
             self.cache([caption])
         self.network = None
 
-    def __call__(self, captions: Sequence[str]) -> Tensor:
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        """What a U-Net alone is told."""
+        return Conditioning(self.context(captions))
+
+    def context(self, captions: Sequence[str]) -> Tensor:
         """[n, t, d]."""
         return self.cache(captions)
 

@@ -113,7 +113,7 @@ class DiffusionJob:
             module = model.unet
             frozen = FrozenText(self._text, self.tokenizer, distributed, cache / "texts")
             frozen.fill(source.captions)
-            words, encode = frozen, lambda prompt: frozen([prompt])
+            words, encode = frozen, lambda prompt: frozen.context([prompt])
             model.text = None  # type: ignore[assignment]
         loss = DenoisingLoss(
             self.config.schedule,

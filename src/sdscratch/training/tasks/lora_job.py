@@ -61,7 +61,7 @@ class LoraJob:
         words: Words
         encode: Callable[[str], Tensor]
         if frozen is not None:
-            unet, words, encode = module, frozen, lambda prompt: frozen([prompt])
+            unet, words, encode = module, frozen, lambda prompt: frozen.context([prompt])
         else:
             assert isinstance(module, Diffusion)
             unet, text, ids = module.unet, module.text, tokenized(self.tokenizer, distributed.device)
