@@ -106,18 +106,18 @@ Examples:
 """
 
 OWN = "Run"
-CONFIG = typer.Option("--config", metavar="FILE.toml", help="Options from a file.", rich_help_panel=OWN)
+CONFIG = typer.Option("--config", metavar="FILE.toml", help="File to take options from.", rich_help_panel=OWN)
 RESUME = typer.Option(
     "--resume-from-checkpoint",
     metavar=f"{LATEST}|FILE",
     help=f"Go on with RUN from its newest checkpoint ({LATEST}; where there is none, begin), or from FILE.",
     rich_help_panel=OWN,
 )
-AS_JSON = typer.Option("--json", help="A line of JSON on stdout.", rich_help_panel=OWN)
+AS_JSON = typer.Option("--json", help="Print a line of JSON on stdout.", rich_help_panel=OWN)
 QUIET = typer.Option("-q", "--quiet", help="Show nothing but errors.", rich_help_panel=OWN)
 VERBOSE = typer.Option("-v", "--verbose", help="Say more; show tracebacks.", rich_help_panel=OWN)
 DATA = typer.Argument(
-    metavar="DATA", help="The folder of pictures; it may stand in --config instead.", show_default=False
+    metavar="DATA", help="Folder of pictures; it may stand in --config instead.", show_default=False
 )
 
 

@@ -210,7 +210,7 @@ def test_copies_recompute_their_own_blocks(model: ModelFiles) -> None:
     adapt({"unet": network}, TINY, LoraPlan(), seed=1)
     recompute_blocks(network)
     copied = copy.deepcopy(network)
-    inputs = torch.randn(1, 4, 8, 8), torch.ones(1), torch.randn(1, 5, 32)
+    inputs = torch.randn(1, 4, 8, 8), torch.ones(1), Conditioning(torch.randn(1, 5, 32))
     copied(*inputs).sum().backward()
     reached = {n for n, p in copied.named_parameters() if p.grad is not None}
     assert reached == {n for n, p in copied.named_parameters() if p.requires_grad}

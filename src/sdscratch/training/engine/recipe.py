@@ -1,4 +1,4 @@
-"""How to descend, and for how long (no torch)."""
+"""The recipe of a training: batch, optimiser, learning rate, and for how long (no torch)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FALLS: dict[Decay, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to descend."""
+    """Everything that a run is asked for besides what it trains."""
 
     budget: Budget
     learning_rate: float
