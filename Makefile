@@ -108,7 +108,7 @@ judge: $(VENV)/.installed-test
 	$(BIN)/python -m sdscratch.pictograms judge $(JUDGE)
 
 bench-peers: $(VENV)/.installed-bench
-	PYTHONPATH=tests $(BIN)/python -m bench_peers $(PEERS)
+	$(BIN)/python -m sdscratch.bench.peers $(PEERS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench_peers.work import NEGATIVE, PROMPT, Array, Inputs, Work
+from sdscratch.bench.peers.work import NEGATIVE, PROMPT, Array, Inputs, Work
 
 __all__ = ["ENGINES", "Engine"]
 
@@ -117,7 +117,8 @@ class Ours(Engine):
         return time.perf_counter() - start
 
     def prediction(self) -> Array:
-        return (self.inputs.x - self.denoised.numpy()) / np.float32(self.inputs.sigma)
+        exact: Array = (self.inputs.x - self.denoised.numpy()) / np.float32(self.inputs.sigma)
+        return exact
 
     def picture(self) -> Array:
         return np.asarray(self.drawn, dtype=np.float32)
@@ -133,6 +134,7 @@ class Diffusers(Engine):
     """diffusers as it comes: its pipeline's defaults."""
 
     best: ClassVar[bool] = False
+    pipeline: Any = None
 
     @property
     def half(self) -> bool:
@@ -346,7 +348,8 @@ class StableDiffusionCpp(Engine):
 def levels(pixels: Any) -> Array:
     """[1, 3, H, W] in −1 to 1 → [H, W, 3] in whole levels of 255."""
     clipped = np.clip(pixels[0] / 2.0 + 0.5, 0.0, 1.0) * 255.0
-    return np.round(clipped).transpose(1, 2, 0).astype(np.float32)
+    rounded: Array = np.round(clipped).transpose(1, 2, 0).astype(np.float32)
+    return rounded
 
 
 ENGINES: dict[str, type[Engine]] = {
