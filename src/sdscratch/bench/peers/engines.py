@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sdscratch.bench.peers.work import NEGATIVE, PROMPT, Array, Inputs, Work
+from sdscratch.version import __version__
 
 __all__ = ["ENGINES", "Engine"]
 
@@ -71,9 +72,7 @@ class Ours(Engine):
     def versions(self) -> dict[str, str]:
         import torch
 
-        import sdscratch
-
-        return {"sdscratch": sdscratch.__version__, "torch": torch.__version__}
+        return {"sdscratch": __version__, "torch": torch.__version__}
 
     def load(self) -> None:
         from sdscratch.checkpoints.model import open_model

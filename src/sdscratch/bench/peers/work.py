@@ -54,10 +54,8 @@ class Inputs:
     def read(cls, path: str | Path) -> Inputs:
         """The inverse of `save`."""
         with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-        values: dict[str, Any] = {
-            name: array if array.ndim else float(array) for name, array in arrays.items()
-        }
+            values: dict[str, Any] = {name: file[name] for name in file.files}
+        values = {name: value if value.ndim else float(value) for name, value in values.items()}
         return cls(**values)
 
     @property
