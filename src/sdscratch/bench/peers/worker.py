@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from sdscratch.bench.memory import watch_process
-from sdscratch.bench.peers.engines import ENGINES, Engine, convert
+from sdscratch.bench.peers.engine import Engine
+from sdscratch.bench.peers.engines import ENGINES, convert
 from sdscratch.bench.peers.work import Work
 
 __all__ = ["main"]
