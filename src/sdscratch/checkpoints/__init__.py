@@ -6,6 +6,7 @@ folder_config.py  a diffusers folder's configuration, to and from ours
 source.py         a file or a folder as one set of tensors
 model.py          a model, checked in full before anything of it is loaded
 empty.py          networks without memory, which the tensors then fill
+taesd.py          tiny decoders as files
 tiny_encoder.py   tiny encoders as files
 changes.py        the port by which add-ons change weights where they are read
 places.py         where models are on this machine

@@ -22,13 +22,13 @@ from sdscratch.models.config import AutoencoderConfig, ModelConfig
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.training.tasks.autoencoder import Autoencoder
 
-__all__ = ["CoderFiles", "coder_of", "open_coder", "save_coder"]
+__all__ = ["AutoencoderFiles", "autoencoder_of", "open_autoencoder", "save_autoencoder"]
 
 UNET = "model.diffusion_model."
 
 
 @dataclass(frozen=True)
-class CoderFiles:
+class AutoencoderFiles:
     """An autoencoder of which nothing is in memory yet."""
 
     name: str
@@ -53,12 +53,12 @@ class CoderFiles:
         return both.requires_grad_(True)
 
 
-def coder_of(files: ModelFiles) -> CoderFiles:
+def autoencoder_of(files: ModelFiles) -> AutoencoderFiles:
     """The autoencoder of a model."""
-    return CoderFiles(files.name, files.config.autoencoder, files.read, files)
+    return AutoencoderFiles(files.name, files.config.autoencoder, files.read, files)
 
 
-def open_coder(name: str) -> CoderFiles:
+def open_autoencoder(name: str) -> AutoencoderFiles:
     """The autoencoder in a model, or in a file that holds it alone (in any form, `addons.vae`).
 
     Raises:
@@ -66,14 +66,16 @@ def open_coder(name: str) -> CoderFiles:
     """
     path = find_local(name)
     if path is None or path.is_dir():
-        return coder_of(open_model(name))
+        return autoencoder_of(open_model(name))
     if any(key.startswith(UNET) for key in open_tensors(path).tensors):
-        return coder_of(open_model(path))
+        return autoencoder_of(open_model(path))
     vae = open_vae(str(path))
-    return CoderFiles(vae.name, vae.config, vae.read, None)
+    return AutoencoderFiles(vae.name, vae.config, vae.read, None)
 
 
-def save_coder(path: Path, model: Autoencoder, dtype: torch.dtype, provenance: Mapping[str, Any]) -> None:
+def save_autoencoder(
+    path: Path, model: Autoencoder, dtype: torch.dtype, provenance: Mapping[str, Any]
+) -> None:
     """Write an autoencoder alone, in LDM's names.
 
     Raises:

@@ -7,14 +7,16 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from bench_peers.engines import ENGINES, Engine, convert
-from bench_peers.work import Work
 from sdscratch.bench.memory import watch_process
+from sdscratch.bench.peers.engine import Engine
+from sdscratch.bench.peers.engines import ENGINES, convert
+from sdscratch.bench.peers.work import Work
 
 __all__ = ["main"]
 
@@ -46,8 +48,12 @@ def turn(engine: Engine) -> dict[str, Any]:
 def results(engine: Engine, path: str) -> dict[str, Any]:
     """Save what was computed, as far as it can be had."""
     found = {"prediction": engine.prediction(), "picture": engine.picture()}
-    np.savez(path, **{name: array for name, array in found.items() if array is not None})
+    arrays: dict[str, Any] = {name: array for name, array in found.items() if array is not None}
+    np.savez(path, **arrays)
     return {}
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"start": start, "turn": turn, "results": results}
 
 
 def main() -> None:
@@ -64,7 +70,7 @@ def main() -> None:
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         try:
-            answer = {"start": start, "turn": turn, "results": results}[command](engine, *arguments)
+            answer = COMMANDS[command](engine, *arguments)
         except Exception as error:
             answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
         print(json.dumps(answer), file=answers, flush=True)

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import torch
 
-from bench_peers.work import NEGATIVE, PROMPT, Inputs, Work
+from sdscratch.bench.peers.work import NEGATIVE, PROMPT, Inputs, Work
+from sdscratch.bench.random_model import write_random_model
 from sdscratch.checkpoints.folder_config import to_folder
 from sdscratch.checkpoints.model import open_model
 from sdscratch.device import choose
 from sdscratch.diffusion.noise import Noise
+from sdscratch.files import make_folder
 from sdscratch.generation.pipeline import Pipeline
-from sdscratch.models.config import ModelConfig
+from sdscratch.models.config import SD1, AutoencoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
 from sdscratch.options import GenerateOptions
 from sdscratch.text.prompt import encode_prompt
 from sdscratch.text.tokenizer import Tokenizer
-from support.checkpoints import TINY, full_size_checkpoint, ldm_tensors, self_contained, write_ldm
-from support.tokenizers import write_folder
 
-__all__ = ["prepare"]
+__all__ = ["SHAPES", "prepare", "usual_cache"]
+
+# Stable Diffusion 1.x in everything but its widths: other engines find all its names.
+TINY = ModelConfig(
+    TextEncoderConfig(vocabulary=514, width=32, layers=2, heads=4, feed_forward=64),
+    UNetConfig(channels=16, multipliers=(1, 2, 4, 4), heads=4, context=32, norm_groups=8),
+    AutoencoderConfig(channels=8, multipliers=(1, 2, 4, 4), norm_groups=4),
+)
+SHAPES = {"sd1": SD1, "tiny": TINY}
+
+
+def usual_cache() -> Path:
+    """Where what is made stays between runs: with the temporary files, for it is large."""
+    return Path(tempfile.gettempdir()) / "sdscratch-bench-peers"
 
 
 def prepare(
@@ -29,19 +43,15 @@ def prepare(
     """Make what is missing in the cache.
 
     Args:
-        shape: sd1, the real one (4.3 GB), or tiny, to see that everything works.
+        shape: a key of `SHAPES`: sd1, the real one (4.3 GB), or tiny, to see that everything works.
     """
-    name = f"peers-{shape}"
-    if shape == "tiny":
-        checkpoint = cache / f"{name}.safetensors"
-        if not checkpoint.exists():
-            write_ldm(checkpoint, ldm_tensors(TINY), self_contained(TINY))
-    else:
-        checkpoint = full_size_checkpoint()
-    config = open_model(checkpoint).config
-    folder = cache / name
-    write_configs(folder, config)
-    inputs = cache / f"{name}-{width}x{height}-{steps}.npz"
+    make_folder(cache)
+    checkpoint = cache / f"{shape}.safetensors"
+    if not checkpoint.exists():
+        write_random_model(checkpoint, SHAPES[shape])
+    folder = cache / shape
+    write_configs(folder, SHAPES[shape])
+    inputs = cache / f"{shape}-{width}x{height}-{steps}.npz"
     if not inputs.exists():
         make_inputs(checkpoint, folder, width, height, steps).save(inputs)
     return Work(str(checkpoint), str(folder), str(inputs), width, height, steps, threads, bfloat16)
@@ -52,7 +62,9 @@ def write_configs(folder: Path, config: ModelConfig) -> None:
     for name, record in to_folder(config, 512).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(record))
-    write_folder(folder / "tokenizer", Tokenizer.from_merges([]))
+    make_folder(folder / "tokenizer")
+    for name, text in Tokenizer.from_merges([]).to_files().items():  # bytes and nothing else
+        (folder / "tokenizer" / name).write_text(text, encoding="utf-8")
 
 
 def make_inputs(checkpoint: Path, folder: Path, width: int, height: int, steps: int) -> Inputs:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench_peers.work import Array
+from sdscratch.bench.peers.work import Array
 
 __all__ = ["Measured", "Report", "Target", "distances", "markdown", "targets", "text"]
 

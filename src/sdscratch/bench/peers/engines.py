@@ -1,4 +1,4 @@
-"""The engines: ours, and those that people use today. Each is imported in a process of its own.
+"""The engines that people use today, and ours, by name. Each is imported in a process of its own.
 
 An engine loads the checkpoint, takes guided steps, decodes, and tells what it computed. Of an engine that can
 be asked for its U-Net alone, that is timed; ours is timed with all that is around it, as users have it.
@@ -7,132 +7,22 @@ be asked for its U-Net alone, that is timed; ours is timed with all that is arou
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from bench_peers.work import NEGATIVE, PROMPT, Array, Inputs, Work
+from sdscratch.bench.peers.engine import Engine, Ours, OursExact
+from sdscratch.bench.peers.work import NEGATIVE, PROMPT, Array, Work
 
-__all__ = ["ENGINES", "Engine"]
-
-
-class Engine(ABC):
-    """One way to compute the work."""
-
-    reloads: ClassVar[int] = 2  # how often it is loaded; the last time counts
-    once: ClassVar[bool] = False  # so slow that it is measured once and never warmed up
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.inputs = Inputs.read(work.inputs)
-
-    @property
-    @abstractmethod
-    def precision(self) -> str:
-        """What it computes in."""
-
-    @abstractmethod
-    def versions(self) -> dict[str, str]:
-        """Of what it is made; imports it."""
-
-    @abstractmethod
-    def load(self) -> None:
-        """Read the checkpoint, ready to run."""
-
-    @abstractmethod
-    def steps(self) -> float:
-        """Seconds of one guided step, the mean of the work's number of them."""
-
-    @abstractmethod
-    def decode(self) -> float:
-        """Seconds of decoding one latent."""
-
-    def prediction(self) -> Array | None:
-        """The guided prediction of the first step, [1, 4, h, w]; None where it cannot be had."""
-        return None
-
-    def picture(self) -> Array | None:
-        """The decoded picture, [H, W, 3] in levels of 255; None where it cannot be had."""
-        return None
-
-
-class Ours(Engine):
-    """sdscratch in the precision that it chooses."""
-
-    dtype: ClassVar[str] = "auto"
-    pipeline: Any = None
-
-    @property
-    def precision(self) -> str:
-        return str(self.pipeline.placement.dtype_name)
-
-    def versions(self) -> dict[str, str]:
-        import torch
-
-        import sdscratch
-
-        return {"sdscratch": sdscratch.__version__, "torch": torch.__version__}
-
-    def load(self) -> None:
-        from sdscratch.checkpoints.model import open_model
-        from sdscratch.device import choose
-        from sdscratch.generation.pipeline import Pipeline
-        from sdscratch.options import GenerateOptions
-
-        if self.pipeline is not None:
-            self.pipeline.networks.clear()  # else two would be in memory
-        files = open_model(self.work.checkpoint, tokenizer=f"{self.work.folder}/tokenizer")
-        self.pipeline = Pipeline(files, choose("cpu", self.dtype))
-        sides = {"width": self.work.width, "height": self.work.height}
-        asked = GenerateOptions(
-            PROMPT,
-            NEGATIVE,
-            steps=self.work.steps,
-            seed=0,
-            sampler="euler",
-            cfg_scale=self.inputs.scale,
-            **sides,
-        )
-        self.options = self.pipeline.resolve(asked)
-        for _ in self.pipeline.load(self.pipeline.parts_for(self.options)):
-            pass
-
-    def steps(self) -> float:
-        steps = self.pipeline.steps(self.options)
-        next(steps)
-        start = time.perf_counter()
-        for self.last in steps:
-            if self.last.done == 1:
-                self.denoised = self.last.denoised
-        return (time.perf_counter() - start) / self.work.steps
-
-    def decode(self) -> float:
-        import torch
-
-        latent = torch.from_numpy(self.inputs.latent)
-        start = time.perf_counter()
-        (self.drawn,) = self.pipeline.decode(latent)
-        return time.perf_counter() - start
-
-    def prediction(self) -> Array:
-        return (self.inputs.x - self.denoised.numpy()) / np.float32(self.inputs.sigma)
-
-    def picture(self) -> Array:
-        return np.asarray(self.drawn, dtype=np.float32)
-
-
-class OursExact(Ours):
-    """sdscratch in float32."""
-
-    dtype = "float32"
+__all__ = ["ENGINES", "convert", "converted"]
 
 
 class Diffusers(Engine):
     """diffusers as it comes: its pipeline's defaults."""
 
     best: ClassVar[bool] = False
+    pipeline: Any = None
 
     @property
     def half(self) -> bool:
@@ -346,7 +236,8 @@ class StableDiffusionCpp(Engine):
 def levels(pixels: Any) -> Array:
     """[1, 3, H, W] in −1 to 1 → [H, W, 3] in whole levels of 255."""
     clipped = np.clip(pixels[0] / 2.0 + 0.5, 0.0, 1.0) * 255.0
-    return np.round(clipped).transpose(1, 2, 0).astype(np.float32)
+    rounded: Array = np.round(clipped).transpose(1, 2, 0).astype(np.float32)
+    return rounded
 
 
 ENGINES: dict[str, type[Engine]] = {

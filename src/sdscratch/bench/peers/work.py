@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,14 +47,16 @@ class Inputs:
 
     def save(self, path: Path) -> None:
         """Write all of it."""
-        np.savez(path, **{name: np.asarray(value) for name, value in vars(self).items()})
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(self).items()}
+        np.savez(path, **arrays)
 
     @classmethod
     def read(cls, path: str | Path) -> Inputs:
         """The inverse of `save`."""
         with np.load(path) as file:
-            values = {name: file[name] for name in file.files}
-        return cls(**{name: value if value.ndim else float(value) for name, value in values.items()})
+            values: dict[str, Any] = {name: file[name] for name in file.files}
+        values = {name: value if value.ndim else float(value) for name, value in values.items()}
+        return cls(**values)
 
     @property
     def network_input(self) -> Array:

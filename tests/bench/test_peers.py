@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench_peers.report import Measured, Report, distances, markdown, ratio, targets, text
-from bench_peers.work import Inputs
+from sdscratch.bench.peers.report import Measured, Report, distances, markdown, ratio, targets, text
+from sdscratch.bench.peers.work import Inputs
 
 MACHINE = {"processor": "a processor", "turns": 4}
 WORK = {"threads": 2, "width": 512, "height": 512, "steps": 2}
@@ -107,15 +107,16 @@ def test_engines_take_turns_in_processes_and_one_that_fails_is_a_line(tmp_path: 
         "0",
         "--threads",
         "1",
+        "--cache",
+        str(tmp_path),
     ]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "SDSCRATCH_TEST_CACHE": str(tmp_path),
     }
     # stable-diffusion.cpp is missing, or refuses a model that is not of full size
     engines = "sdscratch-float32,diffusers,stable-diffusion.cpp"
     done = subprocess.run(
-        [sys.executable, "-m", "bench_peers", "--engines", engines, *words, "--json", str(out)],
+        [sys.executable, "-m", "sdscratch.bench.peers", "--engines", engines, *words, "--json", str(out)],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -132,6 +133,6 @@ def test_engines_take_turns_in_processes_and_one_that_fails_is_a_line(tmp_path: 
 
 
 def test_an_engines_process_holds_no_torch_but_its_own() -> None:
-    check = "import bench_peers.worker, sys; sys.exit('torch' in sys.modules)"
+    check = "import sdscratch.bench.peers.worker, sys; sys.exit('torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     assert subprocess.run([sys.executable, "-c", check], env=environment, check=False).returncode == 0

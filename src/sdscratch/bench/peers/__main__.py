@@ -1,4 +1,4 @@
-"""Ours and each peer in turn, in one run: `make bench-peers`, or `PYTHONPATH=tests python -m bench_peers`.
+"""Ours and each peer in turn, in one run: `make bench-peers`, or `python -m sdscratch.bench.peers`.
 
 Every engine lives in a process of its own and sleeps while another is measured. A round is every engine
 forward and then backward (A B B A), so that a machine that grows warm or busy favours none. An engine that
@@ -23,11 +23,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from bench_peers.engines import ENGINES, converted
-from bench_peers.prepare import prepare
-from bench_peers.report import Measured, Report, distances, markdown, text
-from bench_peers.work import Work
-from support.checkpoints import cache_folder
+from sdscratch.bench.peers.engines import ENGINES, converted
+from sdscratch.bench.peers.prepare import SHAPES, prepare, usual_cache
+from sdscratch.bench.peers.report import Measured, Report, distances, markdown, text
+from sdscratch.bench.peers.work import Work
 
 REFERENCES = ("diffusers", "sdscratch-float32", "diffusers-best")  # whose results count as exact
 NOT_BY_DEFAULT = ("sdscratch-float32",)
@@ -49,7 +48,7 @@ class Worker:
         self.name = name
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench_peers.worker", name, json.dumps(asdict(work))],
+            [sys.executable, "-m", "sdscratch.bench.peers.worker", name, json.dumps(asdict(work))],
             env=environment(work.threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -205,10 +204,10 @@ def has_bfloat16() -> bool:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(prog="bench_peers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sdscratch.bench.peers", description=__doc__)
     default = [name for name in ENGINES if name not in NOT_BY_DEFAULT]
     parser.add_argument("--engines", default=",".join(default), help=f"of {', '.join(ENGINES)}")
-    parser.add_argument("--shape", choices=["sd1", "tiny"], default="sd1", help="tiny: to see that all works")
+    parser.add_argument("--shape", choices=list(SHAPES), default="sd1", help="tiny: to see that all works")
     parser.add_argument("--size", default="512x512", metavar="WxH")
     parser.add_argument("--steps", type=int, default=2, help="a turn")
     parser.add_argument("--rounds", type=int, default=2, help="of A B B A")
@@ -216,6 +215,9 @@ def main() -> None:
         "--cold", type=int, default=5, help="how often whole processes are timed; 0: not at all"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--cache", type=Path, default=usual_cache(), help="folder that what is made once is kept in"
+    )
     parser.add_argument("--json", type=Path, help="write all of it to this file, too")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file, too")
     options = parser.parse_args()
@@ -225,7 +227,7 @@ def main() -> None:
     width, height = map(int, options.size.split("x"))
     say("preparing")
     work = prepare(
-        cache_folder(), options.shape, width, height, options.steps, options.threads, has_bfloat16()
+        options.cache, options.shape, width, height, options.steps, options.threads, has_bfloat16()
     )
     with Path(work.checkpoint).open("rb") as file:  # into the page cache: disks are not what is measured
         while file.read(1 << 24):
