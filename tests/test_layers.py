@@ -16,7 +16,7 @@ ROOT = Path(sdscratch.__file__).parent
 # From the ground up. A module may import from the floors below its own, and from its own package.
 FLOORS = (
     {"errors", "version"},
-    {"addons.blocks"},  # how add-ons are asked for stands below the add-ons themselves
+    {"addons.blocks", "settings"},  # how add-ons are asked for stands below the add-ons themselves
     {"addons.requests"},
     {"options", "files", "models"},
     {"device", "diffusion", "text", "images", "tensorfiles"},
@@ -42,6 +42,7 @@ TORCH_FREE = (
     "sdscratch.images",
     "sdscratch.models.config",
     "sdscratch.options",
+    "sdscratch.settings",
     "sdscratch.generation.outputs",
     "sdscratch.text.tokenizer",
     "sdscratch.training.architectures",

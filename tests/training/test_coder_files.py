@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from sdscratch.checkpoints.model import open_model
 from sdscratch.errors import CheckpointError
-from sdscratch.generation.pipeline import load, to_tensor
+from sdscratch.generation.pipeline import load
+from sdscratch.images.tensors import to_tensor
 from sdscratch.models.config import SD1, AutoencoderConfig
 from sdscratch.training.autoencoder import Autoencoder
 from sdscratch.training.coder_files import coder_of, open_coder, save_coder

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from sdscratch.errors import UsageError
 from sdscratch.models.config import SD1, ModelConfig
+from sdscratch.settings import choices_of
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.architectures import architecture, fitted
 from sdscratch.training.config_file import differences, read_config, write_config
 from sdscratch.training.curve import draw_curve, ticks
-from sdscratch.training.options import ARCHITECTURES, AutoencoderOptions, DiffusionOptions, choices_of
+from sdscratch.training.options import ARCHITECTURES, AutoencoderOptions, DiffusionOptions
 from sdscratch.training.run_folder import collect
 
 LEAST = {"data": "photos", "output": "run", "max_train_steps": 3}

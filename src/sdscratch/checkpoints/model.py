@@ -246,7 +246,7 @@ def _parse_defaults(record: Any) -> Defaults:
             raise ValueError(f"{name} is {value!r}")
     if not isinstance(record.get("scheduler"), str | None):
         raise ValueError(f"scheduler is {record['scheduler']!r}")
-    GenerateOptions("", **record)  # refuses what is out of range
+    GenerateOptions(**record)  # refuses what is out of range
     return Defaults(**record)
 
 

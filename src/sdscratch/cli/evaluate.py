@@ -200,7 +200,7 @@ class Exam:
 
     def compare(self, judge: Judge, count: int, folder: Path | None) -> None:
         """Draw prompts and look at what came."""
-        from sdscratch.generation.pipeline import to_tensor
+        from sdscratch.images.tensors import to_tensor
         from sdscratch.pictograms.agreement import agreement, prompts
 
         numbers = iter(range(1, count + 1))

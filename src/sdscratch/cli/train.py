@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import Field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdscratch.cli.generate import print_line
 from sdscratch.cli.help import CONTEXT, Command, Group
+from sdscratch.cli.parameters import parameters_of, typed_values, with_parameters
 from sdscratch.cli.progress import make_view
 from sdscratch.cli.shapes import shapes
 from sdscratch.errors import SdscratchError, UsageError
@@ -27,8 +25,6 @@ from sdscratch.training.options import (
     DiffusionOptions,
     TaesdOptions,
     TrainOptions,
-    choices_of,
-    option_name,
 )
 from sdscratch.training.run_folder import LATEST, RunFolder, collect
 
@@ -128,7 +124,7 @@ DATA = typer.Argument(
 def train_command(
     name: str, kind: type[TrainOptions], make: Callable[[Any], Job], help: str
 ) -> Callable[..., None]:
-    """A command with an option for every field of `kind`; Typer reads the signature made here."""
+    """A command with an option for every field of `kind`."""
 
     def command(
         data: Annotated[str | None, DATA] = None,
@@ -139,8 +135,7 @@ def train_command(
         verbose: Annotated[bool, VERBOSE] = False,
         **values: Any,
     ) -> None:
-        typed = {key: value for key, value in {"data": data, **values}.items() if value not in (None, [])}
-        typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items()}
+        typed = typed_values({"data": data, **values})
         follows = int(os.environ.get("RANK", "0")) > 0  # torchrun started it; another process talks
         with make_view(quiet=quiet or follows, verbose=verbose) as view:
             with silent_if(follows):
@@ -152,50 +147,9 @@ def train_command(
                     job = make(options)
             run(job, folder, quiet=quiet, as_json=as_json, follows=follows)
 
-    hints = get_type_hints(kind)
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
-    shared = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=annotation(each, hints[each.name]),
-        )
-        for each in fields(kind)
-        if each.name != "data"
-    ]
-    command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
+    with_parameters(command, parameters_of(kind, without=("data",)))
     app.command(name, cls=Command, help=help)(command)
     return command
-
-
-def annotation(each: Field[Any], hint: Any) -> Any:
-    """What Typer makes an option of; unless typed it is None, so that a file's value can count."""
-    about = each.metadata["setting"]
-    kinds = [
-        kind for kind in (get_args(hint) if NoneType in get_args(hint) else (hint,)) if kind is not NoneType
-    ]
-    names = [option_name(each.name)]
-    if kinds[0] is bool:
-        names = [f"{names[0]}/{about.negative or names[0].replace('--', '--no-', 1)}"]
-    default = about.default if about.default is not None else in_words(each.default)
-    kind = list[str] if get_origin(kinds[0]) is tuple else kinds[0]
-    return Annotated[
-        kind | None,
-        typer.Option(
-            *names,
-            help=about.help,
-            metavar=about.metavar or ("NAME" if choices_of(hint) else None),
-            rich_help_panel=about.panel,
-            show_default=default or False,
-        ),
-    ]
-
-
-def in_words(default: Any) -> str:
-    """A default as the help shows it; nothing for what is off."""
-    return "" if default in (None, False, (), "") else "on" if default is True else f"{default}"
 
 
 def check_reports(options: TrainOptions) -> None:

@@ -14,7 +14,7 @@ from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from sdscratch.errors import ImageError
-from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
 __all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
@@ -22,7 +22,7 @@ __all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
 T = TypeVar("T")
 
 # Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(ResolvedOptions, name) for name in ("cfg_interval", "deep_cache", "tile")}
+APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
 
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
@@ -86,7 +86,7 @@ class Record:
         """
         try:
             values = json.loads(text)
-            options = _typed(ResolvedOptions, values.pop("options"))
+            options = _typed(ResolvedOptions, {**APPROXIMATIONS, **values.pop("options")})
             if "loras" in values:
                 values["loras"] = tuple(_typed(LoraRecord, each) for each in values["loras"])
             return _typed(cls, {**values, "options": options})

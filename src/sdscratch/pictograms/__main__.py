@@ -32,7 +32,8 @@ import torch
 import typer
 
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.generation.pipeline import load, to_tensor
+from sdscratch.generation.pipeline import load
+from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
 from sdscratch.pictograms.judge import save_judge, usual_place
 from sdscratch.pictograms.model import LARGE, SHAPES, Shape

@@ -5,17 +5,15 @@ This module imports no torch.
 
 from __future__ import annotations
 
-import difflib
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from sdscratch.errors import UsageError
 from sdscratch.files import atomic_write
+from sdscratch.settings import read_values, toml_value
 from sdscratch.training.options import TrainOptions
 
 __all__ = ["CONFIG", "differences", "read_config", "read_toml", "write_config"]
@@ -41,21 +39,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, command: str, kind: type[TrainOptions]) -> dict[str, Any]:
-    """The values in a file, by field; dashes in keys are as good as underscores.
+    """The values in a file, by field.
 
     Raises:
-        UsageError: a key that nothing is called, a value of another type, or another kind of training.
+        UsageError: as `read_values`, or it is of another kind of training.
     """
-    record = {key.replace("-", "_"): value for key, value in read_toml(path).items()}
+    record = read_toml(path)
     if (written := record.pop(COMMAND, command)) != command:
         raise UsageError(f"{path} is of a `train {written}`, not of a `train {command}`")
-    hints = get_type_hints(kind)
-    known = [each.name for each in fields(kind)]
-    for key in record:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise UsageError(f"{path} has a key {key!r}, which nothing is called; the nearest is {near[0]!r}")
-    return {key: _typed(f"{path}: {key}", hints[key], value) for key, value in record.items()}
+    return read_values(kind, record, str(path))
 
 
 def write_config(path: Path, command: str, options: TrainOptions) -> None:
@@ -68,7 +60,7 @@ def write_config(path: Path, command: str, options: TrainOptions) -> None:
     for each in fields(options):
         value = getattr(options, each.name)
         if value is not None:
-            lines.append(f"{each.name} = {_written(value)}")
+            lines.append(f"{each.name} = {toml_value(value)}")
     with atomic_write(path, overwrite=True) as file:
         file.write("\n".join([*lines, ""]).encode())
 
@@ -79,32 +71,5 @@ def differences(old: Mapping[str, Any], new: TrainOptions) -> list[str]:
     for each in fields(new):
         before, now = old.get(each.name, each.default), getattr(new, each.name)
         if before != now:
-            changed.append(f"{each.name} from {_written(before)} to {_written(now)}")
+            changed.append(f"{each.name} from {toml_value(before)} to {toml_value(now)}")
     return changed
-
-
-def _typed(name: str, hint: Any, value: Any) -> Any:
-    """A TOML value in a field's type."""
-    kinds = [
-        kind for kind in (get_args(hint) if NoneType in get_args(hint) else (hint,)) if kind is not NoneType
-    ]
-    (kind,) = kinds
-    if kind is float and type(value) is int:
-        return float(value)
-    if get_origin(kind) is tuple and isinstance(value, list) and all(type(item) is str for item in value):
-        return tuple(value)
-    expected = str if get_origin(kind) is Literal else kind
-    if type(value) is not expected:
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-        raise UsageError(f"{name} is {value!r}, but must be {words.get(expected, 'a list of strings')}")
-    return value
-
-
-def _written(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_written, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -18,8 +18,9 @@ from sdscratch.diffusion.guidance import Prediction
 from sdscratch.diffusion.noise import Noise
 from sdscratch.errors import ImageError
 from sdscratch.generation.networks import dtype_of
-from sdscratch.generation.pipeline import Pipeline, to_tensor
+from sdscratch.generation.pipeline import Pipeline
 from sdscratch.images import fit_picture, read_picture
+from sdscratch.images.tensors import to_tensor
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.training.autoencoder import psnr
 from sdscratch.training.dataset.folder import Picture

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sdscratch.settings import setting
 from sdscratch.training.lora_plan import MAX_RANK, TARGETS, LoraPlan, parse_targets
-from sdscratch.training.options import MODEL, OUTPUT, RATE, DenoisingOptions, setting
+from sdscratch.training.options import MODEL, OUTPUT, RATE, DenoisingOptions
 
 __all__ = ["LoraOptions"]
 

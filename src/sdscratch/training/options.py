@@ -6,12 +6,12 @@ This module imports no torch.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
 
 from sdscratch.errors import UsageError
 from sdscratch.options import MAX_SEED, check_placement
+from sdscratch.settings import check_ranges, setting
 
 __all__ = [
     "ARCHITECTURES",
@@ -21,12 +21,8 @@ __all__ = [
     "AutoencoderOptions",
     "DenoisingOptions",
     "DiffusionOptions",
-    "Setting",
     "TaesdOptions",
     "TrainOptions",
-    "choices_of",
-    "option_name",
-    "setting",
 ]
 
 ARCHITECTURES = ("tiny", "small", "sd1")
@@ -39,24 +35,6 @@ DATA, STEPS, RATE, MODEL, OUTPUT, MACHINE = (
     "Output",
     "Machine",
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the command line says of a field, and its range."""
-
-    help: str
-    panel: str
-    low: float | None = None
-    high: float | None = None
-    default: str | None = None  # in words, where the value is None until the run begins
-    metavar: str | None = None
-    negative: str | None = None  # the name of the option that switches a flag off
-
-
-def setting(value: Any, help: str, panel: str, **about: Any) -> Any:
-    """A field with what is said of it."""
-    return field(default=value, metadata={"setting": Setting(help, panel, **about)})
 
 
 @dataclass(frozen=True)
@@ -141,16 +119,7 @@ class TrainOptions:
         return True
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for each in fields(self):
-            value = getattr(self, each.name)
-            choices = choices_of(hints[each.name])
-            if choices and value is not None and value not in choices:
-                raise UsageError(
-                    f"{option_name(each.name)} is {value!r}, but must be one of {', '.join(choices)}"
-                )
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                _check_range(each.name, value, each.metadata["setting"])
+        check_ranges(self)
         check_placement(self.device, "auto")
         if not self.data:
             raise UsageError("DATA is missing: the folder of pictures")
@@ -308,24 +277,3 @@ class DiffusionOptions(DenoisingOptions, ShapeOptions):
             raise UsageError(
                 "a text encoder made from nothing must be trained; leave out --freeze-text-encoder"
             )
-
-
-def choices_of(hint: Any) -> tuple[str, ...]:
-    """The values that a field's type lists, if it does."""
-    kinds = [hint, *get_args(hint)]
-    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
-
-
-def option_name(name: str) -> str:
-    """A field as it is typed: `--learning-rate`."""
-    return f"--{name.replace('_', '-')}"
-
-
-def _check_range(name: str, value: float, about: Setting) -> None:
-    low, high = about.low, about.high
-    if low is None:
-        return
-    # `not value >= low`, so that NaN is refused too
-    if not value >= low or not value <= (math.inf if high is None else high):
-        allowed = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-        raise UsageError(f"{option_name(name)} is {value:g}, but must be {allowed}")

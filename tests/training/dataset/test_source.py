@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from sdscratch.errors import ImageError, UsageError
-from sdscratch.generation.pipeline import to_tensor
 from sdscratch.images import fit_picture
+from sdscratch.images.tensors import to_tensor
 from sdscratch.training.dataset.source import FolderSource, Framing, open_folder
 from sdscratch.training.source import Source
 from support.folders import captioned, folder_source, noise_picture
