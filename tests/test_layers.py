@@ -22,12 +22,15 @@ FLOORS = (
     {"device", "diffusion", "text", "images", "tensorfiles"},
     {"checkpoints", "fast"},
     {"addons"},
-    {"generation"},
-    {"bench", "training"},
+    {"generation", "training"},
+    {"bench"},
     {"pictograms"},
+    {"evaluation"},
     {"cli"},
     {"__main__"},
 )
+# The same within training/: from the loop, which knows nothing of pictures, to what is trained.
+TRAINING = ("engine", "dataset", "run", "tasks")
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 TORCH_FREE = (
@@ -45,18 +48,23 @@ TORCH_FREE = (
     "sdscratch.settings",
     "sdscratch.generation.outputs",
     "sdscratch.text.tokenizer",
-    "sdscratch.training.architectures",
-    "sdscratch.training.curve",
+    "sdscratch.training.tasks.architectures",
+    "sdscratch.training.run.curve",
     "sdscratch.training.dataset.folder",
     "sdscratch.training.dataset.plan",
     "sdscratch.training.dataset.shapes",
-    "sdscratch.training.lora_plan",
-    "sdscratch.training.run_folder",
+    "sdscratch.training.run.lora_options",
+    "sdscratch.training.run.run_folder",
 )
 
 
 def modules() -> list[Path]:
     return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def modules_of(package: str) -> list[Path]:
+    """The files in the rooms of a package, without its own `__init__`."""
+    return [path for path in modules() if path.is_relative_to(ROOT / package) and path.parent.name != package]
 
 
 def imported(path: Path) -> list[str]:
@@ -85,6 +93,14 @@ def test_imports_run_strictly_downward(path: Path) -> None:
         other = home(tuple(name.split(".")[1:]))
         if other != own:
             assert FLOOR_OF[other] < FLOOR_OF[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules_of("training"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_within_training_run_downward(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[1]
+    for name in imported(path):
+        if name.startswith("sdscratch.training."):
+            assert TRAINING.index(name.split(".")[2]) <= TRAINING.index(own), f"{own} imports {name}"
 
 
 def test_modules_of_a_package_do_not_import_each_other_in_circles() -> None:

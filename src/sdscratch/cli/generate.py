@@ -316,7 +316,7 @@ class Telling:
                 "prompt": options.prompt,
                 "options": asdict(options),
                 "model_hash": record.model_hash,
-                **({"loras": [asdict(lora) for lora in record.loras]} if record.loras else {}),
+                **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
                 "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
             }
             print_line(json.dumps(line))

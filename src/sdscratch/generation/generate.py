@@ -142,8 +142,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
 
     def record() -> Record:
         loras = tuple(
-            LoraRecord(lora.name, lora.weight, lora.lora.hash(), tagged=index >= given)
-            for index, lora in enumerate(applied)
+            LoraRecord(**lora.record(), tagged=index >= given) for index, lora in enumerate(applied)
         )
         return Record(
             mode="txt2img" if request.init is None else "img2img",

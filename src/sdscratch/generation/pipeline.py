@@ -54,6 +54,8 @@ from sdscratch.options import (
 
 __all__ = ["Pipeline", "Progress", "load"]
 
+RANGES = "the U-Net is loaded once for all steps"
+
 
 def load(
     model: str = "default",
@@ -102,6 +104,7 @@ class Pipeline:
         low_memory: bool = False,
         taesd: TaesdFile | None = None,
     ) -> None:
+        refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
