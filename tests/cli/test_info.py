@@ -222,9 +222,9 @@ def test_a_broken_lora_is_told_in_one_sentence(tmp_path: Path) -> None:
 # --- Add-ons ---------------------------------------------------------------------------------------------
 
 TRAINED = {
-    "ss_sd_model_name": "v1-5.safetensors", "ss_new_sd_model_hash": "6ce0161689", "ss_resolution": "(512, 768)",
-    "ss_tag_frequency": json.dumps({"3_zorb": {"zorb": 12, " blue": 5}, "1_more": {"zorb": 2}}), "ss_epoch": "4",
-    "ss_clip_skip": "None",
+    "ss_sd_model_name": "v1-5.safetensors", "ss_new_sd_model_hash": "6ce0161689", "ss_epoch": "4",
+    "ss_tag_frequency": json.dumps({"3_zorb": {"zorb": 12, " blue": 5}, "1_more": {"zorb": 2}}),
+    "ss_clip_skip": "None", "ss_resolution": "(512, 768)",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from sdscratch.addons.kinds.dora import LENGTHS
 from sdscratch.addons.kinds.full import BIASES
 from sdscratch.addons.kinds.kind import Kind, Operands
 from sdscratch.addons.kinds.low_rank import LORA
-from sdscratch.addons.kinds.table import bias_changed, changed, fits, kinds_of, lacking
+from sdscratch.addons.kinds.table import bias_changed, changed, fits, kinds_of, lacking, scales_bias
 from sdscratch.addons.lora_names import Role, Target, part_of, place, places, split_name
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Weight
@@ -122,7 +122,7 @@ class Lora:
 
     def _operands(self, part: Part, base: Tensor) -> Operands:
         module = part.module
-        roles = BIASES if part.kind is None else part.kind.roles | {*LENGTHS}
+        roles = {*BIASES, "ia3_l"} if part.kind is None else part.kind.roles | {*LENGTHS}
         tensors = {
             role: self.file.read(name).to(base.dtype)
             for role, name in module.tensors.items()
@@ -296,6 +296,8 @@ def _parts(file: TensorFile, module: Module, target: Target) -> Iterator[tuple[W
     for kind in kinds:
         _check(file, module, kind, target.weight)
         yield target.weight, Part(module, kind)
+        if target.bias is not None and scales_bias(kind, shapes, target.weight.shape):
+            yield target.bias, Part(module, None)
     if len(biases) > 1 or (biases and (target.bias is None or shapes[biases[0]] != target.bias.shape)):
         raise CheckpointError(
             f"{file.path} cannot be applied in full: there is no place for "
