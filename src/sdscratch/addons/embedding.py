@@ -56,7 +56,6 @@ class Embedding:
     path: Path
     _read: Callable[[], Tensor]
     token: str | None = None  # what diffusers calls it, where the file says so
-    token: str | None = None  # what diffusers calls it, where the file says so
 
     @cached_property
     def vectors(self) -> Tensor:

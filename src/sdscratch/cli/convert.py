@@ -35,7 +35,7 @@ def convert_weights(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SRC]",
+            metavar="SRC",
             help="A .safetensors, .ckpt or .pt file, a diffusers folder, a name in ./weights, or a hub id. "
             "Left out with --merge and --add-difference, which name the models.",
             show_default=False,
@@ -129,9 +129,9 @@ def convert_weights(
 
       sdscratch convert-weights model.ckpt inky.safetensors --lora ink:0.7
 
-      sdscratch convert-weights both.safetensors --merge one:0.7,other:0.3
+      sdscratch convert-weights both.safetensors --merge one:0.7,two:0.3
 
-      sdscratch convert-weights mine-inpainting.safetensors --add-difference inpainting,mine,v1-5
+      sdscratch convert-weights in.safetensors --add-difference inpaint,mine,sd
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
