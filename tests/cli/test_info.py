@@ -291,3 +291,10 @@ def test_a_vae_is_told_and_whether_it_fits(tmp_path: Path, model: Path) -> None:
     save_file(dict(list(vae.items())[1:]), tmp_path / "vae.safetensors")
     told = json.loads(sdscratch("info", tmp_path / "vae.safetensors", "--against", model, "--json").stdout)
     assert len(told["misfits"]) == 1
+
+
+def test_a_vaes_folder_is_told(tmp_path: Path, model: Path) -> None:
+    folder = write_diffusers(tmp_path / "folder", TINY, tokenizer=tiny_tokenizer()) / "vae"
+    told = json.loads(sdscratch("info", folder, "--against", model, "--json").stdout)
+    assert (told["what"], told["misfits"]) == ("the VAE of a diffusers folder", [])
+    assert "all of it fits" in sdscratch("info", folder, "--against", model).stdout.decode()

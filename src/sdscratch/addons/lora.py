@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdscratch.addons.embedding import Embedding, bundled_embeddings, is_bundled
+from sdscratch.addons.embedding import Embedding, bundled_embeddings, check_width, is_bundled
 from sdscratch.addons.kinds.dora import LENGTHS
 from sdscratch.addons.kinds.full import BIASES
 from sdscratch.addons.kinds.kind import Kind, Operands
@@ -80,6 +80,7 @@ class Lora:
     name: str  # what people call it: the file's name without suffix
     file: TensorFile
     modules: Mapping[Weight, Part]
+    embeddings: tuple[Embedding, ...] = ()  # that came in the same file (`bundle_emb.…`)
 
     def hash(self) -> str:
         """The fingerprint (`hashing`); reads all of the file the first time."""
@@ -88,15 +89,6 @@ class Lora:
     @cached_property
     def _hash(self) -> str:
         return hash_files([self.path])
-
-    @cached_property
-    def embeddings(self) -> tuple[Embedding, ...]:
-        """The textual inversions that came in the same file (`bundle_emb.…`).
-
-        Raises:
-            CheckpointError: one is none.
-        """
-        return bundled_embeddings(self.file)
 
     def add(self, weight: Weight, tensor: Tensor, strength: float) -> Tensor:
         """A weight of the model with its change, in float32 (a double stays one).
@@ -179,7 +171,11 @@ def open_lora(path: Path, config: ModelConfig) -> Lora:
             )
         seen.add(target)
         placed |= dict(_parts(file, module, target))
-    return Lora(path, path.stem, file, placed)
+    width = config.text.width
+    embeddings = bundled_embeddings(file, width)
+    for embedding in embeddings:
+        check_width(embedding, width)
+    return Lora(path, path.stem, file, placed, embeddings)
 
 
 def misfits(file: TensorFile, config: ModelConfig) -> list[str]:
