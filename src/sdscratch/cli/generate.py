@@ -128,7 +128,9 @@ def draw(
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_with_addons(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora)
+    files = open_with_addons(
+        arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora, vae=arguments.vae
+    )
     taesd = None
     if arguments.taesd is not None:
         taesd = open_taesd(arguments.taesd, files.config.autoencoder)

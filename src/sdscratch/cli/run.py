@@ -95,7 +95,7 @@ def run(
     folder = Path(arguments.output or f"outputs/{plan.stem}")
     defaults = typed | {
         key: getattr(arguments, key)
-        for key in ("model", "tokenizer", "lora", "batch_count", "fit", "background")
+        for key in ("model", "tokenizer", "lora", "vae", "batch_count", "fit", "background")
     }
     arguments.check_machine()
     models = Models()

@@ -19,7 +19,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import AppliedLora, applied_loras, open_with_addons, with_loras
+from sdscratch.addons.apply import (
+    AppliedLora,
+    applied_loras,
+    open_with_addons,
+    refuse_ranges,
+    with_loras,
+)
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
@@ -47,6 +53,8 @@ from sdscratch.options import (
 )
 
 __all__ = ["Pipeline", "Progress", "load"]
+
+RANGES = "the U-Net is loaded once for all steps"
 
 
 def load(
@@ -96,6 +104,7 @@ class Pipeline:
         low_memory: bool = False,
         taesd: TaesdFile | None = None,
     ) -> None:
+        refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
@@ -132,7 +141,9 @@ class Pipeline:
         """
         _, tags = take_loras(prompt)
         if tags != self.tags:
-            self.networks.exchange(with_loras(self.files, tags))
+            files = with_loras(self.files, tags)
+            refuse_ranges(files, RANGES)
+            self.networks.exchange(files)
             self.encode_prompts.clear()
             self.unet.clear()
             self.tags = tags

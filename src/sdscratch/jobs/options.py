@@ -49,7 +49,14 @@ class LineOptions:
         "A LoRA to add: a file, or a name in ./loras or in loras of the user's data folder; "
         "1 is full strength; repeatable. In PROMPT: <lora:name:0.8>.",
         MODEL,
-        metavar="FILE[:WEIGHT]",
+        metavar="FILE[:WEIGHT[:UNET_WEIGHT]]",
+    )
+    vae: str | None = setting(
+        None,
+        "A VAE to encode and decode with: a file, a diffusers folder, or a name in ./weights.",
+        MODEL,
+        metavar="FILE",
+        default="the model's own",
     )
 
     def __post_init__(self) -> None:

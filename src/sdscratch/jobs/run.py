@@ -29,7 +29,7 @@ __all__ = ["Done", "Lost", "Models", "Outcome", "Overview", "Task", "look_over",
 
 MODELS_OPEN = 4  # files of models that stay open: headers alone
 
-ModelKey = tuple[str, str | None, tuple[str, ...]]
+ModelKey = tuple[str, str | None, tuple[str, ...], str | None]
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ class Models:
 
 def open_files(key: ModelKey) -> ModelFiles:
     """The model with that key."""
-    model, tokenizer, lora = key
-    return open_with_addons(model, tokenizer=tokenizer, lora=lora)
+    model, tokenizer, lora, vae = key
+    return open_with_addons(model, tokenizer=tokenizer, lora=lora, vae=vae)
 
 
 def model_key(job: Job) -> ModelKey:
     """What says which model a job is drawn with."""
-    return job.source.model, job.source.tokenizer, job.source.lora
+    return job.source.model, job.source.tokenizer, job.source.lora, job.source.vae
 
 
 def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterator[Task]:
