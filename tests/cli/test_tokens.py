@@ -119,8 +119,8 @@ def test_a_prompt_that_is_not_utf_8_is_wrong_usage(folder: Path) -> None:
 def test_a_pipe_gets_a_line_a_token_and_what_was_cut(folder: Path) -> None:
     assert run("A dog", "--tokenizer", folder).splitlines() == [
         f"   1  {tiny_tokenizer().start:>6}  <|startoftext|>",
-        f"   2  {tiny_tokenizer().form.vocabulary['a</w>']:>6}  a</w>",
-        f"   3  {tiny_tokenizer().form.vocabulary['dog</w>']:>6}  dog</w>",
+        f"   2  {tiny_tokenizer().vocabulary.ids['a</w>']:>6}  a</w>",
+        f"   3  {tiny_tokenizer().vocabulary.ids['dog</w>']:>6}  dog</w>",
         f"   4  {tiny_tokenizer().end:>6}  <|endoftext|>",
         "",
     ]

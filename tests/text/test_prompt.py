@@ -25,14 +25,14 @@ def test_an_empty_prompt_is_a_row_too() -> None:
 
 
 def test_a_shorter_model_gets_shorter_rows() -> None:
-    tokenizer = Tokenizer.from_merges(tiny_tokenizer().form.merges, length=24)
+    tokenizer = Tokenizer.from_merges(tiny_tokenizer().vocabulary.merges, length=24)
     assert len(encode_prompt(tokenizer, "a dog")) == 24
 
 
 def test_the_padding_is_the_models() -> None:
-    form = tiny_tokenizer().form
-    tokenizer = Tokenizer(type(form)(form.merges, form.vocabulary, pad="!"))
-    assert encode_prompt(tokenizer, "a dog")[-1] == form.vocabulary["!"] == 0
+    vocabulary = tiny_tokenizer().vocabulary
+    tokenizer = Tokenizer(type(vocabulary)(vocabulary.merges, vocabulary.ids, pad="!"))
+    assert encode_prompt(tokenizer, "a dog")[-1] == vocabulary.ids["!"] == 0
 
 
 def test_a_long_prompt_is_cut_with_a_warning_that_names_what(caplog: pytest.LogCaptureFixture) -> None:

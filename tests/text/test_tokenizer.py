@@ -98,12 +98,12 @@ def test_what_is_cut_is_the_tail_of_the_users_own_words(cut: str) -> None:
 
 @pytest.mark.parametrize("length", range(2, 30))
 def test_kept_and_cut_words_make_up_the_prompt(length: int) -> None:
-    tokenizer = Tokenizer.from_merges(tiny_tokenizer().form.merges, length)
+    tokenizer = Tokenizer.from_merges(tiny_tokenizer().vocabulary.merges, length)
     prompt = "A dog, wearing\tsunglasses; " * 10
     tokens = tokenizer.encode(prompt)
     assert len(tokens.ids) == len(tokens.pieces) == length
     assert tokenizer.encode(prompt.removesuffix(tokens.cut)).ids == tokens.ids
-    whole = Tokenizer.from_merges(tokenizer.form.merges, length=1000)
+    whole = Tokenizer.from_merges(tokenizer.vocabulary.merges, length=1000)
     assert whole.encode(prompt).ids[1:-1] == tokens.ids[1:-1] + whole.encode(tokens.cut).ids[1:-1]
     assert len(whole.encode(tokens.cut).ids) - 2 == tokens.truncated
 
@@ -137,7 +137,7 @@ def test_a_million_letters_without_a_space_are_cut_too() -> None:
 
 def test_learnt_merges_are_as_many_as_asked_and_join_common_words() -> None:
     tokenizer = Tokenizer.from_merges(learn_merges(CAPTIONS * 10, 200))
-    assert len(tokenizer.form.merges) <= 200
+    assert len(tokenizer.vocabulary.merges) <= 200
     words = ("a</w>", "dog</w>", "wearing</w>", "sunglasses</w>")
     assert tokenizer.encode("A dog wearing  sunglasses").pieces[1:-1] == words
     assert len(learn_merges(CAPTIONS, 5)) == 5

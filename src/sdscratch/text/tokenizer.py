@@ -17,8 +17,8 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 
 from sdscratch.errors import UsageError
-from sdscratch.text.files import folder_files, read_form
-from sdscratch.text.form import WORD_END, Form, Merge, byte_pieces
+from sdscratch.text.files import folder_files, read_vocabulary
+from sdscratch.text.vocabulary import WORD_END, Merge, Vocabulary, byte_pieces
 
 __all__ = ["Tokenizer", "Tokens", "learn_merges"]
 
@@ -40,7 +40,7 @@ class Tokens:
 
 
 class Tokenizer:
-    """Prompts to ids, for any vocabulary in CLIP's form.
+    """Prompts to ids, for any vocabulary in CLIP's vocabulary.
 
     Attributes:
         length: ids of a padded prompt (77), start and end included.
@@ -48,16 +48,16 @@ class Tokenizer:
         size: how many rows the text encoder's table must have (49408).
     """
 
-    def __init__(self, form: Form) -> None:
-        self.form = form
-        self.length = form.length
-        self.start, self.end, self.pad = (form.vocabulary[name] for name in (form.start, form.end, form.pad))
-        self.size = max(form.vocabulary.values()) + 1
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.length = vocabulary.length
+        self.start, self.end, self.pad = (vocabulary.ids[name] for name in (vocabulary.start, vocabulary.end, vocabulary.pad))
+        self.size = max(vocabulary.ids.values()) + 1
 
     @classmethod
     def from_merges(cls, merges: Sequence[Merge], length: int = 77) -> Self:
         """From merges alone: CLIP's ids are 256 bytes, 256 bytes at a word's end, the merges, start, end."""
-        return cls(Form.from_merges(merges, length))
+        return cls(Vocabulary.from_merges(merges, length))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -66,7 +66,7 @@ class Tokenizer:
         Raises:
             TokenizerError: not such a string.
         """
-        return cls(Form.from_json(text))
+        return cls(Vocabulary.from_json(text))
 
     @classmethod
     def from_path(cls, path: str | Path) -> Self:
@@ -74,17 +74,17 @@ class Tokenizer:
         one of these files, or a merge table alone.
 
         Raises:
-            TokenizerError: missing, broken, or not in CLIP's form.
+            TokenizerError: missing, broken, or not in CLIP's vocabulary.
         """
-        return cls(read_form(Path(path)))
+        return cls(read_vocabulary(Path(path)))
 
     def to_json(self) -> str:
         """A compact string for a model file's metadata; the same for equal tokenizers."""
-        return self.form.to_json()
+        return self.vocabulary.to_json()
 
     def to_files(self) -> dict[str, str]:
         """The files of a diffusers folder's `tokenizer/`, by name; every transformers version reads them."""
-        return folder_files(self.form)
+        return folder_files(self.vocabulary)
 
     def encode(self, prompt: str) -> Tokens:
         """The ids of a prompt, cut to `length`.
@@ -111,20 +111,20 @@ class Tokenizer:
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
-        return {id: piece for piece, id in self.form.vocabulary.items()}
+        return {id: piece for piece, id in self.vocabulary.ids.items()}
 
     @cached_property
     def _backend(self) -> tokenizers.Tokenizer:
-        form = self.form
+        vocabulary = self.vocabulary
         model = models.BPE(
-            vocab=dict(form.vocabulary),
-            merges=list(form.merges),
-            unk_token=form.unknown,
+            vocab=dict(vocabulary.ids),
+            merges=list(vocabulary.merges),
+            unk_token=vocabulary.unknown,
             continuing_subword_prefix="",
             end_of_word_suffix=WORD_END,
         )
         backend = _empty_backend(model)
-        backend.add_tokens([tokenizers.AddedToken(**asdict(token)) for token in form.added])
+        backend.add_tokens([tokenizers.AddedToken(**asdict(token)) for token in vocabulary.added])
         return backend
 
 
