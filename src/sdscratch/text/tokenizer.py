@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -27,15 +27,22 @@ WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt as the text encoder sees it, and what it does not see."""
+    """A text as the text encoder knows it. Where it was cut (`chunks.cut_prompt`), what is not seen."""
 
-    ids: tuple[int, ...]  # start … end, unpadded, at most the tokenizer's length
+    ids: tuple[int, ...]  # start … end, unpadded
     pieces: tuple[str, ...]  # the vocabulary's entries for them
     cut: str = ""  # the tail of the prompt that found no room, in the user's own words
     truncated: int = 0  # how many tokens were cut
+    offsets: tuple[int, ...] = field(default=(), compare=False)  # where each own token begins in the text
 
     def padded(self, length: int, pad: int) -> list[int]:
-        """The ids, followed by `pad` up to `length`."""
+        """The ids, followed by `pad` up to `length`.
+
+        Raises:
+            ValueError: there are more than `length`.
+        """
+        if len(self.ids) > length:
+            raise ValueError(f"{len(self.ids)} ids in a row of {length}; cut the text first")
         return [*self.ids, *[pad] * (length - len(self.ids))]
 
 
@@ -86,28 +93,41 @@ class Tokenizer:
         """The files of a diffusers folder's `tokenizer/`, by name; every transformers version reads them."""
         return folder_files(self.vocabulary)
 
-    def encode(self, prompt: str) -> Tokens:
-        """The ids of a prompt, cut to `length`.
+    def encode(self, text: str) -> Tokens:
+        """All ids of a text, between start and end. What is too long for the text encoder is not cut here.
 
         Raises:
-            UsageError: the prompt holds bytes that are no text (lone surrogates, as a shell passes them on).
+            UsageError: the text holds bytes that are no text (lone surrogates, as a shell passes them on).
         """
+        words = self._words(text)
+        ids = (self.start, *words.ids, self.end)
+        return Tokens(
+            ids=ids,
+            pieces=tuple(self._pieces[id] for id in ids),
+            offsets=tuple(first for first, _ in words.offsets),
+        )
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a piece of text alone, without start and end.
+
+        Raises:
+            UsageError: as `encode`.
+        """
+        return list(self._words(text).ids)
+
+    @cached_property
+    def comma(self) -> int | None:
+        """The id of a comma that stands alone, which A1111 likes to cut behind."""
+        return self.vocabulary.ids.get(f",{WORD_END}")
+
+    def _words(self, text: str) -> tokenizers.Encoding:
         try:
-            prompt.encode()
+            text.encode()
         except UnicodeEncodeError as error:
             raise UsageError(
                 f"character {error.start + 1} of the prompt is not valid text; give the prompt in UTF-8"
             ) from None
-        words = self._backend.encode(prompt, add_special_tokens=False)
-        room = self.length - 2
-        ids = (self.start, *words.ids[:room], self.end)
-        truncated = max(0, len(words) - room)
-        return Tokens(
-            ids=ids,
-            pieces=tuple(self._pieces[id] for id in ids),
-            cut=prompt[words.offsets[room][0] :] if truncated else "",
-            truncated=truncated,
-        )
+        return self._backend.encode(text, add_special_tokens=False)
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
