@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sdscratch.errors import UsageError
 from sdscratch.text.prompt import Span
@@ -24,6 +25,7 @@ __all__ = [
     "chunk_kohya",
     "chunk_plain",
     "chunk_sdcpp",
+    "compel_chunk",
     "cut_notice",
     "cut_prompt",
     "empty_chunk",
@@ -41,12 +43,16 @@ EMBEDDING = "embedding:"  # how ComfyUI's prompts name one
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 
 
-@dataclass(frozen=True)
-class Embedding:
+class Embedding(Protocol):
     """A textual inversion, as far as a prompt needs to know it (Gal et al. 2022)."""
 
-    name: str
-    count: int  # vectors
+    @property
+    def name(self) -> str:
+        """What calls it in a prompt."""
+
+    @property
+    def count(self) -> int:
+        """How many vectors stand for the name."""
 
 
 @dataclass(frozen=True)
@@ -310,12 +316,9 @@ class _Group:
 
 
 def _groups(text: str, tokenizer: Tokenizer, embeddings: Sequence[Embedding]) -> Iterator[_Group]:
-    if not embeddings:
-        yield _Group(tokenizer.ids(text))
-        return
     for word in _words(text):
         rest = word
-        if word.startswith(EMBEDDING):
+        if embeddings and word.startswith(EMBEDDING):
             embedding, rest = _named(word.removeprefix(EMBEDDING), embeddings)
             if embedding is not None:
                 yield _Group([0] * embedding.count, embedding.name)
@@ -367,15 +370,22 @@ def chunk_kohya(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequenc
 
 
 def chunk_compel(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequence[Embedding]) -> list[Chunk]:
-    """As compel does it by default: each fragment is tokenized on its own, and one chunk is taken of them all."""
+    """As compel does it by default: each span is tokenized on its own, and one chunk is taken of them all."""
+    room = tokenizer.length - 2
+    count = sum(len(tokenizer.ids(span.text)) for span in spans)
+    if count > room:
+        log.warning(f"the prompt is longer than {room} tokens; its last {count - room} are not used")
+    return [compel_chunk(spans, tokenizer)]
+
+
+def compel_chunk(spans: Sequence[Span], tokenizer: Tokenizer) -> Chunk:
+    """The same without a word."""
     row = _Draft()
     room = tokenizer.length - 2
     for span in spans:
         row.add(tokenizer.ids(span.text), span.weight)
-    if len(row.ids) > room:
-        log.warning(f"the prompt is longer than {room} tokens; its last {len(row.ids) - room} are not used")
     del row.ids[room:], row.weights[room:]
-    return _cut_row(row, tokenizer)
+    return row.finished(tokenizer)
 
 
 def _cut_row(row: _Draft, tokenizer: Tokenizer) -> list[Chunk]:
