@@ -45,7 +45,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
-from sdscratch.text.prompt import encode_prompt
+from sdscratch.text.chunks import encode_prompt
 
 __all__ = ["Pipeline", "Progress", "load"]
 

@@ -18,7 +18,7 @@ from sdscratch.text.prompt import Blend, Part, Prompt, Span, Stage, take_tags
 from sdscratch.text.syntax import a1111, comfyui, compel, editing, kohya, plain, sdcpp
 from sdscratch.text.tokenizer import Tokenizer
 
-__all__ = ["SYNTAXES", "PlannedPart", "PlannedStage", "Syntax", "find_syntax", "plan_prompt", "read_prompt"]
+__all__ = ["SYNTAXES", "PlannedPart", "PlannedStage", "Syntax", "find_syntax", "parts_of", "plan_prompt", "read_prompt", "stages_of"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ def read_prompt(text: str, syntax: str = "a1111") -> Prompt:
     """
     row = find_syntax(syntax)
     text, tags = take_tags(text)
-    parts = (Part(text),) if row.parts is None else row.parts(text)
     if syntax != "compel":
-        return Prompt(text, syntax, row.spans(text), parts, tags)
+        return Prompt(text, syntax, row.spans(text), parts_of(text, row), tags)
     read = compel.conjunction(text)
     return Prompt(text, syntax, row.spans(text), _compel_parts(text), (*tags, *read.tags), read.blends)
 
@@ -134,11 +133,16 @@ def plan_prompt(
         rows = [row.chunk(prompt, tokenizer, embeddings) for blend in blends for prompt in blend.prompts]
         return PlannedStage(stage.end, stage.text, tuple(chunk for each in rows for chunk in each), blends)
 
-    parts = row.parts(text) if row.parts and not negative else (Part(text),)
-    return tuple(
-        PlannedPart(part.text, part.weight, tuple(map(planned, stages_of(part.text, row, steps, first_pass, old_timeline))))
-        for part in parts
-    )
+    planned_parts = []
+    for part in (Part(text),) if negative else parts_of(text, row):
+        stages = stages_of(part.text, row, steps, first_pass, old_timeline)
+        planned_parts.append(PlannedPart(part.text, part.weight, tuple(map(planned, stages))))
+    return tuple(planned_parts)
+
+
+def parts_of(text: str, row: Syntax) -> tuple[Part, ...]:
+    """What AND joins; one part where there is none, or where the syntax has no AND."""
+    return (Part(text),) if row.parts is None else row.parts(text)
 
 
 def stages_of(

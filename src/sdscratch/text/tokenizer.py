@@ -115,6 +115,10 @@ class Tokenizer:
         """
         return list(self._words(text).ids)
 
+    def piece(self, id: int) -> str:
+        """The vocabulary's entry for an id."""
+        return self._pieces[id]
+
     @cached_property
     def comma(self) -> int | None:
         """The id of a comma that stands alone, which A1111 likes to cut behind."""

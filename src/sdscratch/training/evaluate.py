@@ -21,6 +21,7 @@ from sdscratch.generation.networks import dtype_of
 from sdscratch.generation.pipeline import Pipeline, to_tensor
 from sdscratch.images import fit_picture, read_picture
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.text.chunks import plain_row
 from sdscratch.training.autoencoder import psnr
 from sdscratch.training.dataset.folder import Picture
 from sdscratch.training.diffusion import denoising_target
@@ -171,7 +172,7 @@ def denoising_losses(
 ) -> Tensor:
     """[p, n] mean squared errors of the U-Net's prediction, at one timestep of every part."""
     config, tokenizer, device = pipeline.files.config, pipeline.files.tokenizer, latent.device
-    rows = [tokenizer.encode(text).padded(tokenizer.length, tokenizer.pad) for text in captions]
+    rows = [plain_row(tokenizer, text) for text in captions]
     ids = torch.tensor(rows, device=device)
     context = pipeline.networks.run("text", lambda network: network(ids))
     scaled = latent * config.autoencoder.latent_scale
