@@ -145,7 +145,10 @@ def test_clips_own_folder_has_the_published_files(tmp_path: Path) -> None:
         49406,
         49407,
     ]
-    assert Tokenizer.from_path(write_folder(tmp_path, clip_tokenizer())).vocabulary == clip_tokenizer().vocabulary
+    assert (
+        Tokenizer.from_path(write_folder(tmp_path, clip_tokenizer())).vocabulary
+        == clip_tokenizer().vocabulary
+    )
 
 
 def test_each_of_a_folders_files_and_the_folder_around_it_mean_the_folder(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sdscratch.errors import TokenizerError
-from sdscratch.text.vocabulary import AddedToken, Vocabulary, byte_pieces, clip_vocabulary
 from sdscratch.text.tokenizer import Tokenizer
+from sdscratch.text.vocabulary import AddedToken, Vocabulary, byte_pieces, clip_vocabulary
 from support.prompts import random_prompts
 from support.tokenizers import TOKENIZERS, clip_tokenizer, tiny_tokenizer
 
@@ -27,7 +27,9 @@ def variants() -> dict[str, Vocabulary]:
         "a new word": replace(
             vocabulary, ids=longer, added=(*vocabulary.added, AddedToken("<sks>", special=False))
         ),
-        "other names": Vocabulary(vocabulary.merges, clip_vocabulary(vocabulary.merges, "[", "]>"), 77, "[", "]>", "]>", "]>"),
+        "other names": Vocabulary(
+            vocabulary.merges, clip_vocabulary(vocabulary.merges, "[", "]>"), 77, "[", "]>", "]>", "]>"
+        ),
     }
 
 
@@ -72,7 +74,13 @@ def test_bytes_have_256_visible_pieces() -> None:
 def test_two_merges_that_give_the_same_piece_share_its_id() -> None:
     vocabulary = Vocabulary.from_merges([("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")])
     ids = vocabulary.ids
-    assert [ids[piece] for piece in ("ab", "bc", "abc", vocabulary.start, vocabulary.end)] == [512, 513, 514, 515, 516]
+    assert [ids[piece] for piece in ("ab", "bc", "abc", vocabulary.start, vocabulary.end)] == [
+        512,
+        513,
+        514,
+        515,
+        516,
+    ]
 
 
 HOSTILE = {

@@ -55,7 +55,9 @@ def tokens(
     ] = "a1111",
     embedding: Annotated[
         list[str] | None,
-        typer.Option("--embedding", metavar="FILE", help="An embedding that the prompt may name; repeatable."),
+        typer.Option(
+            "--embedding", metavar="FILE", help="An embedding that the prompt may name; repeatable."
+        ),
     ] = None,
     steps: Annotated[
         int,
@@ -99,9 +101,7 @@ def _shower(
 
     row = find_syntax(syntax)
     if row.name == "plain":
-        plain = (
-            show_json if as_json else shown.plain_table if sys.stdout.isatty() else shown.plain_lines
-        )
+        plain = show_json if as_json else shown.plain_table if sys.stdout.isatty() else shown.plain_lines
         return lambda text, tokenizer: plain(cut_prompt(tokenizer, text))
     found = [open_embedding(path) for path in embeddings]
     if as_json:
@@ -171,7 +171,7 @@ def show_json(tokens: Tokens) -> None:
 def show_reading(
     text: str, tokenizer: Tokenizer, syntax: Syntax, steps: int, embeddings: Sequence[Embedding]
 ) -> None:
-    """For programs, of any other syntax. The chunks are of the prompt as it stands: before editing and AND."""
+    """For programs, of any other syntax. The chunks are of the prompt before editing and AND."""
     from sdscratch.text.reading import parts_of, stages_of
 
     spans = syntax.spans(text)

@@ -13,7 +13,6 @@ from sdscratch.text.tokenizer import Tokenizer, Tokens
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
 __all__ = ["lines", "plain_lines", "plain_table", "table"]
 
@@ -60,11 +59,15 @@ def lines(
 ) -> None:
     """Headings of parts, stages and chunks, a line a token with its weight, and an empty line."""
     plan, tags = _read(text, tokenizer, syntax, steps, embeddings)
-    print("\n".join([*(tag_notice(tag) for tag in tags), *_lines(plan, tokenizer, steps)]), end="\n\n", flush=True)
+    print(
+        "\n".join([*(tag_notice(tag) for tag in tags), *_lines(plan, tokenizer, steps)]),
+        end="\n\n",
+        flush=True,
+    )
 
 
 def _lines(plan: Sequence[PlannedPart], tokenizer: Tokenizer, steps: int) -> Iterator[str]:
-    for kind, content in _story(plan, steps):
+    for _, content in _story(plan, steps):
         if isinstance(content, str):
             yield content
             continue
@@ -75,7 +78,7 @@ def _lines(plan: Sequence[PlannedPart], tokenizer: Tokenizer, steps: int) -> Ite
 def table(
     text: str, tokenizer: Tokenizer, syntax: Syntax, steps: int, embeddings: Sequence[Embedding]
 ) -> None:
-    """The same in colours: the brighter a word, the more it weighs, and in red what weighs less than nothing."""
+    """The same in colours: the brighter a word, the more it weighs; in red if that is less than nothing."""
     from rich.console import Console
 
     plan, tags = _read(text, tokenizer, syntax, steps, embeddings)
@@ -151,12 +154,15 @@ def _chunks_told(chunks: Sequence[Chunk]) -> Iterator[tuple[str, str | Chunk]]:
     for number, chunk in enumerate(chunks, 1):
         if len(chunks) > 1:
             room = len(chunk.ids) - 2
-            yield "chunk", f"chunk {number} of {len(chunks)}: {chunk.used} of {room} tokens"
+            yield (
+                "chunk",
+                f"chunk {number} of {len(chunks)}: {chunk.used} of {room} tokens" + ", BREAK" * chunk.broken,
+            )
         yield "rows", chunk
 
 
 def chunk_rows(chunk: Chunk, tokenizer: Tokenizer) -> Iterator[tuple[int, int, float, str]]:
-    """Each token's place, counted from 1, id, weight and piece, up to the end token; vectors by their name."""
+    """Each token's place, from 1, id, weight and piece, up to the end token; vectors by their name."""
     names = {
         place.at + index: f"{place.name}[{place.first + index}]"
         for place in chunk.vectors

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.vae import Encoder
-from sdscratch.text.vocabulary import WORD_END
 from sdscratch.text.tokenizer import Tokenizer
+from sdscratch.text.vocabulary import WORD_END
 from sdscratch.training.autoencoder import Autoencoder, Reconstruction, Term
 from sdscratch.training.diffusion import Diffusion
 

@@ -74,6 +74,7 @@ class Chunk:
     vectors: tuple[Vectors, ...] = ()
     used: int = 0  # ids between start and the end or padding
     masked: tuple[int, ...] = ()  # indices that attention is not to see (compel)
+    broken: bool = False  # a BREAK ends it
 
 
 Chunker = Callable[[Sequence[Span], Tokenizer, Sequence[Embedding]], list[Chunk]]
@@ -95,11 +96,18 @@ class _Draft:
         self.vectors.append(Vectors(len(self.ids) + 1, name, count, first))
         self.add([0] * count, weight)
 
-    def finished(self, tokenizer: Tokenizer) -> Chunk:
+    def finished(self, tokenizer: Tokenizer, broken: bool = False) -> Chunk:
         fill = tokenizer.length - 2 - len(self.ids)
         ids = [tokenizer.start, *self.ids, tokenizer.end, *[tokenizer.pad] * fill]
         weights = [1.0, *self.weights, 1.0, *[1.0] * fill]
-        return Chunk(tuple(ids), tuple(weights), tuple(self.vectors), len(self.ids))
+        return Chunk(tuple(ids), tuple(weights), tuple(self.vectors), len(self.ids), broken=broken)
+
+
+def _room(tokenizer: Tokenizer) -> int:
+    """How many ids of words a chunk takes."""
+    if tokenizer.length < 3:
+        raise UsageError(f"the text encoder reads {tokenizer.length} tokens, which leaves no room for a word")
+    return tokenizer.length - 2
 
 
 def empty_chunk(tokenizer: Tokenizer) -> Chunk:
@@ -168,10 +176,10 @@ def chunk_plain(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequenc
 def chunk_a1111(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequence[Embedding]) -> list[Chunk]:
     """As A1111 and Forge do it.
 
-    Where a chunk is full and its last comma is at most 20 tokens back, what follows the comma moves to the next
-    chunk. An embedding is found by its name's ids anywhere in a span, the longest name first, and moves whole;
-    when a comma moves it after all, its vectors stay where they were (in the old chunk's padding) and ids 0
-    move: the tool's own slip, kept for the sake of the same picture.
+    Where a chunk is full and its last comma is at most 20 tokens back, what follows the comma moves to the
+    next chunk. An embedding is found by its name's ids anywhere in a span, the longest name first, and
+    moves whole; when a comma moves it after all, its vectors stay where they were (in the old chunk's
+    padding) and ids 0 move: the tool's own slip, kept for the sake of the same picture.
 
     Raises:
         UsageError: an embedding has more vectors than a chunk has room.
@@ -195,20 +203,20 @@ def _fill(
     comma_backtrack: int,
     breaks_full_chunks: bool = True,
 ) -> list[Chunk]:
-    room = tokenizer.length - 2
+    room = _room(tokenizer)
     finished: list[Chunk] = []
     names = _names(embeddings, tokenizer, room)
     draft, comma = _Draft(), -1  # the comma's index in the draft
 
-    def finish() -> None:
+    def finish(broken: bool = False) -> None:
         nonlocal draft, comma
-        finished.append(draft.finished(tokenizer))
+        finished.append(draft.finished(tokenizer, broken))
         draft, comma = _Draft(), -1
 
     for span in spans:
         if span.breaks:
             if breaks_full_chunks or draft.ids:
-                finish()
+                finish(broken=True)
             continue
         ids = tokenizer.ids(span.text)
         place = 0
@@ -273,11 +281,11 @@ def chunk_comfyui(
 ) -> list[Chunk]:
     """As ComfyUI does it.
 
-    A group (what stands between two embeddings or weights, or an embedding) of fewer than 8 tokens is never cut.
-    `embedding:NAME` counts at a span's start and after a space or a line feed; a name that is unknown is left
-    out, with a warning. Where no embedding is at hand at all, the word is text.
+    A group (what stands between two embeddings or weights, or an embedding) of fewer than 8 tokens is never
+    cut. `embedding:NAME` counts at a span's start and after a space or a line feed; a name that is unknown
+    is left out, with a warning. Where no embedding is at hand at all, the word is text.
     """
-    room = tokenizer.length - 2
+    room = _room(tokenizer)
     finished: list[Chunk] = []
     draft = _Draft()
     for span in spans:
@@ -351,12 +359,12 @@ def _named(text: str, embeddings: Sequence[Embedding]) -> tuple[Embedding | None
 def chunk_kohya(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequence[Embedding]) -> list[Chunk]:
     """As kohya's gen_img does it: at most three chunks, and the rest is not used.
 
-    A BREAK fills the row up to a multiple of the text encoder's whole length (77), though a chunk takes two ids
-    less: what follows it does not begin a chunk. Embeddings are words like others: the tool puts ids of its own
-    in their place before it reads a prompt.
+    A BREAK fills the row up to a multiple of the text encoder's whole length (77), though a chunk takes two
+    ids less: what follows it does not begin a chunk. Embeddings are words like others: the tool puts ids of
+    its own in their place before it reads a prompt.
     """
     row = _Draft()
-    most = (tokenizer.length - 2) * KOHYA_CHUNKS
+    most = _room(tokenizer) * KOHYA_CHUNKS
     for span in spans:
         if span.breaks:
             row.add([tokenizer.pad] * (tokenizer.length - len(row.ids) % tokenizer.length), 1.0)
@@ -371,7 +379,7 @@ def chunk_kohya(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequenc
 
 def chunk_compel(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequence[Embedding]) -> list[Chunk]:
     """As compel does it by default: each span is tokenized on its own, and one chunk is taken of them all."""
-    room = tokenizer.length - 2
+    room = _room(tokenizer)
     count = sum(len(tokenizer.ids(span.text)) for span in spans)
     if count > room:
         log.warning(f"the prompt is longer than {room} tokens; its last {count - room} are not used")
@@ -381,7 +389,7 @@ def chunk_compel(spans: Sequence[Span], tokenizer: Tokenizer, embeddings: Sequen
 def compel_chunk(spans: Sequence[Span], tokenizer: Tokenizer) -> Chunk:
     """The same without a word."""
     row = _Draft()
-    room = tokenizer.length - 2
+    room = _room(tokenizer)
     for span in spans:
         row.add(tokenizer.ids(span.text), span.weight)
     del row.ids[room:], row.weights[room:]
@@ -389,7 +397,7 @@ def compel_chunk(spans: Sequence[Span], tokenizer: Tokenizer) -> Chunk:
 
 
 def _cut_row(row: _Draft, tokenizer: Tokenizer) -> list[Chunk]:
-    room = tokenizer.length - 2
+    room = _room(tokenizer)
     return [
         _Draft(row.ids[start : start + room], row.weights[start : start + room]).finished(tokenizer)
         for start in range(0, max(len(row.ids), 1), room)

@@ -1,7 +1,7 @@
 """What weights do to a text encoder's output: each tool's own arithmetic.
 
-No paper: the reference is each tool's behaviour. In all of them z is [n, t, d], of n chunks, and a weight belongs
-to a token's place in its chunk.
+No paper: the reference is each tool's behaviour. In all of them z is [n, t, d], of n chunks, and a weight
+belongs to a token's place in its chunk.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ __all__ = [
 Encode = Callable[[Sequence[Chunk]], Tensor]
 """Chunks to [n, length, d]: ids, vectors in some places, and (compel alone) masked places."""
 
-A1111_MODES = ("original", "no-norm", "ignore", "none")  # none: nothing was read as a weight, so there is none
+# `none` goes with prompts in which nothing was read as a weight (`plan_prompt(literal=True)`).
+A1111_MODES = ("original", "no-norm", "ignore", "none")
 KOHYA_MODES = ("original", "abs", "none")
 COMPEL_MODES = ("mask", "remove")
 LEAST = 1e-5  # compel's least weight: below it, the tangent is too large
@@ -58,7 +59,8 @@ def insert_vectors(embedded: Tensor, chunks: Sequence[Chunk], vectors: Mapping[s
     embedded = embedded.clone()
     for row, chunk in zip(embedded, chunks, strict=True):
         for place in chunk.vectors:
-            row[place.at : place.at + place.count] = vectors[place.name][place.first : place.first + place.count]
+            own = vectors[place.name][place.first : place.first + place.count]
+            row[place.at : place.at + place.count] = own
     return embedded
 
 
@@ -68,8 +70,8 @@ def encode_a1111(
     """A1111's emphasis, for all texts of one call: the stages of one prompt. Each gives [n·length, d].
 
     `original`: y = w·z, then y·mean(z)/mean(y), the means over the k-th chunks of all texts at once. So the
-    stages of an edited prompt change each other; shorter texts are filled up with empty chunks, which take part
-    and stay. `no-norm` leaves the means out; `ignore` and `none` the weights too.
+    stages of an edited prompt change each other; shorter texts are filled up with empty chunks, which take
+    part and stay. `no-norm` leaves the means out; `ignore` and `none` the weights too.
     """
     count = max(len(chunks) for chunks in texts)
     columns = []
@@ -98,7 +100,7 @@ def encode_sdcpp(chunks: Sequence[Chunk], encode: Encode) -> Tensor:
 
 
 def encode_comfyui(chunks: Sequence[Chunk], encode: Encode, empty: Chunk) -> Tensor:
-    """ComfyUI's: from the empty prompt through the prompt and on, e + w·(z - e), e at the same place in the chunk.
+    """ComfyUI's: from the empty prompt's e through the prompt's z at the same place: e + w·(z - e).
 
     Where all weights are 1, z as it is. [n·length, d].
     """
@@ -143,13 +145,13 @@ def encode_compel(
 ) -> Tensor:
     """compel's contexts of a conjunction, one after the other: [n·length, d].
 
-    A prompt is interpolated from the empty one, like ComfyUI's. A span of weight w < 1 besides pulls towards the
-    prompt without it, by tan((1 - w)·π/2) to 1; so a low weight acts twice. A blend is the sum of its prompts by
-    their shares, and a weight of `.and()` interpolates from the empty prompt once more.
+    A prompt is interpolated from the empty one, like ComfyUI's. A span of weight w < 1 besides pulls
+    towards the prompt without it, by tan((1 - w)·π/2) to 1; so a low weight acts twice. A blend is the sum
+    of its prompts by their shares, and a weight of `.and()` interpolates from the empty prompt once more.
 
     Args:
-        mode: how a prompt is without a span: `mask` hides it from attention (`Chunk.masked`), `remove` leaves it
-            out.
+        mode: how a prompt is without a span: `mask` hides it from attention (`Chunk.masked`), `remove` leaves
+            it out.
     """
     if mode not in COMPEL_MODES:
         raise ValueError(f"{mode!r} is no way to weigh down; there are {', '.join(COMPEL_MODES)}")
@@ -216,8 +218,8 @@ def encode_part(
 ) -> list[Tensor]:
     """The contexts of a part, [n·length, d] a stage, under one of `EMPHASES`.
 
-    A syntax's own is `reading.SYNTAXES[name].emphasis`; under A1111's all stages are encoded in one call, and are
-    of one length. compel's needs a prompt that its syntax read.
+    A syntax's own is `reading.SYNTAXES[name].emphasis`; under A1111's all stages are encoded in one call,
+    and are of one length. compel's needs a prompt that its syntax read.
     """
     empty = empty_chunk(tokenizer)
     if emphasis in A1111_MODES:

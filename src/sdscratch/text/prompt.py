@@ -33,7 +33,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the texts that AND joins: it pulls a picture by its own weight (Liu et al. 2022, equation 11)."""
+    """One of the texts that AND joins: it pulls a picture by its weight (Liu et al. 2022, equation 11)."""
 
     text: str
     weight: float = 1.0
@@ -109,7 +109,8 @@ def take_tags(text: str) -> tuple[str, tuple[Tag, ...]]:
 def selected(stages: Sequence[Stage], evaluation: int) -> int:
     """Which stage evaluation `evaluation`, counted from 0, reads.
 
-    As in the web UI the first stage whose end is not below it: every stage lasts one evaluation longer than it
-    says. Past the last one it is the first again, which samplers meet that evaluate more often than planned.
+    As in the web UI the first stage whose end is not below it: every stage lasts one evaluation longer than
+    it says. Past the last one it is the first again, which samplers meet that evaluate more often than
+    planned.
     """
     return next((index for index, stage in enumerate(stages) if evaluation <= stage.end), 0)

@@ -18,7 +18,17 @@ from sdscratch.text.prompt import Blend, Part, Prompt, Span, Stage, take_tags
 from sdscratch.text.syntax import a1111, comfyui, compel, editing, kohya, plain, sdcpp
 from sdscratch.text.tokenizer import Tokenizer
 
-__all__ = ["SYNTAXES", "PlannedPart", "PlannedStage", "Syntax", "find_syntax", "parts_of", "plan_prompt", "read_prompt", "stages_of"]
+__all__ = [
+    "SYNTAXES",
+    "PlannedPart",
+    "PlannedStage",
+    "Syntax",
+    "find_syntax",
+    "parts_of",
+    "plan_prompt",
+    "read_prompt",
+    "stages_of",
+]
 
 
 @dataclass(frozen=True)

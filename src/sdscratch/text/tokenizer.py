@@ -58,7 +58,9 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.length = vocabulary.length
-        self.start, self.end, self.pad = (vocabulary.ids[name] for name in (vocabulary.start, vocabulary.end, vocabulary.pad))
+        self.start, self.end, self.pad = (
+            vocabulary.ids[name] for name in (vocabulary.start, vocabulary.end, vocabulary.pad)
+        )
         self.size = max(vocabulary.ids.values()) + 1
 
     @classmethod

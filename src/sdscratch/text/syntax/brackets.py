@@ -1,7 +1,7 @@
 """The web UI's brackets, which A1111, kohya and stable-diffusion.cpp read with small differences.
 
-`(x)` weighs x 1.1 times, `[x]` a 1.1th, `(x:w)` w times, and weights multiply through nesting. A backslash makes
-a bracket plain text. A bracket that is not closed counts to the end; one that was not opened is text.
+`(x)` weighs x 1.1 times, `[x]` a 1.1th, `(x:w)` w times, and weights multiply through nesting. A backslash
+makes a bracket plain text. A bracket that is not closed counts to the end; one that was not opened is text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""ComfyUI's syntax: `(x)` weighs 1.1 times, `(x:w)` sets the weight to w, whatever is around it.
 
-The weight is what follows the last colon, if it is a number as Python writes one. `\(` and `\)` are brackets in
-the text; square brackets, BREAK and AND mean nothing.
+The weight is what follows the last colon, if it is a number as Python writes one. `\(` and `\)` are
+brackets in the text; square brackets, BREAK and AND mean nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ __all__ = ["spans"]
 FACTOR = 1.1
 PARENTHESES = re.compile(r"\\[()]|[()]")
 ESCAPED = re.compile(r"\\([()])")
-
 
 
 def spans(text: str) -> tuple[Span, ...]:

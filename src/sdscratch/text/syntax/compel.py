@@ -1,10 +1,10 @@
-r"""compel's syntax (InvokeAI's too): `word+`, `word--`, `(two words)1.3`, `("a", "b").blend(1, 0.8)`, `.and()`.
+r"""compel's syntax (InvokeAI's too): `word+`, `(two words)1.3`, `("a", "b").blend(1, 0.8)`, `.and()`.
 
-A plus weighs 1.1 times, a minus 0.9 times; weights multiply through nesting. `\(`, `\)` and `\"` are text, and
-`.swap()` is read as its first text. A prompt that the grammar refuses is text as a whole.
+A plus weighs 1.1 times, a minus 0.9 times; weights multiply through nesting. `\(`, `\)` and `\"` are text,
+and `.swap()` is read as its first text. What the grammar refuses is words.
 
-The grammar is one where a bracket's meaning depends on what follows its end, so that a parser that tries and goes
-back needs time without bound. Here groups are read from the last to the first, each once.
+The grammar is one where a bracket's meaning depends on what follows its end, so that a parser that tries
+and goes back needs time without bound. Here groups are read from the last to the first, each once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ SIGNS = re.compile(r"\++|-+")
 WEIGHT = re.compile(rf"\++|-+|{NUMBER}")
 ATTEND = re.compile(rf"{SPACE}*\.attend{SPACE}*\({SPACE}*(\++|-+|{NUMBER}){SPACE}*\)")
 SWAP = re.compile(rf"{SPACE}*\.swap{SPACE}*\(")
-LORA = re.compile(rf"(?:use|with)Lora{SPACE}*\({SPACE}*([\w-]+)(?:{SPACE}*,{SPACE}*({NUMBER}))?{SPACE}*\)", re.ASCII)
+LORA = re.compile(
+    rf"(?:use|with)Lora{SPACE}*\({SPACE}*([\w-]+)(?:{SPACE}*,{SPACE}*({NUMBER}))?{SPACE}*\)", re.ASCII
+)
 OPTION = rf"(?:[\w-]+{SPACE}*={SPACE}*(?:{NUMBER}|[\w-]+)|{NUMBER}|[\w-]+)"
 OPTIONS = rf"\({SPACE}*((?:{OPTION}(?:{SPACE}*,{SPACE}*{OPTION})*)?){SPACE}*\)"
 JOIN = re.compile(rf"{SPACE}*\.(blend|and|add){SPACE}*{OPTIONS}", re.ASCII)
@@ -109,7 +111,7 @@ class _Reader:
 
     @cached_property
     def groups(self) -> dict[int, _Match]:
-        """The groups in round brackets, by their first character: the last one first, so that none is read twice."""
+        """The groups in round brackets, by where they begin: the last one first, so that each is read once."""
         found: dict[int, _Match] = {}
         self.__dict__["groups"] = found  # what is read below looks here
         for match in reversed(list(re.finditer(r"\(", self.text))):
@@ -223,9 +225,7 @@ class _Reader:
     def _quoted_prompt(self, place: int) -> _Match | None:
         return self._read_quoted(place, _Reader.prompt)
 
-    def _read_quoted(
-        self, place: int, read: Callable[[_Reader], tuple[_Node, ...] | None]
-    ) -> _Match | None:
+    def _read_quoted(self, place: int, read: Callable[[_Reader], tuple[_Node, ...] | None]) -> _Match | None:
         match = QUOTED.match(self.text, place)
         if match is None:
             return None

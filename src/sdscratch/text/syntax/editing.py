@@ -2,9 +2,9 @@
 
 The grammar (web UI, `prompt_parser.py`, in words): a prompt is text, groups in round or square brackets,
 edits `[before:after:number]`, where `before:` may be left out, and alternations of two texts or more. Stray
-brackets and colons are text. A bar outside an alternation, or a backslash before nothing, is refused, and then the
-whole prompt is taken as it stands. What is nested inside a group must itself be well-formed, so that a bracket can
-only be closed by the one that fits: one pass with a stack decides it, at any depth.
+brackets and colons are text. A bar outside an alternation, or a backslash before nothing, is refused, and
+then the whole prompt is taken as it stands. What is nested inside a group must itself be well-formed, so
+that a bracket can only be closed by the one that fits: one pass with a stack decides it, at any depth.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def stages(
 
     Args:
         steps: evaluations of this pass: twice its steps for samplers of second order.
-        first_pass: for a high-resolution pass, the evaluations of the one before it. A number with a point then
-            counts passes (1.5 is the middle of this one), a whole number evaluations from the first pass on.
-        old_timeline: numbers below 1 are shares and all others steps, as before web UI 1.6; both passes alike.
+        first_pass: for a high-resolution pass, the evaluations of the one before it. A number with a point
+            then counts passes (1.5 is the middle of this one), a whole number evaluations from the first on.
+        old_timeline: numbers below 1 are shares and all others steps, as before web UI 1.6, in both passes.
     """
     timeline = _Timeline(steps, None if old_timeline else first_pass, old_timeline)
     pieces = _cut(text)
@@ -104,9 +104,7 @@ def stages(
             ends.update(range(1, steps + 1))
         elif (end := group.step(timeline)) >= 1:
             ends.add(end)
-    return tuple(
-        Stage(end, "".join(_read(pieces, groups, end, timeline))) for end in sorted(ends)
-    )
+    return tuple(Stage(end, "".join(_read(pieces, groups, end, timeline))) for end in sorted(ends))
 
 
 def check_edits(text: str, steps: int, *, first_pass: int | None = None) -> None:
@@ -136,7 +134,7 @@ def _cut(text: str) -> list[str] | None:
 
 
 def _groups(pieces: list[str]) -> dict[int, _Group] | None:
-    """The well-formed groups that edit anything, by their opening bracket. None: a bar stands outside of one."""
+    """The well-formed groups that edit anything, by where they begin. None: a bar stands outside of one."""
     groups: dict[int, _Group] = {}
     opened: list[_Open] = []
     for place, piece in enumerate(pieces):
@@ -183,9 +181,7 @@ def _group(bracket: _Open, end: int, pieces: list[str]) -> _Group | None:
     return _Group(end, (bracket.place, *colons, end), number=number[1])
 
 
-def _read(
-    pieces: list[str], groups: Mapping[int, _Group], step: int, timeline: _Timeline
-) -> Iterator[str]:
+def _read(pieces: list[str], groups: Mapping[int, _Group], step: int, timeline: _Timeline) -> Iterator[str]:
     """The pieces that are read at a step."""
     waiting = [(0, len(pieces))]  # a stack, for groups may be nested a thousand deep
     while waiting:

@@ -1,4 +1,4 @@
-"""The syntax of kohya's sd-scripts: A1111's weights, with a BREAK that stays one in brackets and within words."""
+"""The syntax of kohya's sd-scripts: A1111's weights; a BREAK stays one in brackets and within words."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The syntax of stable-diffusion.cpp: A1111's weights, read a little differently.
 
-Only `\\(` loses its backslash, no white space stands around a weight, and two BREAKs with nothing between them are
-a word.
+Only `\\(` loses its backslash, no white space stands around a weight, and two BREAKs with nothing between
+them are a word.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ def _split(text: str) -> Iterator[Span]:
 
 
 GRAMMAR = Grammar(
-    tokens=attention_tokens(
-        r":([+-]?[.\d]+)\)", r"\bBREAK\b", text=r"(?:(?!\bBREAK\b)[^\\()\[\]:])+"
-    ),
+    tokens=attention_tokens(r":([+-]?[.\d]+)\)", r"\bBREAK\b", text=r"(?:(?!\bBREAK\b)[^\\()\[\]:])+"),
     unescape=lambda token: "(" if token == r"\(" else token,
     split=_split,
     breaks=lambda span: span.text == BREAK and span.weight == -1.0,
