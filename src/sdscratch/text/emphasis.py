@@ -106,8 +106,8 @@ def encode_comfyui(chunks: Sequence[Chunk], encode: Encode, empty: Chunk) -> Ten
     """
     if all(weight == 1.0 for chunk in chunks for weight in chunk.weights):
         return encode(chunks).flatten(0, 1)
-    *rows, nothing = encode([*chunks, empty])
-    z = torch.stack(rows)
+    encoded = encode([*chunks, empty])
+    z, nothing = encoded[:-1], encoded[-1]
     return (nothing + _weights(chunks, z) * (z - nothing)).flatten(0, 1)
 
 

@@ -32,7 +32,7 @@ QUOTED = re.compile(r'"((?:\\"|[^"\n\r])*)"')
 SIGNS = re.compile(r"\++|-+")
 WEIGHT = re.compile(rf"\++|-+|{NUMBER}")
 ATTEND = re.compile(rf"{SPACE}*\.attend{SPACE}*\({SPACE}*(\++|-+|{NUMBER}){SPACE}*\)")
-SWAP = re.compile(rf"{SPACE}*\.swap{SPACE}*\(")
+SWAP = re.compile(rf"{SPACE}*\.swap{SPACE}*(?=\()")
 LORA = re.compile(
     rf"(?:use|with)Lora{SPACE}*\({SPACE}*([\w-]+)(?:{SPACE}*,{SPACE}*({NUMBER}))?{SPACE}*\)", re.ASCII
 )
@@ -108,22 +108,23 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.quotes: dict[int, _Match | None] = {}
+        self.swaps: dict[int, int] = {}  # where the brackets of each `.swap(…)` end, known once `groups` is
 
     @cached_property
     def groups(self) -> dict[int, _Match]:
         """The groups in round brackets, by where they begin: the last one first, so that each is read once."""
         found: dict[int, _Match] = {}
         self.__dict__["groups"] = found  # what is read below looks here
+        swaps = {match.end() for match in SWAP.finditer(self.text)}
         for match in reversed(list(re.finditer(r"\(", self.text))):
+            if match.start() in swaps:
+                self._read_swap(match.start())
             inside = self._items(match.end(), self._part)
             end = self._skip(inside[1])
             if self.text[end : end + 1] == ")":
                 found[match.start()] = inside[0], end + 1
         return found
-
-    @cached_property
-    def quotes(self) -> dict[int, _Match | None]:
-        return {}
 
     def prompt(self) -> tuple[_Node, ...]:
         """The whole text: whatever has no other meaning is words."""
@@ -184,14 +185,18 @@ class _Reader:
             return (_Weighed(nodes, _weight(match[1])),), match.end()
         if match := (WEIGHT if bracketed else SIGNS).match(self.text, end):
             return (_Weighed(nodes, _weight(match[0])),), match.end()
-        if match := SWAP.match(self.text, end):
-            end = self._items(match.end(), lambda place: self._meaning(place) or self._word(place))[1]
-            if match := SWAP_OPTIONS.match(self.text, end):
-                end = match.end()
-            end = self._skip(end)
-            if self.text[end : end + 1] == ")":
-                return nodes, end + 1
+        if (match := SWAP.match(self.text, end)) and match.end() in self.swaps:
+            return nodes, self.swaps[match.end()]
         return None
+
+    def _read_swap(self, place: int) -> None:
+        """Find where the brackets of a `.swap(…)` end: its text has no comma, and options may follow."""
+        end = self._items(place + 1, lambda place: self._meaning(place) or self._word(place))[1]
+        if match := SWAP_OPTIONS.match(self.text, end):
+            end = match.end()
+        end = self._skip(end)
+        if self.text[end : end + 1] == ")":
+            self.swaps[place] = end + 1
 
     def _target(self, place: int, other: Callable[[int], _Match | None]) -> _Match | None:
         return self._quoted(place) or self.groups.get(place) or self._word(place) or other(place)
