@@ -26,7 +26,7 @@ PLACES = torch.arange(77, dtype=torch.float64)
 def toy(ids: Tensor) -> Tensor:
     """[n, 77] ids to [n, 77, 16]: the README of the data has the formula."""
     channels = torch.arange(16, dtype=torch.float64)
-    return torch.sin(0.01 * ids[:, :, None] + 0.3 * PLACES[:, None] + 0.1 * channels) + 0.25
+    return torch.sin(0.01 * ids.double()[:, :, None] + 0.3 * PLACES[:, None] + 0.1 * channels) + 0.25
 
 
 def toy_with_attention(chunks: Sequence[Chunk]) -> Tensor:
@@ -34,7 +34,7 @@ def toy_with_attention(chunks: Sequence[Chunk]) -> Tensor:
     z = encode(chunks)
     for row, chunk in zip(z, chunks, strict=True):
         seen = torch.tensor([place not in chunk.masked for place in range(77)], dtype=torch.float64)
-        words = torch.cos(0.02 * torch.tensor(chunk.ids) + 0.05 * PLACES) * seen
+        words = torch.cos(0.02 * torch.tensor(chunk.ids, dtype=torch.float64) + 0.05 * PLACES) * seen
         row += 0.5 * (words.cumsum(0) / seen.cumsum(0).clamp(min=1.0))[:, None]
     return z.float()
 

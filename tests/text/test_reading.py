@@ -82,7 +82,7 @@ def test_an_unknown_syntax_is_refused() -> None:
 
 
 @settings(max_examples=50)
-@given(st.text(st.sampled_from("ab,:|()[]\\ .1+\"BREAKND<>")), st.sampled_from(sorted(SYNTAXES)))
+@given(st.text(st.sampled_from('ab,:|()[]\\ .1+"BREAKND<>')), st.sampled_from(sorted(SYNTAXES)))
 def test_any_prompt_has_chunks_of_the_text_encoders_length(text: str, syntax: str) -> None:
     tokenizer = tiny_tokenizer()
     for part in plan_prompt(text, tokenizer, syntax, steps=5):

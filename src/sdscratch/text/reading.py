@@ -39,7 +39,7 @@ class Syntax:
     spans: Callable[[str], tuple[Span, ...]]
     chunk: Chunker
     emphasis: str  # what its tool does with weights by default: a row of `emphasis.EMPHASES`
-    parts: Callable[[str], tuple[Part, ...]] | None = None  # whether AND joins texts
+    parts: Callable[[str], tuple[Part, ...]] | None = None  # what AND or `.and()` joins
     edits: bool = False  # whether `[a:b:8]` and `[a|b]` edit
 
 
@@ -57,7 +57,7 @@ SYNTAXES = {
     for row in (
         Syntax("a1111", a1111.spans, chunks.chunk_a1111, "original", a1111.parts, edits=True),
         Syntax("comfyui", comfyui.spans, chunks.chunk_comfyui, "comfyui"),
-        Syntax("compel", _compel_spans, chunks.chunk_compel, "compel"),
+        Syntax("compel", _compel_spans, chunks.chunk_compel, "compel", _compel_parts),
         Syntax("kohya", kohya.spans, chunks.chunk_kohya, "kohya"),
         Syntax("sdcpp", sdcpp.spans, chunks.chunk_sdcpp, "sdcpp"),
         Syntax("plain", plain.spans, chunks.chunk_plain, "ignore"),
@@ -103,10 +103,8 @@ def read_prompt(text: str, syntax: str = "a1111") -> Prompt:
     """
     row = find_syntax(syntax)
     text, tags = take_tags(text)
-    if syntax != "compel":
-        return Prompt(text, syntax, row.spans(text), parts_of(text, row), tags)
-    read = compel.conjunction(text)
-    return Prompt(text, syntax, row.spans(text), _compel_parts(text), (*tags, *read.tags), read.blends)
+    read = compel.conjunction(text) if syntax == "compel" else compel.Conjunction(())
+    return Prompt(text, syntax, row.spans(text), parts_of(text, row), (*tags, *read.tags), blends=read.blends)
 
 
 def plan_prompt(
@@ -144,7 +142,8 @@ def plan_prompt(
         return PlannedStage(stage.end, stage.text, tuple(chunk for each in rows for chunk in each), blends)
 
     planned_parts = []
-    for part in (Part(text),) if negative else parts_of(text, row):
+    whole = negative or syntax == "compel"  # whose contexts are joined, not its pulls
+    for part in (Part(text),) if whole else parts_of(text, row):
         stages = stages_of(part.text, row, steps, first_pass, old_timeline)
         planned_parts.append(PlannedPart(part.text, part.weight, tuple(map(planned, stages))))
     return tuple(planned_parts)

@@ -87,7 +87,9 @@ def test_weights_are_the_numbers_written(words: list[tuple[str, float]]) -> None
     assert [span.weight for span in spans if span.weight != 1.0] == written
 
 
-@pytest.mark.parametrize("text", ["(" * 2000, "[" * 2000, "(a" * 1000, "(a" * 500 + ":2)" * 500, " \n" * 2000])
+@pytest.mark.parametrize(
+    "text", ["(" * 2000, "[" * 2000, "(a" * 1000, "(a" * 500 + ":2)" * 500, " \n" * 2000]
+)
 def test_deep_nests_take_no_time(text: str) -> None:
     before = time.process_time()
     for read in WEIGHTS:

@@ -52,7 +52,8 @@ def test_text_without_brackets_is_one_span(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(" * 2000, ")" * 2000, "(" * 1000 + ")" * 1000, "(a" * 1000 + ":2)" * 1000, "((a" * 700 + ")" * 700]
+    "text",
+    ["(" * 2000, ")" * 2000, "(" * 1000 + ")" * 1000, "(a" * 1000 + ":2)" * 1000, "((a" * 700 + ")" * 700],
 )
 def test_deep_nests_take_no_time(text: str) -> None:
     before = time.process_time()

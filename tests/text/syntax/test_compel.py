@@ -23,7 +23,10 @@ MINUS_2 = 0.9**2
         ("a cat", [("a cat", 1.0)]),
         ("a cat++ on a mat-", [("a", 1.0), ("cat", 1.1**2), ("on a", 1.0), ("mat", 0.9)]),
         ("(two words)1.4 here", [("two words", 1.4), ("here", 1.0)]),
-        ("(nested (inner)1.2 outer)1.1 x", [("nested", 1.1), ("inner", 1.1 * 1.2), ("outer", 1.1), ("x", 1.0)]),
+        (
+            "(nested (inner)1.2 outer)1.1 x",
+            [("nested", 1.1), ("inner", 1.1 * 1.2), ("outer", 1.1), ("x", 1.0)],
+        ),
         ('"quoted words"-- x', [("quoted words", MINUS_2), ("x", 1.0)]),
         ("(a).attend(0.3) b", [("a", 0.3), ("b", 1.0)]),
         ("tree.attend(++)", [("tree", 1.1**2)]),
@@ -55,7 +58,10 @@ def row(text: str, weight: float = 1.0) -> tuple[Span, ...]:
 @pytest.mark.parametrize(
     ("prompt", "wanted"),
     [
-        ('("a red cat", "a blue dog").blend(0.7, 0.3)', [Blend((row("a red cat"), row("a blue dog")), (0.7, 0.3))]),
+        (
+            '("a red cat", "a blue dog").blend(0.7, 0.3)',
+            [Blend((row("a red cat"), row("a blue dog")), (0.7, 0.3))],
+        ),
         ("(cat, dog+).blend()", None),
         ('("a", b).blend(1, -0.5, no_normalize)', [Blend((row("a"), row("b")), (1.0, -0.5), False)]),
         ('("one", "two++").and()', [Blend((row("one"),)), Blend((row("two", 1.1**2),))]),

@@ -95,9 +95,7 @@ def test_nests_and_lists_take_no_time(prompt: str) -> None:
         ("a [b:c:2.5]", 30, "there are 50 evaluations"),
     ],
 )
-def test_an_edit_that_cannot_act_is_refused_by_name(
-    prompt: str, first_pass: int | None, says: str
-) -> None:
+def test_an_edit_that_cannot_act_is_refused_by_name(prompt: str, first_pass: int | None, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         check_edits(prompt, 20, first_pass=first_pass)
 

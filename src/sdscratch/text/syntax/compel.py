@@ -113,7 +113,7 @@ class _Reader:
 
     @cached_property
     def groups(self) -> dict[int, _Match]:
-        """The groups in round brackets, by where they begin: the last one first, so that each is read once."""
+        """The groups in round brackets, by where they begin: from the last on, so that each is read once."""
         found: dict[int, _Match] = {}
         self.__dict__["groups"] = found  # what is read below looks here
         swaps = {match.end() for match in SWAP.finditer(self.text)}
