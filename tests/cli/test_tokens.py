@@ -161,8 +161,9 @@ def test_a_terminal_gets_the_table_and_no_escape_of_a_prompts_own(folder: Path, 
     (hostile / "vocab.json").write_text(json.dumps(vocabulary))
     (hostile / "tokenizer_config.json").unlink()
     (hostile / "added_tokens.json").write_text(json.dumps({"\x1b[2Jdog": len(vocabulary) - 1}))
-    assert "\x1b" not in run("a \x1b[2Jdog", "--tokenizer", hostile)
-    assert r"\x1b[2Jdog" in run("a \x1b[2Jdog", "--tokenizer", hostile)
+    assert "\x1b" not in run("a \x1b[2Jdog <\x1b:> AND \x1b", "--tokenizer", hostile)
+    assert "\x1b" not in plain("a \x1b[2Jdog", "--tokenizer", hostile)
+    assert r"\x1b[2Jdog" in plain("a \x1b[2Jdog", "--tokenizer", hostile)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -340,7 +341,7 @@ def write_embedding(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 
 def test_what_is_no_embedding_is_refused(tmp_path: Path) -> None:
     path = write_embedding(tmp_path / "lora.safetensors", {"lora_unet.up.weight": (4, 4, 3, 3)})
-    with pytest.raises(CheckpointError, match="lora.safetensors is not an embedding"):
+    with pytest.raises(CheckpointError, match=r"lora\.safetensors is not an embedding"):
         run("a cat", "--tokenizer", clip_table(), "--embedding", path)
 
 
@@ -383,4 +384,4 @@ def test_the_table_of_weights_fits_80_columns(
     shown = capsys.readouterr().out.splitlines()
     rows = [line for line in shown if line.split()[:1] == ["2"]]
     assert rows[0].split() == ["2", "320", "1", "a</w>"]
-    assert "chunk 2 of 2: 17 of 75 tokens" in "".join(shown)
+    assert "chunk 2 of 2: 19 of 75 tokens" in "".join(shown)

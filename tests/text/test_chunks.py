@@ -275,7 +275,7 @@ def test_an_embedding_moves_whole_in_a1111_and_is_cut_in_comfyui() -> None:
 
 
 def test_an_embedding_that_fits_no_chunk_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="the embedding zorbstyle has 31 vectors, and .* reads 30 at once"):
+    with pytest.raises(UsageError, match=r"the embedding zorbstyle has 31 vectors, and .* reads 30 at once"):
         chunk_a1111((Span("cat"),), short_tokenizer(), [Named("zorbstyle", 31)])
 
 

@@ -162,5 +162,5 @@ def test_vectors_stand_in_the_places_of_their_embedding() -> None:
 @pytest.mark.parametrize("name", ["loud", "compel", "kohya-loud", "kohya-original-x"])
 def test_an_unknown_emphasis_is_refused(name: str) -> None:
     [part] = plan_prompt("a (cat:2)", clip_tokenizer(), steps=20)
-    with pytest.raises(ValueError, match="loud|compel|original-x"):
+    with pytest.raises(ValueError, match=r"loud|compel|original-x"):
         encode_part(part, clip_tokenizer(), encode, name)

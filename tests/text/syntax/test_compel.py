@@ -1,4 +1,4 @@
-"""compel's weights, blends and conjunctions. What is wanted was written down from compel 2.5.1's own parser."""
+"""compel's weights, blends and conjunctions. What is wanted is what compel 2.5.1's own parser says."""
 
 from __future__ import annotations
 
