@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sdscratch.options import (
     SCHEDULERS,
     Defaults,
     GenerateOptions,
+    ResolvedOptions,
     check_placement,
     parse_interval,
     parse_sampler,
@@ -23,6 +25,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.settings import settings_of
 
 SMALL = Defaults(width=64, height=72, steps=20, cfg_scale=4.0, sampler="euler", scheduler="karras")
 
@@ -206,3 +209,25 @@ def test_chance_gives_seeds_short_enough_to_type() -> None:
         seeds.add(random_seed())
     assert len(seeds) == 20
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+RESOLVED = asdict(GenerateOptions("a dog").resolve(SMALL, seed=9))
+
+
+@pytest.mark.parametrize("name", RESOLVED)
+def test_resolved_options_are_told_everything(name: str) -> None:
+    assert asdict(ResolvedOptions(**RESOLVED)) == RESOLVED
+    with pytest.raises(TypeError, match=f"'{name}'"):
+        ResolvedOptions(**{key: value for key, value in RESOLVED.items() if key != name})
+
+
+def test_resolved_options_take_keywords_alone() -> None:
+    with pytest.raises(TypeError):
+        ResolvedOptions(*RESOLVED.values())  # type: ignore[misc]
+
+
+def test_every_option_is_asked_for_by_its_name_and_says_what_it_is() -> None:
+    assert [each.name for each in fields(GenerateOptions)] == [each.name for each in fields(ResolvedOptions)]
+    for name, about in settings_of(ResolvedOptions).items():
+        assert about.help.endswith("."), name
+        assert not about.help.startswith(("Of ", "Or ")), name

@@ -1,7 +1,8 @@
 """What a user can ask for, as frozen values: one definition serves the command line, Python, and metadata.
 
-`GenerateOptions` is what was asked, None where the model decides; `resolve` fills those from the model's
-own `Defaults`. Ranges are checked here, so that every way in refuses the same things in the same words.
+`ResolvedOptions` lists every option once. `GenerateOptions`, made from it, is what was asked, None where the
+model decides; `resolve` fills those from the model's own `Defaults`. Ranges are checked here, so that every
+way in refuses the same things in the same words.
 This module imports no torch.
 """
 
@@ -9,16 +10,19 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from sdscratch.addons import take_loras
+from sdscratch.addons.requests import take_loras
 from sdscratch.errors import UsageError
+from sdscratch.settings import Setting, check_ranges
 
 __all__ = [
+    "APPROXIMATIONS",
     "DTYPES",
     "LOW_MEMORY_TILE",
     "MAX_SEED",
+    "PICTURE",
     "SAMPLERS",
     "SCHEDULERS",
     "SD1_DEFAULTS",
@@ -26,6 +30,7 @@ __all__ = [
     "Fit",
     "GenerateOptions",
     "ResolvedOptions",
+    "changed",
     "check_placement",
     "fit_of_init",
     "parse_interval",
@@ -149,48 +154,100 @@ class Defaults:
 SD1_DEFAULTS = Defaults()
 
 
-@dataclass(frozen=True)
+OWN = "the model's own"
+OWN_SIDE = f"{OWN}; img2img: INIT's"
+PICTURE, SAMPLING = "Picture", "Sampling"
+APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
+
+
+def asked(value: Any, help: str, panel: str, **about: Any) -> Any:
+    """A field that `ResolvedOptions` must be given, and its default where nothing is asked for.
+
+    Args:
+        value: what it is unless asked for; None: the model decides (the seed: chance).
+        about: as of `settings.Setting`.
+    """
+    return field(metadata={"setting": Setting(help, panel, **about), "asked": value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedOptions:
+    """Everything a picture depends on besides the model, the init picture and the precision.
+
+    The one list of options: the command line, Python, plans, records and docs/options.md are made from it.
+    """
+
+    prompt: str = field(metadata={"asked": ""})  # <lora:name:weight> tags included
+    negative_prompt: str = asked("", "What the picture should not show.", PICTURE, aliases=("-n",))
+    width: int = asked(
+        None, "Pixels, a multiple of 8.", PICTURE, aliases=("-W",), default=f"{OWN}; img2img: INIT's"
+    )
+    height: int = asked(
+        None, "Pixels, a multiple of 8.", PICTURE, aliases=("-H",), default=f"{OWN}; img2img: INIT's"
+    )
+    strength: float = asked(
+        0.75, "Share of the noise that INIT gets: 0 keeps the picture, 1 ignores it.", PICTURE, low=0, high=1
+    )
+    seed: int = asked(
+        None,
+        "Seed of the noise, 0 to 2⁶³−1; picture i has seed + i.",
+        SAMPLING,
+        aliases=("-s",),
+        low=0,
+        high=MAX_SEED,
+        default="random, always printed",
+    )
+    steps: int = asked(None, "Denoising steps.", SAMPLING, low=1, high=1000, default=f"{OWN}; SD 1.x: 30")
+    cfg_scale: float = asked(
+        None,
+        "Guidance, how closely to follow the prompt; 1 is none.",
+        SAMPLING,
+        aliases=("--cfg", "--scale"),
+        low=0,
+        high=1000,
+        default=f"{OWN}; SD 1.x: 7.5",
+    )
+    sampler: str = asked(None, ", ".join(SAMPLERS) + ".", SAMPLING, default=f"{OWN}; SD 1.x: ddpm")
+    scheduler: str | None = asked(None, ", ".join(SCHEDULERS) + ".", SAMPLING, default="the sampler's own")
+    eta: float = asked(0.0, "Share of fresh noise in ddim, 0 to 1.", SAMPLING, low=0, high=1)
+    clip_skip: int = asked(
+        0,
+        "Number of last layers of the text encoder to leave out (the web UIs count one more).",
+        SAMPLING,
+        low=0,
+        high=11,
+    )
+    cfg_interval: str | None = asked(
+        None,
+        "Noise levels σ between which there is guidance, like 0.28:5.42 (SD 1.x begins at 14.6).",
+        APPROXIMATIONS,
+        metavar="FROM:TO",
+        default="everywhere",
+    )
+    deep_cache: int = asked(
+        1,
+        "Steps of which one runs the deep part of the U-Net; 1 is exact.",
+        APPROXIMATIONS,
+        metavar="N",
+        low=1,
+        high=100,
+    )
+    tile: int = asked(
+        0,
+        "Side of the overlapping tiles to decode in: memory for one tile only. 0 is exact; 512 gives about "
+        "37 dB PSNR against it, 256 about 31.",
+        APPROXIMATIONS,
+        metavar="PIXELS",
+        default=f"0; with --low-memory {LOW_MEMORY_TILE}",
+    )
+
+
 class _Asked:
-    """What is asked for whatever the model."""
-
-    prompt: str  # <lora:name:weight> tags included
-    negative_prompt: str = ""
-    eta: float = 0.0  # ddim's share of fresh noise: 0 none, 1 as much as ddpm
-    clip_skip: int = 0  # how many of the text encoder's last layers to leave out
-    strength: float = 0.75  # img2img: 0 keeps the picture, 1 ignores it
-    cfg_interval: str | None = None  # approximation: guidance at these noise levels alone, "FROM:TO"
-    deep_cache: int = 1  # approximation: the whole U-Net at every N-th step alone; 1 is exact
-    tile: int = 0  # approximation: decoded in overlapping tiles of that many pixels a side; 0 is exact
-
-
-@dataclass(frozen=True)
-class ResolvedOptions(_Asked):
-    """Everything a picture depends on besides the model, the init picture and the precision."""
-
-    width: int = 0
-    height: int = 0
-    steps: int = 0
-    cfg_scale: float = 0.0
-    seed: int = 0
-    sampler: str = ""
-    scheduler: str | None = None
-
-
-@dataclass(frozen=True)
-class GenerateOptions(_Asked):
-    """What a user asked for; None leaves it to the model (the seed: to chance).
+    """What a user asked for, of the fields of `ResolvedOptions`; None leaves it to the model.
 
     Raises:
         UsageError: a value out of its range, or a name that nothing is called.
     """
-
-    width: int | None = None  # pixels
-    height: int | None = None
-    steps: int | None = None
-    cfg_scale: float | None = None
-    seed: int | None = None
-    sampler: str | None = None  # any usual spelling
-    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -205,13 +262,7 @@ class GenerateOptions(_Asked):
                 raise UsageError(
                     f"the {name} is {side}, but must be a multiple of {SIDE_STEP} and at least {MIN_SIDE}"
                 )
-        _check_range("steps", self.steps, 1, 1000)
-        _check_range("cfg-scale", self.cfg_scale, 0, 1000)
-        _check_range("seed", self.seed, 0, MAX_SEED)
-        _check_range("strength", self.strength, 0, 1)
-        _check_range("eta", self.eta, 0, 1)
-        _check_range("clip-skip", self.clip_skip, 0, 11)
-        _check_range("deep-cache", self.deep_cache, 1, 100)
+        check_ranges(self, lambda name: name.replace("_", "-"))
         if self.tile and (self.tile < LEAST_TILE or self.tile % SIDE_STEP):
             raise UsageError(
                 f"tile is {self.tile}, but must be 0, or a multiple of {SIDE_STEP} and at least {LEAST_TILE}"
@@ -228,29 +279,54 @@ class GenerateOptions(_Asked):
 
         A sampler chosen by name brings its own spacing, not the one that the model's default sampler likes.
         """
-        sampler, named_scheduler = parse_sampler(self.sampler or defaults.sampler)
+        values = {each.name: getattr(self, each.name) for each in fields(ResolvedOptions)}
+        own = {"seed": seed, **asdict(defaults)}
+        values |= {name: own[name] for name, value in values.items() if value is None and name in own}
+        sampler, named_scheduler = parse_sampler(values["sampler"])
         scheduler = self.scheduler or named_scheduler
         if scheduler is None and sampler == parse_sampler(defaults.sampler)[0]:
             scheduler = defaults.scheduler
-        width = defaults.width if self.width is None else self.width
-        height = defaults.height if self.height is None else self.height
-        return ResolvedOptions(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            eta=self.eta,
-            clip_skip=self.clip_skip,
-            strength=self.strength,
-            cfg_interval=self.cfg_interval,
-            deep_cache=self.deep_cache,
-            tile=self.tile if max(width, height) > self.tile else 0,  # one tile is the whole picture
-            width=width,
-            height=height,
-            steps=defaults.steps if self.steps is None else self.steps,
-            cfg_scale=defaults.cfg_scale if self.cfg_scale is None else self.cfg_scale,
-            seed=seed if self.seed is None else self.seed,
-            sampler=sampler,
-            scheduler=None if scheduler is None else parse_scheduler(scheduler),
+        whole = max(values["width"], values["height"]) <= values["tile"]  # one tile is the whole picture
+        values |= {"sampler": sampler, "tile": 0 if whole else values["tile"]}
+        values["scheduler"] = None if scheduler is None else parse_scheduler(scheduler)
+        return ResolvedOptions(**values)
+
+    if TYPE_CHECKING:  # the fields that are made below
+
+        def __init__(self, prompt: str = "", negative_prompt: str = "", **asked: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def _asked_fields() -> list[tuple[str, Any, Any]]:
+    """The fields of `ResolvedOptions`, each with its default; None fits where that is one."""
+    hints = get_type_hints(ResolvedOptions)
+    return [
+        (
+            each.name,
+            hints[each.name] | None if each.metadata["asked"] is None else hints[each.name],
+            field(default=each.metadata["asked"], metadata=each.metadata),
         )
+        for each in fields(ResolvedOptions)
+    ]
+
+
+if TYPE_CHECKING:
+    GenerateOptions = _Asked
+else:
+    GenerateOptions = make_dataclass(
+        "GenerateOptions",
+        _asked_fields(),
+        bases=(_Asked,),
+        frozen=True,
+        namespace={"__doc__": _Asked.__doc__},
+    )
+    GenerateOptions.__module__ = __name__
+
+
+def changed(options: GenerateOptions, **changes: Any) -> GenerateOptions:
+    """The same with other values, which are checked again."""
+    values = {each.name: getattr(options, each.name) for each in fields(ResolvedOptions)}
+    return GenerateOptions(**(values | changes))
 
 
 def random_seed() -> int:
@@ -270,7 +346,7 @@ def size_of_init(options: GenerateOptions, size: tuple[int, int]) -> GenerateOpt
             f"the init picture is {size[0]}x{size[1]}, too small; ask for a --size of at least "
             f"{MIN_SIDE}x{MIN_SIDE}"
         )
-    return replace(options, width=options.width or width, height=options.height or height)
+    return changed(options, width=options.width or width, height=options.height or height)
 
 
 def _check_text(name: str, text: str) -> None:
@@ -285,9 +361,3 @@ def _check_text(name: str, text: str) -> None:
 def fit_of_init(options: GenerateOptions, fit: Fit) -> Fit:
     """How the init picture meets its size: as asked; without one, stretched over the rounding (diffusers)."""
     return "stretch" if options.width is None and options.height is None else fit
-
-
-def _check_range(name: str, value: float | None, low: float, high: float) -> None:
-    # `not (low <= value <= high)`, so that NaN is refused too
-    if value is not None and not (low <= value <= high):
-        raise UsageError(f"{name} is {value}, but must be from {low} to {high}")

@@ -228,7 +228,7 @@ def test_whatever_happens_is_one_sentence(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(generate, "generate", fail)
+    monkeypatch.setattr(generate, "draw", fail)
     result = sdscratch("txt2img", "a dog")
     assert (result.code, result.stderr) == (code, f"sdscratch: error: {sentence}\n")
 
@@ -244,7 +244,7 @@ def test_ctrl_c_before_any_work_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "generate", interrupt)
+    monkeypatch.setattr(generate, "draw", interrupt)
     result = sdscratch("txt2img", "a dog", "-v")
     assert (result.code, result.stdout, result.stderr) == (130, b"", "sdscratch: interrupted\n")
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sdscratch.images import Record, save_picture
-from sdscratch.options import ResolvedOptions
+from sdscratch.options import SD1_DEFAULTS, GenerateOptions
 from support.checkpoints import (
     TINY,
     ema_tensors,
@@ -27,9 +27,9 @@ from support.checkpoints import (
 from support.cli import sdscratch
 from support.loras import changes, targets, write_lora
 
-OPTIONS = ResolvedOptions(
+OPTIONS = GenerateOptions(
     "a red dog", "blurry", width=64, height=96, steps=7, cfg_scale=4.5, seed=3, sampler="euler"
-)
+).resolve(SD1_DEFAULTS, seed=0)
 
 
 @pytest.fixture
@@ -108,6 +108,9 @@ def test_a_lora_says_what_it_changes(tmp_path: Path) -> None:
         "modules": len(chosen),
         "convolutions": len(convolutions),
         "parts": {"text": len(text), "unet": len(chosen) - len(text)},
+        "kinds": {"LoRA": len(chosen)},
+        "embeddings": {},
+        "unknown": [],
     }
     lines = sdscratch("info", path).lines
     for row in ("network         LoRA of linear", "rank            4", "alpha           2", "  U-Net "):
@@ -119,6 +122,9 @@ def test_a_lora_says_what_it_changes(tmp_path: Path) -> None:
         "modules": len(text),
         "convolutions": 0,
         "parts": {"text": len(text)},
+        "kinds": {"LoRA": len(text)},
+        "embeddings": {},
+        "unknown": [],
     }
 
 

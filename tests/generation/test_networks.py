@@ -11,8 +11,9 @@ from torch import nn
 
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.generation import networks
+from sdscratch.generation.conditioning import CONTEXTS_KEPT
 from sdscratch.generation.networks import dtype_of
-from sdscratch.generation.pipeline import CONTEXTS_KEPT, Pipeline, load
+from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.options import GenerateOptions
 from support.cli import sdscratch
 from support.pictures import gradient
@@ -104,7 +105,7 @@ def test_only_the_newest_prompts_are_remembered(tiny_model: Path) -> None:
     pipeline = open_tiny(tiny_model)
     for index in range(CONTEXTS_KEPT + 3):
         next(pipeline.steps(pipeline.resolve(GenerateOptions(f"a dog {index}", **SMALL))))
-    kept = [text for text, _ in pipeline._contexts]
+    kept = [text for text, _ in pipeline.encode_prompts._kept]
     assert len(kept) == CONTEXTS_KEPT
     assert kept[-2:] == ["", f"a dog {CONTEXTS_KEPT + 2}"]
     assert "a dog 0" not in kept

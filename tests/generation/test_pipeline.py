@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 
 import sdscratch
 from sdscratch.checkpoints.model import ModelFiles, Part
-from sdscratch.cli.arguments import Arguments
+from sdscratch.cli.generate import img2img
 from sdscratch.errors import CheckpointError, DeviceError, SdscratchError, UsageError
 from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.images import read_picture
-from sdscratch.options import GenerateOptions
+from sdscratch.options import GenerateOptions, ResolvedOptions
 from support.cli import sdscratch as command_line
 from support.pictures import gradient
 
@@ -86,8 +88,10 @@ def test_python_takes_the_names_of_the_command_line() -> None:
     own = {"model", "tokenizer", "lora", "device", "dtype", "compile", "low_memory", "taesd"}  # of load
     batches = {"batch_count", "batch_size"}
     of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose"}
-    names = set(Arguments.__dataclass_fields__) - own - batches - of_the_command
-    assert names | {"prompt", "strength"} == set(GenerateOptions.__dataclass_fields__)
+    beside_init = {"init", "prompt", "init_img", "fit", "background"}
+    names = set(inspect.signature(img2img).parameters) - own - batches - of_the_command - beside_init
+    assert names | {"prompt"} == {each.name for each in fields(ResolvedOptions)}
+    assert names | {"prompt"} == {each.name for each in fields(GenerateOptions)}
 
 
 def test_a_picture_is_changed_and_stays_itself(pipeline: Pipeline) -> None:

@@ -99,6 +99,17 @@ def test_a_record_that_makes_no_sense_is_refused(text: str) -> None:
         Record.from_json(text)
 
 
+ALWAYS_THERE = sorted(json.loads(record().to_json())["options"])
+
+
+@pytest.mark.parametrize("name", ALWAYS_THERE)
+def test_a_record_that_lacks_an_option_is_refused(name: str) -> None:
+    values = json.loads(record().to_json())
+    del values["options"][name]
+    with pytest.raises(ImageError, match=f"record cannot be read .*'{name}'"):
+        Record.from_json(json.dumps(values))
+
+
 def test_the_infotext_is_spelled_as_the_web_uis_do() -> None:
     made = record(
         mode="img2img", negative_prompt="blurry, dark", sampler="euler_a", scheduler="karras",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sdscratch
 from sdscratch.checkpoints.model import open_model
-from sdscratch.generation.pipeline import to_tensor
+from sdscratch.images.tensors import to_tensor
 from sdscratch.options import GenerateOptions
 from sdscratch.pictograms.agreement import agreement, prompts
 from sdscratch.pictograms.judge import load_judge

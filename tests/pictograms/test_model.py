@@ -18,8 +18,8 @@ from sdscratch.pictograms.grow import grow_diffusion
 from sdscratch.pictograms.workshop import begin
 from sdscratch.text.chunks import plain_row
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.autoencoder import Autoencoder
-from sdscratch.training.diffusion import Diffusion
+from sdscratch.training.tasks.autoencoder import Autoencoder
+from sdscratch.training.tasks.diffusion import Diffusion
 from support.sprites import disc_table
 
 

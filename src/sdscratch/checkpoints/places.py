@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sdscratch.errors import CheckpointError
@@ -14,9 +14,11 @@ __all__ = [
     "EMBEDDED",
     "cache_folder",
     "data_folder",
+    "find_embedding",
     "find_local",
     "find_lora",
     "is_hub_id",
+    "known_embeddings",
     "missing",
     "tokenizer_folder",
 ]
@@ -24,6 +26,7 @@ __all__ = [
 EMBEDDED = "default"
 SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
+EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
 
 def _user_folder(variable: str, usual: str) -> Path:
@@ -83,13 +86,36 @@ def find_lora(name: str) -> Path:
     Raises:
         CheckpointError: it is nowhere.
     """
-    folders = (Path("loras"), data_folder() / "loras")
+    return _find_addon(name, "LoRA", "loras", LORA_SUFFIXES)
+
+
+def find_embedding(name: str) -> Path:
+    """The same for a textual inversion, in ./embeddings or the user's embeddings.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    return _find_addon(name, "embedding", "embeddings", EMBEDDING_SUFFIXES)
+
+
+def known_embeddings() -> dict[str, Path]:
+    """Every file in ./embeddings and the user's, and below, by its name in a prompt; ours win."""
+    found: dict[str, Path] = {}
+    for folder in (Path("embeddings"), data_folder() / "embeddings"):
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            if path.suffix.lower() in EMBEDDING_SUFFIXES[1:] and path.is_file():
+                found.setdefault(path.stem, path)
+    return found
+
+
+def _find_addon(name: str, what: str, kept: str, suffixes: Iterable[str]) -> Path:
+    folders = (Path(kept), data_folder() / kept)
     try:
-        named = [folder / f"{name}{suffix}" for folder in folders for suffix in LORA_SUFFIXES]
+        named = [folder / f"{name}{suffix}" for folder in folders for suffix in suffixes]
         return next(path for path in (Path(name).expanduser(), *named) if path.is_file())
     except (StopIteration, ValueError, OSError, RuntimeError):  # as in `find_local`
         raise CheckpointError(
-            f"there is no LoRA {printable(name)}: no such file, here, in ./loras or in {folders[1]}; "
+            f"there is no {what} {printable(name)}: no such file, here, in ./{kept} or in {folders[1]}; "
             "check the name"
         ) from None
 

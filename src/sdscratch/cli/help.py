@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, ClassVar
@@ -100,7 +101,8 @@ def sections(parameters: Iterable[Any], ctx: Any) -> dict[str, Rows]:
         if record is None:  # hidden
             continue
         panel = getattr(parameter, "rich_help_panel", None)
-        row = (names(parameter), record[1])
+        # Typer puts parentheses around a default in words
+        row = (names(parameter), re.sub(r"default: \((.*)\)\]$", r"default: \1]", record[1]))
         if parameter.param_type_name == "argument":
             found[ARGUMENTS].append(row)
         elif panel is None:

@@ -7,7 +7,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -103,11 +102,25 @@ def _shower(
     if row.name == "plain":
         plain = show_json if as_json else shown.plain_table if sys.stdout.isatty() else shown.plain_lines
         return lambda text, tokenizer: plain(cut_prompt(tokenizer, text))
-    found = [open_embedding(path) for path in embeddings]
+    found = _embeddings(embeddings)
     if as_json:
         return lambda text, tokenizer: show_reading(text, tokenizer, row, steps, found)
     show = shown.table if sys.stdout.isatty() else shown.lines
     return lambda text, tokenizer: show(text, tokenizer, row, steps, found)
+
+
+def _embeddings(names: Sequence[str]) -> list[Embedding]:
+    """Names and numbers of vectors; no vector is read, and whether they fit a model is not asked.
+
+    Raises:
+        CheckpointError: missing, unreadable, or no embedding.
+    """
+    if not names:
+        return []
+    from sdscratch.addons.embedding import read_embedding
+    from sdscratch.checkpoints.places import find_embedding
+
+    return [read_embedding(find_embedding(name)) for name in names]
 
 
 def open_tokenizer(model: str, tokenizer: str | None) -> Tokenizer:
@@ -119,33 +132,6 @@ def open_tokenizer(model: str, tokenizer: str | None) -> Tokenizer:
     from sdscratch.checkpoints.model import open_model
 
     return open_model(model).tokenizer
-
-
-@dataclass(frozen=True)
-class NamedVectors:
-    """What a prompt needs to know of an embedding's file."""
-
-    name: str
-    count: int
-
-
-def open_embedding(path: str) -> Embedding:
-    """The name of an embedding's file, and how many vectors it holds; none of them is read.
-
-    Raises:
-        CheckpointError: missing, unreadable, or no embedding.
-    """
-    from sdscratch.errors import CheckpointError
-    from sdscratch.tensorfiles.reader import open_tensors
-
-    with open_tensors(path) as file:
-        shapes = {name: info.shape for name, info in file.tensors.items()}
-    if "clip_l" in shapes:  # SDXL's, of which Stable Diffusion 1.x takes this
-        shapes = {"clip_l": shapes["clip_l"]}
-    rows = [math.prod(shape[:-1]) for shape in shapes.values() if len(shape) in (1, 2) and shape[-1] > 1]
-    if len(rows) != len(shapes) or not rows:
-        raise CheckpointError(f"{path} is not an embedding; give a textual inversion's file")
-    return NamedVectors(file.path.stem, sum(rows))
 
 
 def read_lines() -> Iterator[str]:

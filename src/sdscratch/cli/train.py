@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import Field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdscratch.cli.generate import print_line
 from sdscratch.cli.help import CONTEXT, Command, Group
+from sdscratch.cli.parameters import parameters_of, typed_values, with_parameters
 from sdscratch.cli.progress import make_view
 from sdscratch.cli.shapes import shapes
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.training.lora_options import LoraOptions
-from sdscratch.training.options import (
+from sdscratch.training.run.lora_options import LoraOptions
+from sdscratch.training.run.options import (
     AutoencoderOptions,
     DiffusionOptions,
     TaesdOptions,
     TrainOptions,
-    choices_of,
-    option_name,
 )
-from sdscratch.training.run_folder import LATEST, RunFolder, collect
+from sdscratch.training.run.run_folder import LATEST, RunFolder, collect
 
 if TYPE_CHECKING:
-    from sdscratch.training.job import Job
-    from sdscratch.training.loop import Record
+    from sdscratch.training.engine.loop import Record
+    from sdscratch.training.run.job import Job
 
 __all__ = ["app", "train_command"]
 
@@ -128,7 +124,7 @@ DATA = typer.Argument(
 def train_command(
     name: str, kind: type[TrainOptions], make: Callable[[Any], Job], help: str
 ) -> Callable[..., None]:
-    """A command with an option for every field of `kind`; Typer reads the signature made here."""
+    """A command with an option for every field of `kind`."""
 
     def command(
         data: Annotated[str | None, DATA] = None,
@@ -139,8 +135,7 @@ def train_command(
         verbose: Annotated[bool, VERBOSE] = False,
         **values: Any,
     ) -> None:
-        typed = {key: value for key, value in {"data": data, **values}.items() if value not in (None, [])}
-        typed = {key: tuple(value) if isinstance(value, list) else value for key, value in typed.items()}
+        typed = typed_values({"data": data, **values})
         follows = int(os.environ.get("RANK", "0")) > 0  # torchrun started it; another process talks
         with make_view(quiet=quiet or follows, verbose=verbose) as view:
             with silent_if(follows):
@@ -152,50 +147,9 @@ def train_command(
                     job = make(options)
             run(job, folder, quiet=quiet, as_json=as_json, follows=follows)
 
-    hints = get_type_hints(kind)
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
-    shared = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=annotation(each, hints[each.name]),
-        )
-        for each in fields(kind)
-        if each.name != "data"
-    ]
-    command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
+    with_parameters(command, parameters_of(kind, without=("data",)))
     app.command(name, cls=Command, help=help)(command)
     return command
-
-
-def annotation(each: Field[Any], hint: Any) -> Any:
-    """What Typer makes an option of; unless typed it is None, so that a file's value can count."""
-    about = each.metadata["setting"]
-    kinds = [
-        kind for kind in (get_args(hint) if NoneType in get_args(hint) else (hint,)) if kind is not NoneType
-    ]
-    names = [option_name(each.name)]
-    if kinds[0] is bool:
-        names = [f"{names[0]}/{about.negative or names[0].replace('--', '--no-', 1)}"]
-    default = about.default if about.default is not None else in_words(each.default)
-    kind = list[str] if get_origin(kinds[0]) is tuple else kinds[0]
-    return Annotated[
-        kind | None,
-        typer.Option(
-            *names,
-            help=about.help,
-            metavar=about.metavar or ("NAME" if choices_of(hint) else None),
-            rich_help_panel=about.panel,
-            show_default=default or False,
-        ),
-    ]
-
-
-def in_words(default: Any) -> str:
-    """A default as the help shows it; nothing for what is off."""
-    return "" if default in (None, False, (), "") else "on" if default is True else f"{default}"
 
 
 def check_reports(options: TrainOptions) -> None:
@@ -209,9 +163,9 @@ def run(job: Job, folder: RunFolder, *, quiet: bool, as_json: bool, follows: boo
     import torch
 
     from sdscratch.device import out_of_memory_explained
-    from sdscratch.training.display import Display
-    from sdscratch.training.job import precision_of, run_job, source_of
-    from sdscratch.training.machine import joined, launched_processes
+    from sdscratch.training.engine.distributed import joined, launched_processes
+    from sdscratch.training.run.display import Display
+    from sdscratch.training.run.job import precision_of, run_job, source_of
 
     options = job.options
     device, precision = precision_of(options)
@@ -272,28 +226,28 @@ def silent_if(follows: bool) -> Iterator[None]:
 
 def make_autoencoder(options: AutoencoderOptions) -> Job:
     """Torch is imported here, and not by the help."""
-    from sdscratch.training.autoencoder_job import AutoencoderJob
+    from sdscratch.training.tasks.autoencoder_job import AutoencoderJob
 
     return AutoencoderJob(options)
 
 
 def make_diffusion(options: DiffusionOptions) -> Job:
     """The same for `train diffusion`."""
-    from sdscratch.training.diffusion_job import DiffusionJob
+    from sdscratch.training.tasks.diffusion_job import DiffusionJob
 
     return DiffusionJob(options)
 
 
 def make_lora(options: LoraOptions) -> Job:
     """The same for `train lora`."""
-    from sdscratch.training.lora_job import LoraJob
+    from sdscratch.training.tasks.lora_job import LoraJob
 
     return LoraJob(options)
 
 
 def make_taesd(options: TaesdOptions) -> Job:
     """The same for `train taesd`."""
-    from sdscratch.training.taesd_job import TaesdJob
+    from sdscratch.training.tasks.taesd_job import TaesdJob
 
     return TaesdJob(options)
 

@@ -1,8 +1,14 @@
 """From prompt to picture: a model on a device, and the stages that a picture goes through.
 
-networks.py   the networks by name: loaded, let go, retried in float32
-pipeline.py   encode, denoise, decode; what Python users hold
-preview.py    what is in a latent, in a moment
-tiles.py      a latent decoded in tiles
-outputs.py    where pictures go
+pipeline.py       a model that draws: what Python users hold
+generate.py       many pictures from one model, told of as they come
+requests.py       what is asked of it, and the events that it answers with
+conditioning.py   prompts → what the U-Net is told
+start.py          noise, or a picture under noise → the latent to start from
+denoise.py        the U-Net as a denoiser, guided
+decode.py         latents → pictures
+preview.py        what is in a latent, in a moment
+tiles.py          a latent decoded in tiles
+networks.py       the networks by name: loaded, let go, retried in float32
+outputs.py        where pictures go
 """

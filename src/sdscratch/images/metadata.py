@@ -14,7 +14,7 @@ from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from sdscratch.errors import ImageError
-from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
 __all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
@@ -22,7 +22,7 @@ __all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
 T = TypeVar("T")
 
 # Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(ResolvedOptions, name) for name in ("cfg_interval", "deep_cache", "tile")}
+APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
 
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
@@ -48,6 +48,14 @@ class LoraRecord:
     weight: float
     hash: str  # first 10 hex digits of the file's SHA-256
     tagged: bool  # a tag in the prompt asked for it, no option
+    unet_weight: float | None = None  # where the U-Net's is another
+    blocks: tuple[float, ...] | None = None  # weights of the U-Net's blocks
+    start: int | None = None  # the first sampling step with it, where it is not there from the beginning
+    stop: int | None = None  # the first one without
+
+    def to_record(self) -> dict[str, Any]:
+        """Its fields without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Record:
     def to_json(self) -> str:
         """The record as one line of ASCII JSON; what does not apply is left out."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.loras is not None:
+            own["loras"] = [lora.to_record() for lora in self.loras]
         for name, exact in APPROXIMATIONS.items():
             if own["options"][name] == exact:
                 del own["options"][name]
@@ -86,9 +96,9 @@ class Record:
         """
         try:
             values = json.loads(text)
-            options = _typed(ResolvedOptions, values.pop("options"))
+            options = _typed(ResolvedOptions, {**APPROXIMATIONS, **values.pop("options")})
             if "loras" in values:
-                values["loras"] = tuple(_typed(LoraRecord, each) for each in values["loras"])
+                values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -152,6 +162,11 @@ def parse_infotext(text: str) -> Infotext:
     start = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[start:]).removeprefix(NEGATIVE).removeprefix(" ")
     return Infotext("\n".join(lines[:start]), negative, {key: _unquoted(value) for key, value in found})
+
+
+def _with_tuples(values: Any) -> dict[str, Any]:
+    """JSON's lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _quoted(value: str) -> str:

@@ -32,17 +32,18 @@ import torch
 import typer
 
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.generation.pipeline import load, to_tensor
+from sdscratch.generation.pipeline import load
+from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
 from sdscratch.pictograms.judge import save_judge, usual_place
 from sdscratch.pictograms.model import LARGE, SHAPES, Shape
 from sdscratch.pictograms.workshop import MIXTURES, Workshop, workshop
 from sdscratch.pictograms.workshop import begin as lay_out
 from sdscratch.pictograms.workshop import export as write_model
-from sdscratch.training.display import Display
-from sdscratch.training.machine import workers_for
-from sdscratch.training.pictures import save_grid
-from sdscratch.training.recipe import Budget, Recipe
+from sdscratch.training.engine.distributed import workers_for
+from sdscratch.training.engine.recipe import Budget, Recipe
+from sdscratch.training.run.display import Display
+from sdscratch.training.tasks.samples import save_grid
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True, pretty_exceptions_enable=False)
 

@@ -1,0 +1,60 @@
+"""From latents to pictures: by the decoder, or roughly and at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdscratch.checkpoints.taesd import TaesdFile
+from sdscratch.generation.networks import Networks, dtype_of, trim
+from sdscratch.generation.preview import fit_preview
+from sdscratch.generation.tiles import in_tiles
+from sdscratch.images.tensors import to_picture
+
+__all__ = ["decode", "previewer"]
+
+
+def decode(networks: Networks, latents: Tensor, tile: int = 0) -> list[Image.Image]:
+    """Latents [n, c, h, w] as the U-Net sees them → n pictures, one at a time (memory).
+
+    Args:
+        tile: decode in overlapping tiles of so many pixels a side (`tiles`); 0: whole, which is exact.
+
+    Raises:
+        SdscratchError: not finite in float32 either; no black picture is ever given.
+        DeviceError: out of memory.
+    """
+    config = networks.files.config.autoencoder
+    side = tile // config.downscale
+    if not networks.placement.batches:
+        trim(networks.placement.device)  # the decoder wants other pieces of memory than the U-Net
+
+    def decode_one(latent: Tensor) -> Image.Image:
+        def run(network: Any) -> Tensor:
+            cast = latent.to(dtype_of(network))
+            return in_tiles(network, cast, side) if side else network(cast)
+
+        return to_picture(networks.run("decoder", run))
+
+    return [decode_one(latent) for latent in (latents / config.latent_scale).split(1)]
+
+
+def previewer(
+    networks: Networks, taesd: TaesdFile | None, encode: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """What shows latents [n, c, h, w] as pixels: the tiny autoencoder, else a linear map fitted to them."""
+    if taesd is None:
+        return fit_preview(encode, networks.files.config.autoencoder.downscale)
+    device, dtype = networks.placement.device, networks.placement.dtype
+    network = taesd.load(device, dtype)
+
+    def show(latents: Tensor) -> Tensor:
+        with torch.inference_mode():
+            pixels: Tensor = network(latents.to(device, dtype))
+        return pixels.float()
+
+    return show

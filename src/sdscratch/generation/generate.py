@@ -1,0 +1,159 @@
+"""Many pictures from one model, told of as they come: what every command and every call from Python runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from PIL.Image import Image
+from torch import Tensor
+
+from sdscratch.addons.apply import AppliedLora, applied_loras
+from sdscratch.addons.requests import LoraRequest, take_loras
+from sdscratch.checkpoints.model import ModelFiles, Part
+from sdscratch.device import Placement
+from sdscratch.errors import SdscratchError
+from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
+from sdscratch.images import LoraRecord, Record
+from sdscratch.options import ResolvedOptions
+
+__all__ = ["Model", "generate"]
+
+
+class Model(Protocol):
+    """What draws: a `pipeline.Pipeline`, whose methods say more."""
+
+    @property
+    def files(self) -> ModelFiles: ...
+    @property
+    def placement(self) -> Placement: ...
+    @property
+    def loras(self) -> tuple[AppliedLora, ...]: ...
+    @property
+    def tags(self) -> tuple[LoraRequest, ...]: ...
+    def adopt_loras(self, prompt: str) -> None: ...
+    def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
+    def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
+    def steps(
+        self, options: ResolvedOptions, *, seeds: Sequence[int], init: Image | None
+    ) -> Iterator[Progress]: ...
+    def decode(self, latents: Tensor, tile: int = 0) -> list[Image]: ...
+    def model_hash(self) -> str: ...
+
+
+def generate(pipeline: Model, requests: Iterable[Request], *, batch_size: int = 1) -> Iterator[Event]:
+    """Draw every request, and yield what happens: stages, steps, pictures, failures.
+
+    A request that fails is told of, and the next one is tried; whoever wants to stop stops iterating.
+
+    Args:
+        batch_size: how many requests that follow each other, and differ in their seeds alone, are drawn at
+            once.
+    """
+    yield from _Generation(pipeline).all(requests, batch_size)
+
+
+class _Generation:
+    """One run through requests."""
+
+    def __init__(self, pipeline: Model) -> None:
+        self.pipeline = pipeline
+        self.timings: dict[str, float] = {}  # seconds, of the newest batch
+        self.loaded = False
+        self.made = 0  # pictures, of the batch in hand
+
+    def all(self, requests: Iterable[Request], size: int) -> Iterator[Event]:
+        """Every batch in turn."""
+        first = 0
+        for batch in batches(requests, size):
+            self.made = 0
+            try:
+                yield from self.batch(batch, first)
+            except SdscratchError as error:
+                yield Failed(first + self.made, tuple(batch[self.made :]), error)
+            first += len(batch)
+
+    def batch(self, batch: Sequence[Request], first: int) -> Iterator[Event]:
+        """Pictures that are drawn at once."""
+        options, init = batch[0].options, batch[0].init
+        tags = take_loras(options.prompt)[1]
+        if not self.loaded or tags != self.pipeline.tags:
+            yield from self.load(batch[0], first, len(batch))
+        image = None if init is None else init.image
+        steps = self.pipeline.steps(options, seeds=[each.options.seed for each in batch], init=image)
+        yield Started("encode", None, first, len(batch))
+        with self.timed("encode"):
+            last = next(steps)  # the prompts and the init picture are encoded before it
+        if last.total:
+            yield Started("denoise", last.total, first, len(batch))
+            with self.timed("denoise"):
+                for last in steps:
+                    yield last
+        yield from self.decode(batch, first, last)
+
+    def load(self, request: Request, first: int, count: int) -> Iterator[Event]:
+        """Load the networks that the task needs."""
+        self.pipeline.adopt_loras(request.options.prompt)
+        parts = self.pipeline.parts_for(request.options, from_init=request.init is not None)
+        if "text" in parts:
+            _ = self.pipeline.files.tokenizer  # a missing one is said before gigabytes are loaded
+        yield Started("load", len(parts), first, count)
+        with self.timed("load"):
+            for done, _ in enumerate(self.pipeline.load(parts), start=1):
+                yield Advanced(done)
+        self.loaded = True
+
+    def decode(self, batch: Sequence[Request], first: int, last: Progress) -> Iterator[Event]:
+        """One picture after another: each is told of as soon as it is there."""
+        for index, (request, latent) in enumerate(zip(batch, last.latent.split(1), strict=True), start=first):
+            yield Started("decode", 1, index, 1)
+            with self.timed("decode"):
+                (image,) = self.pipeline.decode(latent, request.options.tile)
+            yield Advanced(1)
+            self.made += 1
+            yield Picture(index, request, image, recorder(self.pipeline, request), dict(self.timings))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Remember how long a stage took."""
+        start = time.perf_counter()
+        yield
+        self.timings[stage] = time.perf_counter() - start
+
+
+def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    """Requests that can be drawn at once, at most `size` of them, in their order."""
+    batch: list[Request] = []
+    for request in requests:
+        if batch and (len(batch) == size or not request.joins(batch[0])):
+            yield batch
+            batch = []
+        batch.append(request)
+    if batch:
+        yield batch
+
+
+def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
+    """What makes a picture's record, with the model and the LoRAs as they are now."""
+    placement, name = pipeline.placement, pipeline.files.name
+    given, applied = len(applied_loras(pipeline.files)), pipeline.loras
+
+    def record() -> Record:
+        loras = tuple(
+            LoraRecord(**lora.record(), tagged=index >= given) for index, lora in enumerate(applied)
+        )
+        return Record(
+            mode="txt2img" if request.init is None else "img2img",
+            options=request.options,
+            model=name,
+            model_hash=pipeline.model_hash(),
+            dtype=placement.dtype_name,
+            device=placement.device.type,
+            loras=loras or None,
+            fit=None if request.init is None else request.init.fit,
+            init_hash=None if request.init is None else request.init.hash,
+        )
+
+    return record

@@ -1,0 +1,135 @@
+"""What is asked of `generate`, and what it answers: requests, and events.
+
+A request is one picture's worth, wherever it comes from: a command, a line of a plan, a call from Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from PIL.Image import Image
+from torch import Tensor
+
+from sdscratch.errors import SdscratchError
+from sdscratch.images import Record
+from sdscratch.options import Fit, ResolvedOptions
+
+__all__ = [
+    "Advanced",
+    "Event",
+    "Failed",
+    "Init",
+    "Picture",
+    "Progress",
+    "Request",
+    "Stage",
+    "Started",
+    "numbered",
+]
+
+Stage = Literal["load", "encode", "denoise", "decode"]
+
+
+@dataclass(frozen=True, eq=False)
+class Init:
+    """The picture that image-to-image starts from.
+
+    Attributes:
+        image: RGB, of exactly the options' size.
+        fit: how it was brought to that size.
+        hash: `images.picture_hash` of the picture as it was read, before that.
+    """
+
+    image: Image
+    fit: Fit | None = None
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture's worth."""
+
+    options: ResolvedOptions
+    init: Init | None = None
+
+    def joins(self, first: Request) -> bool:
+        """Whether both can be drawn at once: all but the seed is the same."""
+        return self.init is first.init and replace(self.options, seed=first.options.seed) == first.options
+
+
+def numbered(request: Request, count: int) -> Iterator[Request]:
+    """`count` requests like this one, of seeds `seed`, `seed` + 1, …"""
+    for index in range(count):
+        options = replace(request.options, seed=request.options.seed + index)
+        yield replace(request, options=options)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A stage began.
+
+    Attributes:
+        stage: what is done now.
+        total: of how many units it consists; None where that cannot be known.
+        first: the number of the batch's first picture, or where `count` is 1 of the picture, from 0.
+        count: how many pictures it is for.
+    """
+
+    stage: Stage
+    total: float | None
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """How many of its units the stage has done; 0 where it begins anew."""
+
+    done: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the denoising is.
+
+    `latent` is what the decoder takes when `done == total`; before, it is noisy, in σ-space
+    (x = x₀ + σ·noise). `denoised` is the picture that the network sees in it so far (None before the
+    first step), which the decoder takes too.
+    """
+
+    done: int
+    total: int
+    latent: Tensor  # [n, c, h, w] float32
+    denoised: Tensor | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture is there.
+
+    Attributes:
+        index: its number, from 0, in the order of the requests.
+        image: RGB.
+        record: what is to be known of it; the first one of a model waits for the model's hash.
+        timings: seconds by stage, of the newest batch.
+    """
+
+    index: int
+    request: Request
+    image: Image
+    record: Callable[[], Record]
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Pictures that could not be drawn; those that follow are tried all the same."""
+
+    index: int  # the first one's number
+    requests: tuple[Request, ...]
+    error: SdscratchError
+
+
+Event = Started | Advanced | Progress | Picture | Failed

@@ -1,0 +1,77 @@
+"""Where the denoising starts: from noise alone, or from a picture under noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdscratch.diffusion.noise import Noise
+from sdscratch.diffusion.schedule import Path
+from sdscratch.generation.networks import Networks, dtype_of
+
+__all__ = ["PictureEncoder", "device_noise", "start_latent"]
+
+Draw = Callable[[], Tensor]
+
+
+class PictureEncoder:
+    """Pictures → latents as the U-Net sees them; the newest picture is encoded once for all its batches."""
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self._newest: tuple[Tensor, Tensor] | None = None  # a picture, and its posterior
+
+    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
+        """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
+        mean, log_variance = self._posterior(picture).chunk(2, dim=1)
+        drawn = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise()
+        return drawn * self.networks.files.config.autoencoder.latent_scale
+
+    def clear(self) -> None:
+        """Forget the newest picture."""
+        self._newest = None
+
+    def _posterior(self, picture: Tensor) -> Tensor:
+        """Mean and log variance, one after the other in the channels."""
+
+        def encode(network: Any) -> Tensor:
+            posterior = network(picture.to(self.networks.placement.device, dtype_of(network)))
+            return torch.cat([posterior.mean, posterior.log_variance], 1).float()
+
+        if self._newest is None or not torch.equal(self._newest[0], picture):
+            self._newest = picture, self.networks.run("encoder", encode)
+            self.networks.done("encoder")
+        return self._newest[1]
+
+
+def device_noise(source: Noise, device: torch.device) -> Draw:
+    """What draws from the source onto a device."""
+
+    def draw() -> Tensor:
+        drawn = source()
+        # from pinned memory, a GPU takes it without waiting for the steps before
+        return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
+
+    return draw
+
+
+def start_latent(
+    path: Path, count: int, noise: Draw, encode: Callable[[Draw | None], Tensor] | None
+) -> Tensor:
+    """The latent [n, c, h, w] in σ-space that sampling starts from.
+
+    Args:
+        path: the noise levels still to come; of none, the picture's own latent is what there is.
+        count: n, how many pictures.
+        noise: unit noise for all of them.
+        encode: the init picture's latents, sampled with this noise; None without an init picture.
+    """
+    if encode is None:
+        return noise() * path.start_scale
+    if not path.timesteps:
+        return encode(None).repeat(count, 1, 1, 1)
+    latent = encode(noise)  # draws its noise before the sampler's, as diffusers does
+    return latent + noise() * path.sigmas[0]
