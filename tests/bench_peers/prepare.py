@@ -15,7 +15,7 @@ from sdscratch.diffusion.noise import Noise
 from sdscratch.generation.pipeline import Pipeline
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import GenerateOptions
-from sdscratch.text.chunks import encode_prompt
+from sdscratch.text.cutting import encode_prompt
 from sdscratch.text.tokenizer import Tokenizer
 from support.checkpoints import TINY, full_size_checkpoint, ldm_tensors, self_contained, write_ldm
 from support.tokenizers import write_folder

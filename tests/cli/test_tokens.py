@@ -21,7 +21,7 @@ from sdscratch.checkpoints.tokenizers import TOKENIZER
 from sdscratch.cli.tokens import tokens
 from sdscratch.cli.tokens_shown import plain_table, table
 from sdscratch.errors import CheckpointError, SdscratchError, TokenizerError, UsageError
-from sdscratch.text.chunks import cut_prompt
+from sdscratch.text.cutting import cut_prompt
 from sdscratch.text.reading import SYNTAXES
 from support.checkpoints import ldm_tensors, self_contained, write_diffusers, write_ldm
 from support.checkpoints import tiny_tokenizer as models_tokenizer

@@ -16,7 +16,7 @@ from sdscratch.pictograms import model as embedded
 from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.grow import grow_diffusion
 from sdscratch.pictograms.workshop import begin
-from sdscratch.text.chunks import plain_row
+from sdscratch.text.cutting import plain_row
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.tasks.autoencoder import Autoencoder
 from sdscratch.training.tasks.diffusion import Diffusion

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sdscratch.text.chunks import cut_prompt
+from sdscratch.text.cutting import cut_prompt
 from sdscratch.text.tokenizer import Tokenizer, learn_merges
 from support.prompts import random_prompts
 from support.shared import shared_path

@@ -95,7 +95,7 @@ def _shower(
 ) -> Callable[[str, Tokenizer], None]:
     """What prints a prompt, as it was asked for."""
     from sdscratch.cli import tokens_shown as shown
-    from sdscratch.text.chunks import cut_prompt
+    from sdscratch.text.cutting import cut_prompt
     from sdscratch.text.reading import find_syntax
 
     row = find_syntax(syntax)

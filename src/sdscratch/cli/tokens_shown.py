@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sdscratch.tensorfiles.sniff import printable
-from sdscratch.text.chunks import Chunk, Embedding, cut_notice
+from sdscratch.text.chunks import Chunk, Embedding
+from sdscratch.text.cutting import cut_notice
 from sdscratch.text.prompt import take_tags
 from sdscratch.text.reading import PlannedPart, Syntax, plan_prompt
 from sdscratch.text.tokenizer import Tokenizer, Tokens

@@ -22,7 +22,7 @@ from sdscratch.generation.pipeline import Pipeline
 from sdscratch.images import fit_picture, read_picture
 from sdscratch.images.tensors import to_tensor
 from sdscratch.models.conditioning import Conditioning
-from sdscratch.text.chunks import plain_row
+from sdscratch.text.cutting import plain_row
 from sdscratch.training.dataset.folder import Picture
 from sdscratch.training.dataset.source import Batch
 from sdscratch.training.tasks.autoencoder import psnr

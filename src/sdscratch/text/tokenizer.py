@@ -27,7 +27,7 @@ WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as the text encoder knows it. Where it was cut (`chunks.cut_prompt`), what is not seen."""
+    """A text as the text encoder knows it. Where it was cut (`cutting.cut_prompt`), what is not seen."""
 
     ids: tuple[int, ...]  # start … end, unpadded
     pieces: tuple[str, ...]  # the vocabulary's entries for them

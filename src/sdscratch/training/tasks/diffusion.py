@@ -18,7 +18,7 @@ from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, ScheduleConfig
 from sdscratch.models.layers import ResidualBlock
 from sdscratch.models.unet import SpatialTransformer, UNet
-from sdscratch.text.chunks import plain_row
+from sdscratch.text.cutting import plain_row
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.dataset.source import LatentSource
 from sdscratch.training.engine.distributed import Machine
