@@ -53,6 +53,7 @@ TORCH_FREE = (
     "sdscratch.options",
     "sdscratch.settings",
     "sdscratch.generation.outputs",
+    "sdscratch.text.reading",
     "sdscratch.text.tokenizer",
     "sdscratch.training.tasks.architectures",
     "sdscratch.training.run.curve",

@@ -19,6 +19,7 @@ from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, ScheduleConfig
 from sdscratch.models.layers import ResidualBlock
 from sdscratch.models.unet import SpatialTransformer, UNet
+from sdscratch.text.cutting import plain_row
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.dataset.cache import CachedTexts, fingerprint
 from sdscratch.training.dataset.source import LatentSource
@@ -126,7 +127,7 @@ def tokenized(tokenizer: Tokenizer, device: torch.device) -> Callable[[Sequence[
 
     @lru_cache(KNOWN_CAPTIONS)
     def ids(text: str) -> list[int]:
-        return tokenizer.encode(text).padded(tokenizer.length, tokenizer.pad)
+        return plain_row(tokenizer, text)
 
     return lambda captions: torch.tensor([ids(text) for text in captions]).to(device, non_blocking=True)
 
