@@ -132,7 +132,13 @@ SIGMA_ROWS = [row for row in ROWS if "schedule" in row]
 
 # What the reference computes in float32 whatever the latent's precision, at the tolerance of that: restarts'
 # spacing, DEIS' and ER-SDE's sums. UniPC in ComfyUI runs in float32 alone.
-IN_FLOAT32 = {"deis": 1e-6, "restart_list": 1e-5, "restart": 1e-7, "er_sde": 1e-8, "dpm_adaptive_eta0.3": 1e-8}
+IN_FLOAT32 = {
+    "deis": 1e-6,
+    "restart_list": 1e-5,
+    "restart": 1e-7,
+    "er_sde": 1e-8,
+    "dpm_adaptive_eta0.3": 1e-8,
+}
 
 
 def tolerance(row: Mapping[str, Any]) -> float:

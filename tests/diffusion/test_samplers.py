@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.samplers import SAMPLERS, Denoiser, Step, ddim, ddpm, euler, euler_a
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion import catalogue
+from sdscratch.diffusion.samplers import SAMPLERS, Denoiser, Step
+from sdscratch.diffusion.samplers.euler import euler
+from sdscratch.diffusion.samplers.first_order import ddim, ddpm, euler_a
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.options import SAMPLERS as SAMPLER_NAMES
 
 SCHEDULE = Schedule(ScheduleConfig())
 SHAPE = (4, 8, 8)
@@ -53,7 +56,7 @@ def test_the_exact_denoiser_of_a_single_picture_is_solved_exactly(
 ) -> None:
     picture = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(seed))
     noise = Noise((seed, seed + 1), SHAPE)
-    sigmas = (*make_path(SCHEDULE, sampler, None, steps).sigmas[:-1], 0.0)
+    sigmas = (*make_sigma_schedule(SCHEDULE, sampler, None, steps).sigmas[:-1], 0.0)
     step = last(sampler, lambda x, sigma: picture, noise() * sigmas[0], sigmas, noise)
     torch.testing.assert_close(step.latent, picture, rtol=0, atol=1e-5)
 
@@ -78,7 +81,7 @@ def test_around_a_single_picture_every_latent_keeps_the_noise_level_of_its_sigma
     """What DDIM's η is made for: the marginals are the same for each share of fresh noise."""
     shape = (4, 64, 64)
     noise = Noise((1,), shape)
-    path = make_path(SCHEDULE, "ddim", None, 12)
+    path = make_sigma_schedule(SCHEDULE, "ddim", None, 12)
     x = 0.7 + noise() * path.sigmas[0]
     for step in ddim(lambda x, sigma: torch.full_like(x, 0.7), x, path.sigmas, noise, eta=eta):
         rest = step.latent - 0.7
@@ -92,7 +95,7 @@ def tangle(x: Tensor, sigma: float) -> Tensor:
 
 def run(sampler: str, seeds: Sequence[int], steps: int = 9) -> list[Step]:
     noise = Noise(seeds, SHAPE)
-    path = make_path(SCHEDULE, sampler, None, steps)
+    path = make_sigma_schedule(SCHEDULE, sampler, None, steps)
     return list(SAMPLERS[sampler](tangle, noise() * path.start_scale, path.sigmas, noise))
 
 
@@ -111,7 +114,7 @@ def test_a_picture_is_the_same_at_every_batch_size(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_steps_are_numbered_in_float32_and_carry_the_sigma_they_reached(sampler: str) -> None:
-    path = make_path(SCHEDULE, sampler, None, 9)
+    path = make_sigma_schedule(SCHEDULE, sampler, None, 9)
     steps = run(sampler, (5,))
     assert [step.index for step in steps] == list(range(9))
     assert tuple(step.sigma for step in steps) == path.sigmas[1:]
@@ -121,7 +124,7 @@ def test_steps_are_numbered_in_float32_and_carry_the_sigma_they_reached(sampler:
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_the_start_latent_is_left_as_it_was(sampler: str) -> None:
     noise = Noise((1,), SHAPE)
-    path = make_path(SCHEDULE, sampler, None, 5)
+    path = make_sigma_schedule(SCHEDULE, sampler, None, 5)
     x = noise() * path.start_scale
     before = x.clone()
     last(sampler, tangle, x, path.sigmas, noise)
@@ -130,7 +133,7 @@ def test_the_start_latent_is_left_as_it_was(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_deterministic_samplers_draw_no_noise(sampler: str) -> None:
-    last(sampler, tangle, torch.ones(1, *SHAPE), make_path(SCHEDULE, sampler, None, 5).sigmas)
+    last(sampler, tangle, torch.ones(1, *SHAPE), make_sigma_schedule(SCHEDULE, sampler, None, 5).sigmas)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "euler_a"])
@@ -141,7 +144,7 @@ def test_ancestral_samplers_draw_once_a_step_but_not_at_the_end(sampler: str) ->
         draws.append(source())
         return draws[-1]
 
-    path = make_path(SCHEDULE, sampler, None, 8)
+    path = make_sigma_schedule(SCHEDULE, sampler, None, 8)
     list(SAMPLERS[sampler](tangle, torch.ones(1, *SHAPE), path.sigmas, noise))
     assert len(draws) == 7
 
@@ -154,14 +157,14 @@ def test_the_denoiser_is_called_as_often_as_the_method_says(sampler: str, calls:
         asked.append(sigma)
         return tangle(x, sigma)
 
-    path = make_path(SCHEDULE, sampler, "normal", 8)
+    path = make_sigma_schedule(SCHEDULE, sampler, "normal", 8)
     last(sampler, denoise, torch.ones(1, *SHAPE), path.sigmas)
     assert len(asked) == calls
     assert set(asked) == set(path.sigmas[:-1])
 
 
 def test_one_mathematics_has_many_names() -> None:
-    sigmas = make_path(SCHEDULE, "euler", "karras", 10).sigmas
+    sigmas = make_sigma_schedule(SCHEDULE, "euler", "karras", 10).sigmas
 
     def end(sampler: object, **options: float) -> Tensor:
         noise = Noise((1, 2), SHAPE)

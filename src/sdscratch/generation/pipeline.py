@@ -26,7 +26,8 @@ from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.errors import UsageError
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
@@ -188,9 +189,9 @@ class Pipeline:
         runs = steps_from_strength(options.steps, options.strength) > 0
         return ("text", "unet", "encoder", "decoder") if runs else ("encoder", "decoder")
 
-    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> Path:
+    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
-        path = make_path(self.schedule, options.sampler, options.scheduler, options.steps)
+        path = make_sigma_schedule(self.schedule, options.sampler, options.scheduler, options.steps)
         return path.tail(steps_from_strength(options.steps, options.strength)) if from_init else path
 
     def steps(

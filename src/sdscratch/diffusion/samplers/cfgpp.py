@@ -28,9 +28,7 @@ __all__ = [
 ]
 
 
-def both(
-    denoise: Denoiser, unconditional: Denoiser | None, x: Tensor, sigma: float
-) -> tuple[Tensor, Tensor]:
+def both(denoise: Denoiser, unconditional: Denoiser | None, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     """The guided estimate of x₀ and the one without the prompt."""
     denoised = denoise(x, sigma)
     without: Denoiser | None = unconditional or getattr(denoise, "unconditional", None)
@@ -73,9 +71,7 @@ def euler_a_cfgpp(
     s_noise: float = 1.0,
 ) -> Iterator[Step]:
     """`euler_cfgpp` down and back up on fresh noise."""
-    return euler_cfgpp(
-        denoise, x, sigmas, noise, unconditional=unconditional, eta=eta, s_noise=s_noise
-    )
+    return euler_cfgpp(denoise, x, sigmas, noise, unconditional=unconditional, eta=eta, s_noise=s_noise)
 
 
 def dpmpp_2m_cfgpp(

@@ -92,9 +92,7 @@ def go_down(t: Tensor, t_next: Tensor, t_end: Tensor, eta: float) -> tuple[Tenso
     if not eta:
         return t_next, 0.0
     sigma, next_sigma = level(t), level(t_next)
-    up = torch.minimum(
-        next_sigma, eta * (next_sigma**2 * (sigma**2 - next_sigma**2) / sigma**2).sqrt()
-    )
+    up = torch.minimum(next_sigma, eta * (next_sigma**2 * (sigma**2 - next_sigma**2) / sigma**2).sqrt())
     down = torch.minimum(t_end, -((next_sigma**2 - up**2).sqrt().log()))
     return down, (next_sigma**2 - level(down) ** 2).sqrt()
 

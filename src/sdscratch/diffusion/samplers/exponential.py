@@ -126,7 +126,9 @@ def er_sde(
             keep, width = next_scale / scale, next_sigma - sigma
             x = keep * x + (1.0 - keep) * denoised
             part = -width / ER_POINTS
-            points = ends[1] + torch.arange(ER_POINTS, dtype=torch.float32) * part  # float32, as its reference
+            points = (
+                ends[1] + torch.arange(ER_POINTS, dtype=torch.float32) * part
+            )  # float32, as its reference
             inverse = 1.0 / noise_scale(points)
             newest: Tensor | None = None
             if estimate is not None and max_stage >= 2:

@@ -1,8 +1,8 @@
 """The first order, with a share of fresh noise: one loop under many names.
 
-    ddim     η       DDIM, spaced and scaled as its reference (catalogue.py)
-    ddpm     η = 1   DDPM, likewise
-    euler_a  η = 1   ancestral sampling, spaced as k-diffusion's Euler
+ddim     η       DDIM, spaced and scaled as its reference (catalogue.py)
+ddpm     η = 1   DDPM, likewise
+euler_a  η = 1   ancestral sampling, spaced as k-diffusion's Euler
 """
 
 from __future__ import annotations

@@ -55,8 +55,7 @@ def unipc(
         h = math.log(sigma / next_sigma)
         ratios = [-math.log(older / sigma) / h for older, _ in used[-2::-1]]
         changes = [
-            (estimate - denoised) / ratio
-            for ratio, (_, estimate) in zip(ratios, used[-2::-1], strict=True)
+            (estimate - denoised) / ratio for ratio, (_, estimate) in zip(ratios, used[-2::-1], strict=True)
         ]
         predictor, corrector = WEIGHTS[variant](h, [*ratios, 1.0])
         x = weighted(base, predictor, changes)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from sdscratch.diffusion.guidance import guided
 from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.files import atomic_write
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
@@ -50,7 +51,8 @@ class Studio:
     def _latents(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Iterator[Tensor]:
         defaults, device = self.defaults, self.machine.device
         schedule = Schedule(self.config.schedule)
-        path = make_path(schedule, defaults.sampler, defaults.scheduler, min(defaults.steps, len(schedule)))
+        steps = min(defaults.steps, len(schedule))
+        path = make_sigma_schedule(schedule, defaults.sampler, defaults.scheduler, steps)
         downscale = self.config.autoencoder.downscale
         sides = (defaults.height // downscale, defaults.width // downscale)
         negative = self.encode("")
