@@ -16,7 +16,6 @@ from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
-from support.diffusion import SAMPLERS as SAMPLER_NAMES
 from support.diffusion import (
     NETWORKS,
     Trajectory,
@@ -25,6 +24,7 @@ from support.diffusion import (
     reference_trajectory,
     relative_error,
 )
+from support.diffusion import SAMPLERS as SAMPLER_NAMES
 
 # diffusers hands tensors to numpy in a way that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -158,7 +158,9 @@ def test_spacings_by_timestep_are_those_of_diffusers(sampler: str, spacing: str,
     reference = reference_trajectory(
         reference_scheduler(sampler, timestep_spacing=spacing), network, contexts(), SEEDS, SHAPE, steps
     )
-    assert_same(our_trajectory(network, make_sigma_schedule(SCHEDULE, sampler, spacing, steps), sampler), reference)
+    assert_same(
+        our_trajectory(network, make_sigma_schedule(SCHEDULE, sampler, spacing, steps), sampler), reference
+    )
 
 
 @pytest.mark.parametrize("steps", STEPS)

@@ -162,7 +162,9 @@ def test_every_step_is_that_of_k_diffusion(sampler: str, spacing: str, steps: in
             assert relative_error(a, b) <= TOLERANCE
 
 
-def our_latents(path: SigmaSchedule, sampler: str, network: Callable[..., Tensor], prediction: str) -> list[Tensor]:
+def our_latents(
+    path: SigmaSchedule, sampler: str, network: Callable[..., Tensor], prediction: str
+) -> list[Tensor]:
     denoise = network_denoiser(network, path, prediction, Conditioning(CONTEXT))
     noise = Noise(SEEDS, SHAPE)
     return [s.latent for s in SAMPLERS[sampler](denoise, noise() * path.start_scale, path.sigmas, noise)]

@@ -180,4 +180,6 @@ def test_timesteps_are_those_of_diffusers_at_every_number_of_steps(sampler: str,
         theirs = scheduler.timesteps.numpy().astype(np.float64)
         if sampler == "heun":
             theirs = np.concatenate([theirs[:1], theirs[1::2]])
-        np.testing.assert_allclose(make_sigma_schedule(SD1, sampler, spacing, steps).timesteps, theirs, atol=1e-4)
+        np.testing.assert_allclose(
+            make_sigma_schedule(SD1, sampler, spacing, steps).timesteps, theirs, atol=1e-4
+        )

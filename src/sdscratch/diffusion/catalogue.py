@@ -72,11 +72,17 @@ class SamplerSpec:
     alone: bool = False
     unguided: bool = False
 
+    def steps(self, levels: int) -> int | None:
+        """How many steps it makes of so many; None where it decides as it goes."""
+        if self.name == "dpm_fast":
+            return levels // 3 + 1
+        return None if self.denoisings == "adaptive" else levels
+
     def evaluations(self, steps: int) -> int | None:
         """How often the network is asked in so many steps; None where the sampler decides as it goes."""
         counts: Mapping[str, int | None] = {
             "n": steps,
-            "n+1": steps + 1,
+            "n+1": steps + (steps > 1),
             "2n-1": 2 * steps - 1,
             "3n-2": 3 * steps - 2,
             "3n-3": max(3 * steps - 3, 1),
@@ -93,13 +99,14 @@ KARRAS, EXPONENTIAL, NORMAL = Spaced("karras"), Spaced("exponential"), Spaced("n
 
 CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise", "spare_draws")
 FRESH = ("eta", "s_noise")
+PID = ("pcoeff", "icoeff", "dcoeff", "accept_safety")
 WEB, COMFY = ("a1111", "forge"), ("comfyui",)
 
 SAMPLERS: Mapping[str, SamplerSpec] = {
     row.name: row
     for row in (
         SamplerSpec("ddpm", "DDPM", WHOLE_STRIDES, noise="plain"),
-        SamplerSpec("ddim", "DDIM", TO_FIRST, ("ddimtrailing",), noise="plain", parameters=("eta",)),
+        SamplerSpec("ddim", "DDIM", TO_FIRST, noise="plain", parameters=("eta",)),
         SamplerSpec("euler", "Euler", LINSPACE, ("eulerdiscrete",), parameters=CHURN),
         SamplerSpec("euler_a", "Euler a", LINSPACE, ("euleradiscrete",), noise="plain", parameters=FRESH),
         SamplerSpec("heun", "Heun", LINSPACE, ("heundiscrete",), "2n-1", parameters=CHURN),
@@ -133,7 +140,7 @@ SAMPLERS: Mapping[str, SamplerSpec] = {
             NORMAL,
             denoisings="adaptive",
             noise="plain",
-            parameters=("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety", *FRESH),
+            parameters=("order", "rtol", "atol", "h_init", *PID, *FRESH),
             alone=True,
         ),
         SamplerSpec("dpm++2s_a", "DPM++ 2S a", KARRAS, (), "2n-1", "karras", noise="plain", parameters=FRESH),
@@ -147,9 +154,7 @@ SAMPLERS: Mapping[str, SamplerSpec] = {
             noise="brownian",
             parameters=(*FRESH, "r"),
         ),
-        SamplerSpec(
-            "dpm++2m", "DPM++ 2M", ROUNDED, ("dpmsolvermultistep", "dpmsolver++"), webui="karras"
-        ),
+        SamplerSpec("dpm++2m", "DPM++ 2M", ROUNDED, ("dpmsolvermultistep", "dpmsolver++"), webui="karras"),
         SamplerSpec(
             "dpm++2m_sde",
             "DPM++ 2M SDE",
@@ -210,7 +215,9 @@ SAMPLERS: Mapping[str, SamplerSpec] = {
         ),
         SamplerSpec("res_multistep", "Res Multistep", NORMAL, noise="plain", parameters=FRESH),
         SamplerSpec("res_multistep_a", "Res Multistep a", NORMAL, noise="plain", parameters=FRESH),
-        SamplerSpec("gradient_estimation", "Gradient Estimation", NORMAL, ("eulerge",), parameters=("ge_gamma",)),
+        SamplerSpec(
+            "gradient_estimation", "Gradient Estimation", NORMAL, ("eulerge",), parameters=("ge_gamma",)
+        ),
         SamplerSpec(
             "er_sde", "ER SDE", NORMAL, noise="plain", parameters=("s_noise", "max_stage", "noise_scale")
         ),
@@ -306,7 +313,7 @@ def sampler_spellings() -> Mapping[str, str]:
     """Every plain spelling of every sampler."""
     return {
         spelling: row.name
-        for row in reversed(SAMPLERS.values())
+        for row in reversed(tuple(SAMPLERS.values()))
         for spelling in (*row.spellings, plain(row.title), plain(row.name))
     }
 

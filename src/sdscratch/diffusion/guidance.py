@@ -36,7 +36,9 @@ Predictor = Callable[[Tensor, float], Tensor]
 Prediction = Literal["epsilon", "v"]
 
 
-def network_denoiser(network: Network, path: SigmaSchedule, prediction: Prediction, prompt: Conditioning) -> Denoiser:
+def network_denoiser(
+    network: Network, path: SigmaSchedule, prediction: Prediction, prompt: Conditioning
+) -> Denoiser:
     """A network and one prompt as a denoiser.
 
     Args:

@@ -41,7 +41,7 @@ def _quantile(share: float, shape: float) -> float:
 
 def _density(theta: float, shape: float) -> float:
     whole = math.gamma(shape) ** 2 / math.gamma(2.0 * shape)
-    return 2.0 * (math.sin(theta) * math.cos(theta)) ** (2.0 * shape - 1.0) / whole
+    return 2.0 * math.pow(math.sin(theta) * math.cos(theta), 2.0 * shape - 1.0) / whole
 
 
 def _mass(theta: float, shape: float) -> float:

@@ -51,11 +51,11 @@ def sgm_uniform(schedule: Schedule, steps: int) -> Array:
 def simple(schedule: Schedule, steps: int) -> Array:
     """Every T/n-th level of the table, rounded down, counted from its end."""
     places = (np.arange(steps) * (len(schedule) / steps)).astype(int)
-    return schedule.sigmas[len(schedule) - 1 - places]
+    return np.asarray(schedule.sigmas[len(schedule) - 1 - places])
 
 
 def ddim_uniform(schedule: Schedule, steps: int) -> Array:
-    """Whole strides of T // n counted up from timestep 1: where n does not divide T, there are more than n."""
+    """Whole strides of T // n counted up from timestep 1: more than n, where that leaves room."""
     return schedule.sigmas[1 :: max(len(schedule) // steps, 1)][::-1]
 
 
@@ -69,7 +69,7 @@ def beta_in_timesteps(schedule: Schedule, steps: int) -> Array:
     """The same, spread over whole timesteps, each visited once (ComfyUI)."""
     shares = beta_quantile(1.0 - np.linspace(0, 1, steps, endpoint=False), BETA_SHAPE)
     timesteps = np.rint(shares * (len(schedule) - 1)).astype(int)
-    return schedule.sigmas[np.unique(timesteps)[::-1]]
+    return np.asarray(schedule.sigmas[np.unique(timesteps)[::-1]])
 
 
 def turbo(schedule: Schedule, steps: int) -> Array:
@@ -169,7 +169,9 @@ def gits(schedule: Schedule, steps: int) -> Array:
     """
     row = GITS[steps - 2] if 2 <= steps <= 20 else GITS[-1]
     percent = np.array([100, *map(int, row.split()), 0])
-    trained = Schedule(ScheduleConfig())  # what the table was made for, between whose timesteps log ᾱ is linear
+    trained = Schedule(
+        ScheduleConfig()
+    )  # what the table was made for, between whose timesteps log ᾱ is linear
     at = percent / 100 * (len(trained) - 1)
     log_alphas = np.interp(at, np.arange(len(trained)), np.log(trained.alphas_bar))
     levels = np.sqrt(np.expm1(-log_alphas))

@@ -25,8 +25,8 @@ class Noise:
         self.shape = shape
         self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
-    def __call__(self) -> Tensor:
-        """The next draw of every picture, stacked: [n, *shape] float32 on the CPU."""
+    def __call__(self, *interval: float) -> Tensor:
+        """The next draw of every picture, stacked: [n, *shape] float32 on the CPU; of any interval."""
         return torch.stack(
             [torch.randn(self.shape, generator=source, dtype=torch.float32) for source in self._generators]
         )

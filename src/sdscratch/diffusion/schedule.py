@@ -75,7 +75,7 @@ class Schedule:
     def nearest_timestep(self, sigma: float | Array) -> Array:
         """The whole timestep whose log σ is nearest, as ComfyUI and Forge tell the network."""
         distances = np.abs(np.log(np.atleast_1d(sigma))[:, None] - self._log_sigmas)
-        return distances.argmin(1).astype(np.float64).reshape(np.shape(sigma))
+        return np.asarray(distances.argmin(1), dtype=np.float64).reshape(np.shape(sigma))
 
     def sigma_at_share(self, share: float) -> float:
         """σ where so much of the sampling is done, 0 to 1, counted in timesteps (ComfyUI's percentages)."""

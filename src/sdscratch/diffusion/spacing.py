@@ -1,16 +1,17 @@
-"""Which noise levels n steps of a sampler visit, as each tool means it, and what the network is told there."""
+"""Which noise levels n steps visit, as each tool means it, and what the network is told there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from sdscratch.diffusion.catalogue import SAMPLERS, SamplerSpec, Spaced
 from sdscratch.diffusion.conventions import Convention, convention_of
-from sdscratch.diffusion.levels import COMFYUI, WEBUI, beta_in_sigma, exponential, karras, lcm
+from sdscratch.diffusion.levels import COMFYUI, WEBUI, beta_in_sigma, exponential, karras
 from sdscratch.diffusion.schedule import Array, Schedule
 from sdscratch.errors import UsageError
 
@@ -156,7 +157,7 @@ def parse_sigmas(text: str) -> tuple[float, ...]:
         raise UsageError(f"--sigmas is {text!r}, but must be numbers with commas between") from None
     if len(levels) < 2:
         raise UsageError("--sigmas needs two noise levels or more, the last usually 0")
-    for before, after in zip(levels, levels[1:], strict=False):
+    for before, after in pairwise(levels):
         if not (math.isfinite(before) and before > after >= 0.0):
             raise UsageError(
                 f"--sigmas must fall from step to step and stay above 0 until the end, but {after:g} comes "
@@ -226,7 +227,8 @@ def as_diffusers(
     """Where diffusers has the spacing, as it does; else as k-diffusion."""
     if scheduler in BY_TIMESTEP:
         timesteps = BY_TIMESTEP[scheduler](len(schedule), steps, habit, convention.steps_offset)
-        sigmas, whole = schedule.sigma_linear(timesteps), np.round
+        sigmas = schedule.sigma_linear(timesteps)
+        whole: Callable[[Array], Array] = np.round
     elif scheduler in BY_SIGMA:
         space, whole = BY_SIGMA[scheduler]
         sigmas = space(schedule, steps)
@@ -262,7 +264,8 @@ def as_tool(
     name = scheduler or (spec.webui if formulas is WEBUI and spec.webui else own)
     if name not in formulas:
         raise UsageError(
-            f"{convention.name} has no scheduler {name}; leave --like out, or choose one of {', '.join(formulas)}"
+            f"{convention.name} has no scheduler {name}; leave --like out, or choose one of "
+            + ", ".join(formulas)
         )
     discards = convention.name in spec.discards
     levels = formulas[name](schedule, steps + discards)

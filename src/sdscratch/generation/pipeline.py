@@ -25,7 +25,7 @@ from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.samplers import SAMPLERS
+from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.errors import UsageError
@@ -254,13 +254,11 @@ class Pipeline:
         yield Progress(0, total, x, None)
         if denoise is None:
             return
-        for step in SAMPLERS[options.sampler](denoise, x, path.sigmas, noise, **sampler_options(options)):
-            done = step.index + 1
+        for step in sample(options.sampler, denoise, x, path, noise, **sampler_options(options)):
             # looking at every step would make a GPU wait for the CPU
-            if done in (1, total) and not torch.isfinite(step.latent).all():
+            if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
-            latent = step.latent * path.end_scale if done == total else step.latent
-            yield Progress(done, total, latent, step.denoised)
+            yield Progress(step.done, step.total, step.latent, step.denoised)
 
     # From latents to pictures
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -228,7 +227,7 @@ def test_so_many_captions_are_dropped(encode: Encode) -> None:
         assert low <= heard.count("") <= high
 
 
-def test_training_reaches_both_networks_and_beats_no_prediction(encode: Encode, tmp_path: SigmaSchedule) -> None:
+def test_training_reaches_both_networks_and_beats_no_prediction(encode: Encode, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = Diffusion.from_config(TINY)
     before = model.text.tokens.weight.detach().clone()

@@ -1,4 +1,4 @@
-"""DPM-Solver++ for the stochastic differential equation (Lu et al. 2022b, section 3.4; Crowson's k-diffusion).
+"""DPM-Solver++ for the stochastic equation (Lu et al. 2022b, section 3.4; Crowson's k-diffusion).
 
 With h = log(σ/next σ), a step leaves e^(−h(1+η)) of x and adds noise of the variance that the equation says.
 """

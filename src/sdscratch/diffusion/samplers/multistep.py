@@ -88,8 +88,8 @@ def ipndm_v(
 ) -> Iterator[Step]:
     """`ipndm` with weights for steps of different length (Chen et al. 2024, diff-solvers; Forge, ComfyUI).
 
-    Not Adams and Bashforth's own (`lms` has those): in the third and the fourth the reference divides by
-    less than the integral does, and pictures are made with what it computes.
+    Not Adams and Bashforth's own, which `lms` has: from the third on the reference groups a product otherwise,
+    and the shares of the fourth do not even add up to 1. Pictures are made with what it computes.
 
     Args:
         max_order, ends_denoised: as of `ipndm`.
@@ -187,7 +187,7 @@ def plms(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: NoiseSour
         denoised = denoise(x, sigma)
         slopes = [(x - denoised) / sigma, *slopes][:4]
         slope = sum((s * w for s, w in zip(slopes, ADAMS_BASHFORTH[len(slopes) - 1], strict=True)), x * 0.0)
-        if index == 0 and next_sigma > 0.0:
+        if index == 0 and len(sigmas) > 2:
             tried = x + slope * (next_sigma - sigma)
             slope = (slope + (tried - denoise(tried, next_sigma)) / next_sigma) / 2.0
         x = x + slope * (next_sigma - sigma)

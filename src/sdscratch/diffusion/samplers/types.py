@@ -6,9 +6,9 @@ tensors [n, c, h, w] of any precision; coefficients are Python floats (float64).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -40,9 +40,5 @@ class Step:
     sigma: float
 
 
-class Sampler(Protocol):
-    """From a latent at `sigmas[0]` to one at the last sigma, a `Step` at a time; parameters by name."""
-
-    def __call__(
-        self, denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: NoiseSource, /, **parameters: Any
-    ) -> Iterator[Step]: ...
+# (denoise, x, sigmas, noise), and parameters by name: from a latent at `sigmas[0]` to one at the last sigma
+Sampler = Callable[..., Iterator[Step]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -73,7 +73,7 @@ def rounded(sigma: float) -> float:
     return math.sqrt(1.0 / alpha_bar - 1.0)
 
 
-def weighted(base: Tensor, weights: Sequence[float], changes: Sequence[Tensor]) -> Tensor:
+def weighted(base: Tensor, weights: Iterable[float], changes: Sequence[Tensor]) -> Tensor:
     """What is added to the first order's step."""
     for weight, change in zip(weights, changes, strict=True):
         base = base + weight * change

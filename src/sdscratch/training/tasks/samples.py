@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdscratch.diffusion.guidance import guided
 from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.samplers import SAMPLERS
+from sdscratch.diffusion.sample import sample_to_end
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.files import atomic_write
@@ -59,8 +59,8 @@ class Studio:
         for prompt in prompts:
             source = Noise([seed], (self.config.unet.latent_channels, *sides))
 
-            def noise(source: Noise = source) -> Tensor:
-                return source().to(device)
+            def noise(*interval: float, source: Noise = source) -> Tensor:
+                return source(*interval).to(device)
 
             denoise = guided(
                 lambda x, timesteps, told: unet(x, timesteps, told).float(),
@@ -71,9 +71,7 @@ class Studio:
                 scale=defaults.cfg_scale,
             )
             x = noise() * path.start_scale
-            for step in SAMPLERS[defaults.sampler](denoise, x, path.sigmas, noise):
-                x = step.latent
-            yield x * path.end_scale
+            yield sample_to_end(defaults.sampler, denoise, x, path, noise)
 
 
 def save_grid(pictures: Tensor, path: Path, columns: int) -> None:
