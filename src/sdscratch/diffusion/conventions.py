@@ -36,7 +36,7 @@ class Convention:
         draws: where samplers' noise comes from: each picture's generator goes on after the start noise; or it
             begins anew at the seed, one for the whole batch.
         clip_skip_none: the number that means that no layer is skipped.
-        sigmas_in_float32: ᾱ is rounded to float32 before σ is made of it.
+        sigmas_in_float32: when ᾱ is rounded to float32 before σ is made of it.
         steps_offset: where whole strides begin (diffusers' `steps_offset`).
         source: where this was read.
     """
@@ -55,7 +55,7 @@ class Convention:
     source: str
     comma_tokens: int = 0
     padded_contexts: bool = False
-    sigmas_in_float32: bool = False
+    sigmas_in_float32: Literal["always", "zero_snr", "never"] = "never"
     steps_offset: int = 1
 
 
@@ -90,7 +90,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             noise="nv",
             draws="continued",
             clip_skip_none=1,
-            sigmas_in_float32=True,
+            sigmas_in_float32="always",
             source="AUTOMATIC1111 1.10: modules/sd_schedulers.py, sd_samplers_*.py, rng.py, prompt_parser.py",
         ),
         Convention(
@@ -106,6 +106,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             noise="nv",
             draws="continued",
             clip_skip_none=1,
+            sigmas_in_float32="zero_snr",
             source="Forge dfdcbab6: backend/modules/k_prediction.py, modules/sd_samplers_kdiffusion.py",
         ),
         Convention(

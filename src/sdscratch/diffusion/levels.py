@@ -90,7 +90,9 @@ def lcm(schedule: Schedule, steps: int) -> Array:
 
 def kl_optimal_to_least(schedule: Schedule, steps: int) -> Array:
     """Equal strides in arctan σ (Sabour et al. 2024, section 3.1), n of them: ends at σmin (web UIs)."""
-    return np.tan(np.linspace(math.atan(schedule.sigmas[-1]), math.atan(schedule.sigmas[0]), steps + 1))
+    angles = np.linspace(math.atan(schedule.sigmas[-1]), math.atan(schedule.sigmas[0]), steps + 1)
+    # in float32, as the tools: near a right angle (zero terminal SNR) its rounding is 1e-4 of the tangent
+    return np.tan(angles.astype(np.float32).astype(np.float64))
 
 
 def kl_optimal_to_zero(schedule: Schedule, steps: int) -> Array:

@@ -39,7 +39,7 @@ class Schedule:
     """
 
     def __init__(self, config: ScheduleConfig, *, zero_snr: bool = False, in_float32: bool = False) -> None:
-        self._config, self._zero_snr = config, zero_snr
+        self._config, self.zero_snr = config, zero_snr
         low, high = math.sqrt(config.beta_start), math.sqrt(config.beta_end)
         self.betas: Array = np.linspace(low, high, config.timesteps) ** 2
         self.alphas_bar: Array = np.cumprod(1.0 - self.betas, dtype=np.float64)
@@ -58,7 +58,7 @@ class Schedule:
     @cached_property
     def in_float32(self) -> Schedule:
         """The same with ᾱ in float32."""
-        return Schedule(self._config, zero_snr=self._zero_snr, in_float32=True)
+        return Schedule(self._config, zero_snr=self.zero_snr, in_float32=True)
 
     def sigma(self, timestep: float | Array) -> Array:
         """σ at a timestep, 0 to T−1; between two of them log σ is interpolated, as k-diffusion does."""

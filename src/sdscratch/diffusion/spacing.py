@@ -26,6 +26,7 @@ class SigmaSchedule:
         sigmas: n+1 values, falling; the last is 0, or σ₀ or another level where the reference ends there.
         timesteps: n values, what the network is told at each sigma but the last.
         start_scale: the start latent is unit noise times this (in σ-space).
+        init_scale: of image-to-image, whose start is an encoded picture times this, and that noise.
         variance_preserving_end: the last latent is decoded as it is in variance-preserving scale.
         between: what the network is told at any other sigma.
     """
@@ -33,6 +34,7 @@ class SigmaSchedule:
     sigmas: tuple[float, ...]
     timesteps: tuple[float, ...]
     start_scale: float
+    init_scale: float = 1.0
     variance_preserving_end: bool = True
     between: Callable[[float], float] | None = field(default=None, compare=False, repr=False)
 
@@ -102,8 +104,7 @@ def make_sigma_schedule(
     if not 1 <= steps <= total:
         raise UsageError(f"the number of steps is {steps}, but this model takes from 1 to {total}")
     convention, spec = convention_of(like), SAMPLERS[sampler]
-    if convention.sigmas_in_float32:
-        schedule = schedule.in_float32
+    schedule = as_kept(schedule, convention)
     if sigmas is not None:
         return with_levels(schedule, convention, np.array(sigmas))
     if convention.spacings == "diffusers":
@@ -111,6 +112,12 @@ def make_sigma_schedule(
     if convention.spacings == "webui" and scheduler is None and sampler in BY_TIMESTEP_IN_WEBUI:
         return by_timestep_in_webui(schedule, convention, sampler, steps)
     return as_tool(schedule, convention, spec, scheduler, steps)
+
+
+def as_kept(schedule: Schedule, convention: Convention) -> Schedule:
+    """The schedule in the precision that the tool keeps it in."""
+    rounds = {"always": True, "zero_snr": schedule.zero_snr, "never": False}
+    return schedule.in_float32 if rounds[convention.sigmas_in_float32] else schedule
 
 
 def shortened(
@@ -140,7 +147,12 @@ def shortened(
     elif counting == "comfyui":
         whole = int(steps / strength) if 0.0 < strength < 0.9999 else steps
         left = steps if strength > 0.0 else 0
-    path = make_sigma_schedule(schedule, sampler, scheduler, min(whole, len(schedule)), like=like)
+    whole = min(whole, len(schedule))
+    if counting == "webui" and scheduler is None and sampler in BY_TIMESTEP_IN_WEBUI:
+        return shortened_by_timestep(
+            as_kept(schedule, convention_of(like)), convention_of(like), sampler, whole, left - 1
+        )
+    path = make_sigma_schedule(schedule, sampler, scheduler, whole, like=like)
     path = path.tail(min(left, len(path.timesteps)))
     return replace(path, start_scale=path.sigmas[0])
 
@@ -300,14 +312,42 @@ def by_timestep_in_webui(
     PLMS take the first of them as their end, and so do a step less; UniPC divides all timesteps by their
     number anew, and ends at the first.
     """
-    strides = np.minimum(np.arange(0, len(schedule), len(schedule) // steps) + 1, len(schedule) - 1)
-    timesteps = strides[::-1].astype(np.float64)
+    timesteps = web_strides(schedule, steps)[::-1]
     if sampler.startswith("unipc"):
-        timesteps = np.linspace(len(schedule) - 1, 0, len(strides) + 1)
-    sigmas = schedule.sigma(timesteps)
-    path = with_levels(schedule, convention, sigmas)
+        timesteps = np.linspace(len(schedule) - 1, 0, len(timesteps) + 1)
+    return preserving_variance(schedule, convention, timesteps)
+
+
+def shortened_by_timestep(
+    schedule: Schedule, convention: Convention, sampler: str, steps: int, encoded: int
+) -> SigmaSchedule:
+    """The web UIs' image-to-image by timestep: noise of one level, and the steps from the level below it.
+
+    Args:
+        encoded: how many of the strides are left; the picture gets the noise of the next.
+    """
+    strides = web_strides(schedule, steps)
+    timesteps = strides[:encoded][::-1] if encoded > 1 else strides[1::-1]
+    if sampler.startswith("unipc"):
+        timesteps = np.linspace(timesteps[0], 0, len(timesteps) + 1)
+    path = preserving_variance(schedule, convention, timesteps)
+    alpha_bar = float(schedule.alphas_bar[int(strides[min(encoded, len(strides) - 1)])])
+    whole = math.sqrt(1.0 + path.sigmas[0] ** 2)
     return replace(
-        path,
+        path, init_scale=math.sqrt(alpha_bar) * whole, start_scale=math.sqrt(1.0 - alpha_bar) * whole
+    )
+
+
+def web_strides(schedule: Schedule, steps: int) -> Array:
+    """Whole strides from timestep 1, rising."""
+    return np.minimum(np.arange(0.0, len(schedule), len(schedule) // steps) + 1.0, len(schedule) - 1.0)
+
+
+def preserving_variance(schedule: Schedule, convention: Convention, timesteps: Array) -> SigmaSchedule:
+    """The levels of these timesteps, the last of which is the end; starts at plain noise."""
+    sigmas = schedule.sigma(timesteps)
+    return replace(
+        with_levels(schedule, convention, sigmas),
         timesteps=tuple(timesteps[:-1].tolist()),
         start_scale=math.sqrt(1.0 + sigmas[0] ** 2),
         variance_preserving_end=True,

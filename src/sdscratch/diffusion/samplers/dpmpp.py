@@ -18,7 +18,7 @@ __all__ = ["dpmpp_2m", "dpmpp_2s_a"]
 
 
 def dpmpp_2m(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: NoiseSource) -> Iterator[Step]:
-    """DPM-Solver++(2M), midpoint (Lu et al. 2022b, algorithm 2); the first and the last step are of first order."""
+    """DPM-Solver++(2M), midpoint (Lu et al. 2022b, algorithm 2); first and last step of first order."""
     previous: tuple[float, Tensor] | None = None
     for index, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
         denoised = target = denoise(x, sigma)

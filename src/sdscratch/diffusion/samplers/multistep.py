@@ -88,8 +88,8 @@ def ipndm_v(
 ) -> Iterator[Step]:
     """`ipndm` with weights for steps of different length (Chen et al. 2024, diff-solvers; Forge, ComfyUI).
 
-    Not Adams and Bashforth's own, which `lms` has: from the third on the reference groups a product otherwise,
-    and the shares of the fourth do not even add up to 1. Pictures are made with what it computes.
+    Not Adams and Bashforth's own, which `lms` has: from the third on the reference groups a product
+    otherwise, and the shares of the fourth do not even add up to 1. Pictures are made with what it computes.
 
     Args:
         max_order, ends_denoised: as of `ipndm`.
