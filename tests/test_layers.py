@@ -43,6 +43,7 @@ TORCH_FREE = (
     "sdscratch.addons.describe",
     "sdscratch.addons.requests",
     "sdscratch.cli.app",
+    "sdscratch.cli.schedule",
     "sdscratch.diffusion.catalogue",
     "sdscratch.diffusion.conventions",
     "sdscratch.diffusion.spacing",
@@ -149,7 +150,17 @@ def test_nothing_of_the_references_is_imported() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["evaluate"], ["bench"]),
+        *(
+            [],
+            ["txt2img"],
+            ["img2img"],
+            ["convert-weights"],
+            ["tokens"],
+            ["schedule"],
+            ["info"],
+            ["evaluate"],
+            ["bench"],
+        ),
         *(
             ["train"],
             ["train", "autoencoder"],

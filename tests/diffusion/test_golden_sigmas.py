@@ -152,11 +152,12 @@ def test_zero_terminal_snr(tool: str) -> None:
     zero = as_kept(zero, CONVENTIONS[TOOLS[tool]])
     table = golden()[tool]["zero_terminal_snr"]
     np.testing.assert_allclose(zero.sigmas[-1], table["sigma_max"], rtol=1e-6)
-    np.testing.assert_allclose(zero.sigmas[-5:], table["last5"], rtol=1e-5)
+    # the web UIs rescale ᾱ in float32, of which little is left near its end
+    np.testing.assert_allclose(zero.sigmas[-5:], table["last5"], rtol=2e-5)
     for name, rows in table["schedules"].items():
         for steps, theirs in rows.items():
             ours = levels_of("comfy" if tool == "comfy" else "forge", name, int(steps), zero)
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(ours, theirs, rtol=2e-5, err_msg=name)
 
 
 def test_where_sampling_starts_in_comfyui() -> None:

@@ -78,17 +78,21 @@ class SamplerSpec:
             return levels // 3 + 1
         return None if self.denoisings == "adaptive" else levels
 
-    def evaluations(self, steps: int) -> int | None:
-        """How often the network is asked in so many steps; None where the sampler decides as it goes."""
+    def evaluations(self, steps: int, *, to_zero: bool = True) -> int | None:
+        """How often the network is asked in so many steps; None where the sampler decides as it goes.
+
+        Args:
+            to_zero: the last step goes to σ = 0, where no second estimate is made.
+        """
         counts: Mapping[str, int | None] = {
             "n": steps,
             "n+1": steps + (steps > 1),
-            "2n-1": 2 * steps - 1,
-            "3n-2": 3 * steps - 2,
-            "3n-3": max(3 * steps - 3, 1),
+            "2n-1": 2 * steps - to_zero,
+            "3n-2": 3 * steps - 2 * to_zero,
+            "3n-3": max(3 * steps - 3, min(steps, 1)),
             "adaptive": None,
         }
-        return counts[self.denoisings]
+        return max(counts[self.denoisings] or 0, 0) if self.denoisings != "adaptive" else None
 
 
 LINSPACE = Spaced("linspace")

@@ -50,8 +50,8 @@ class PictureEncoder:
 def device_noise(source: NoiseSource, device: torch.device) -> Draw:
     """What draws from the source onto a device."""
 
-    def draw(*interval: float) -> Tensor:
-        drawn = source(*interval)
+    def draw(sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
+        drawn = source(sigma, next_sigma)
         # from pinned memory, a GPU takes it without waiting for the steps before
         return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 

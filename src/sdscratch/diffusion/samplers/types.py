@@ -27,7 +27,7 @@ class NoiseSource(Protocol):
     Only a Brownian source depends on the interval; plain sources draw on, with or without one.
     """
 
-    def __call__(self, sigma: float = ..., next_sigma: float = ..., /) -> Tensor: ...
+    def __call__(self, sigma: float | None = None, next_sigma: float | None = None, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,8 +59,10 @@ class Studio:
         for prompt in prompts:
             source = Noise([seed], (self.config.unet.latent_channels, *sides))
 
-            def noise(*interval: float, source: Noise = source) -> Tensor:
-                return source(*interval).to(device)
+            def noise(
+                sigma: float | None = None, next_sigma: float | None = None, source: Noise = source
+            ) -> Tensor:
+                return source(sigma, next_sigma).to(device)
 
             denoise = guided(
                 lambda x, timesteps, told: unet(x, timesteps, told).float(),
