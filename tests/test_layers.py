@@ -18,8 +18,10 @@ FLOORS = (
     {"errors", "version"},
     {"addons.blocks", "settings"},  # how add-ons are asked for stands below the add-ons themselves
     {"addons.requests"},
-    {"options", "files", "models"},
-    {"device", "diffusion", "text", "images", "tensorfiles"},
+    {"files", "models"},
+    {"diffusion"},
+    {"options"},
+    {"device", "text", "images", "tensorfiles"},
     {"checkpoints", "fast"},
     {"addons"},
     {"generation", "training"},
@@ -47,7 +49,10 @@ TORCH_FREE = (
     "sdscratch.addons.describe",
     "sdscratch.addons.requests",
     "sdscratch.cli.app",
-    "sdscratch.diffusion.schedule",
+    "sdscratch.cli.schedule",
+    "sdscratch.diffusion.catalogue",
+    "sdscratch.diffusion.conventions",
+    "sdscratch.diffusion.spacing",
     "sdscratch.images",
     "sdscratch.models.config",
     "sdscratch.options",
@@ -166,7 +171,17 @@ def test_nothing_of_the_references_is_imported_but_to_be_measured(path: Path) ->
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["txt2img"], ["img2img"], ["convert-weights"], ["tokens"], ["info"], ["evaluate"], ["bench"]),
+        *(
+            [],
+            ["txt2img"],
+            ["img2img"],
+            ["convert-weights"],
+            ["tokens"],
+            ["schedule"],
+            ["info"],
+            ["evaluate"],
+            ["bench"],
+        ),
         *(
             ["train"],
             ["train", "autoencoder"],

@@ -41,6 +41,10 @@ class Commands(LazyGroup):
             "sdscratch.cli.tokens:tokens",
             "Show how PROMPT is cut into tokens, and where there is no room for more.",
         ),
+        "schedule": (
+            "sdscratch.cli.schedule:schedule",
+            "Show which noise levels and timesteps a sampler visits.",
+        ),
         "info": (
             "sdscratch.cli.info:info",
             "Say what FILE is: a model, an add-on, or a picture and how it was made.",

@@ -10,7 +10,7 @@ from torch import Tensor
 from sdscratch.diffusion.approximations import deep_cached, guided_between
 from sdscratch.diffusion.guidance import Network, guided, network_denoiser
 from sdscratch.diffusion.samplers import Denoiser
-from sdscratch.diffusion.schedule import Path
+from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.accelerate import Compute, accelerate
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.models.conditioning import Conditioning
@@ -57,7 +57,11 @@ class UNetRunner:
 
 
 def make_denoiser(
-    runner: UNetRunner, path: Path, options: ResolvedOptions, told: Sequence[Conditioning], count: int
+    runner: UNetRunner,
+    path: SigmaSchedule,
+    options: ResolvedOptions,
+    told: Sequence[Conditioning],
+    count: int,
 ) -> Denoiser:
     """The denoiser of `count` pictures.
 

@@ -31,8 +31,9 @@ from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
+from sdscratch.diffusion.sample import sample
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.errors import UsageError
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
@@ -196,9 +197,9 @@ class Pipeline:
         runs = steps_from_strength(options.steps, options.strength) > 0
         return ("text", "unet", "encoder", "decoder") if runs else ("encoder", "decoder")
 
-    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> Path:
+    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
-        path = make_path(self.schedule, options.sampler, options.scheduler, options.steps)
+        path = make_sigma_schedule(self.schedule, options.sampler, options.scheduler, options.steps)
         return path.tail(steps_from_strength(options.steps, options.strength)) if from_init else path
 
     def steps(
@@ -261,13 +262,11 @@ class Pipeline:
         yield Progress(0, total, x, None)
         if denoise is None:
             return
-        for step in SAMPLERS[options.sampler](denoise, x, path.sigmas, noise, **sampler_options(options)):
-            done = step.index + 1
+        for step in sample(options.sampler, denoise, x, path, noise, **sampler_options(options)):
             # looking at every step would make a GPU wait for the CPU
-            if done in (1, total) and not torch.isfinite(step.latent).all():
+            if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
-            latent = step.latent * path.end_scale if done == total else step.latent
-            yield Progress(done, total, latent, step.denoised)
+            yield Progress(step.done, step.total, step.latent, step.denoised)
 
     # From latents to pictures
 
