@@ -19,7 +19,8 @@ from support.shared import shared_path
 DEEP = ModelConfig(
     TextEncoderConfig(width=8, layers=3, heads=1, feed_forward=24),
     UNetConfig(
-        latent_channels=3,
+        in_channels=3,
+        out_channels=3,
         channels=8,
         multipliers=(1, 2, 2, 3, 5),
         attends=(False, True, False, True, True),

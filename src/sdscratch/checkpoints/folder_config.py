@@ -151,7 +151,8 @@ def _unet(record: Record) -> UNetConfig:
     if list(up) != [UP_BLOCK[level] for level in reversed(attends)]:
         read.refuse("up_block_types", "expected the mirror image of down_block_types")
     config = UNetConfig(
-        latent_channels=inputs,
+        in_channels=inputs,
+        out_channels=inputs,
         channels=channels,
         multipliers=multipliers,
         attends=attends,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.fast.attention import swap_attention
 from sdscratch.files import make_folder
 from sdscratch.training.engine.distributed import Machine
 from sdscratch.training.engine.ema import EMA
@@ -84,6 +85,7 @@ def train(
         raise UsageError(
             "workers are threads of a single process; with torchrun, start more processes instead"
         )
+    swap_attention(module)
     run = _Run(module, loss, recipe, folder, machine, show, watch, record)
     run.begin(resume)
     with machine.attention(positions), _interruptions() as interrupted:
