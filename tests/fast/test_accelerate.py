@@ -19,16 +19,10 @@ from torch.nn.attention import SDPBackend
 
 from sdscratch.device import choose
 from sdscratch.fast import accelerate as module
-from sdscratch.fast.accelerate import (
-    BACKENDS,
-    Outputs,
-    Recorded,
-    accelerate,
-    attention_shape,
-    attention_times,
-    cuda_recorder,
-    in_order,
-)
+from sdscratch.fast.accelerate import accelerate
+from sdscratch.fast.backends import BACKENDS, attention_shape, attention_times, in_order
+from sdscratch.fast.compute import Outputs
+from sdscratch.fast.graphs import Recorded, cuda_recorder
 from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.images import read_picture
 from sdscratch.models.config import SD1, UNetConfig

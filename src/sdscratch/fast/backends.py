@@ -32,7 +32,8 @@ def attention_shape(config: UNetConfig, latent: Sequence[int]) -> tuple[int, int
     n, _, height, width = latent
     level = config.attends.index(True) if True in config.attends else len(config.attends) - 1
     positions = -(-height // 2**level) * -(-width // 2**level)  # sides are rounded up on the way down
-    return n, config.heads, positions, config.channels * config.multipliers[level] // config.heads
+    heads = config.heads_at(level)
+    return n, heads, positions, config.channels * config.multipliers[level] // heads
 
 
 @cache

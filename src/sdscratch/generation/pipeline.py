@@ -134,7 +134,6 @@ class Pipeline:
         if tags != self.tags:
             self.networks.exchange(with_loras(self.files, tags))
             self.encode_prompts.clear()
-            self.unet.clear()
             self.tags = tags
 
     @cached_property
@@ -226,7 +225,6 @@ class Pipeline:
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
-                self.unet.clear()
                 self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
@@ -273,8 +271,6 @@ class Pipeline:
             SdscratchError: not finite in float32 either; no black picture is ever given.
             DeviceError: out of memory.
         """
-        if self.networks.low_memory:
-            self.unet.clear()
         return decode(self.networks, latents, tile)
 
     def preview(self, latents: Tensor) -> list[Image.Image]:
@@ -366,5 +362,4 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.networks.clear()
         self.encode_prompts.clear()
-        self.unet.clear()
         self.encode_picture.clear()
