@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdscratch.fast import attention, kernels, prepare as module, widened, winograd
+from sdscratch.fast import attention, kernels, widened, winograd
+from sdscratch.fast import prepare as module
 from sdscratch.fast.kernels import BlockedFeedForward, PackedConv, Remembering, TransposedUpsample
 from sdscratch.fast.prepare import prepare
 from sdscratch.fast.processor import multiplies

@@ -1,4 +1,4 @@
-"""A control that a test can compute by hand: what it adds follows from its hint, the latent and the prompt."""
+"""A control whose residuals follow from its hint, its weight, the latent, the time and the prompt."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from sdscratch.models.control import Residuals
 
 __all__ = ["FakeControl"]
 
+PLACES = ("skips", "middle", "levels")
+
 
 @dataclass(frozen=True)
 class FakeControl:
-    """Adds its hint [1|n, 1, h, w] at every place asked for, in the place's size, times the weight [1|n]."""
+    """Adds one map at every place asked for, in the place's size.
+
+    Args:
+        hint: [1|n, 1, h, w].
+        weight: [1|n].
+    """
 
     config: UNetConfig
     hint: Tensor
     weight: Tensor
-    places: tuple[str, ...] = ("skips", "middle", "levels")
+    places: tuple[str, ...] = PLACES
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -35,32 +42,28 @@ class FakeControl:
         hint, weight = tensors
         return replace(self, hint=hint, weight=weight)
 
+    def told(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        """The map, [n, 1, h, w]."""
+        rows = context.mean((1, 2)) + timesteps.to(x.dtype) / 1000
+        told = self.hint + x.mean(1, keepdim=True) + rows[:, None, None, None]
+        return told * self.weight[:, None, None, None]
+
     def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Residuals:
-        told = self.hint + x.mean(1, keepdim=True) + context.mean((1, 2))[:, None, None, None]
-        told = told * self.weight[:, None, None, None] * (1.0 + timesteps.to(x.dtype)[:, None, None, None] / 1000)
+        told = self.told(x, timesteps, context)
+        sizes = [x.shape[2:]]
+        for _ in self.config.multipliers:  # as the U-Net's convolutions of stride 2 do, sides are rounded up
+            sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
 
         def sized(level: int, channels: int) -> Tensor:
-            for _ in range(level):  # as the U-Net's convolutions of stride 2 do, sides are rounded up
-                told_size = [-(-side // 2) for side in shapes[-1]]
-                shapes.append(told_size)
-            size = shapes[level]
-            del shapes[1:]
-            return F.interpolate(told, size=size).expand(-1, channels, -1, -1)
+            return F.interpolate(told, size=sizes[level]).expand(-1, channels, -1, -1)
 
-        shapes = [list(x.shape[2:])]
         down, middle, _ = unet_groups(self.config)
-        levels = [block[-1].level + (block[-1].kind == "down") for block in down]
-        last = len(self.config.multipliers) - 1
+        widths = [self.config.channels * m for m in self.config.multipliers]
+        ends = [group[-1] for group in down]
+        skips = tuple(sized(end.level + (end.kind == "down"), end.outputs) for end in ends)
+        levels = tuple(sized(level, width) for level, width in enumerate(widths))
         return Residuals(
-            skips=tuple(
-                sized(level, block[-1].outputs) for level, block in zip(levels, down, strict=True)
-            )
-            if "skips" in self.places
-            else (),
-            middle=sized(last, middle[0][0].outputs) if "middle" in self.places else None,
-            levels=tuple(
-                sized(level, self.config.channels * m) for level, m in enumerate(self.config.multipliers)
-            )
-            if "levels" in self.places
-            else (),
+            skips if "skips" in self.places else (),
+            sized(len(widths) - 1, middle[0][0].outputs) if "middle" in self.places else None,
+            levels if "levels" in self.places else (),
         )

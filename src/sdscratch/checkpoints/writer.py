@@ -52,6 +52,7 @@ TORCH_NAMES = {name: getattr(torch, torch_name) for name, (_, torch_name) in DTY
 SAFETENSORS_NAMES = {dtype: name for name, dtype in TORCH_NAMES.items()}
 WEIGHTS_FILES = {
     "text_encoder": "text_encoder/model.safetensors",
+    "text_encoder_2": "text_encoder_2/model.safetensors",
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
 }
@@ -169,6 +170,8 @@ def write_folder(folder: Path, model: Model, report: Report) -> None:
             for entry in model.entries("diffusers")
             if entry.name.startswith(prefix)
         ]
+        if not entries:
+            continue
         kept = ("format", DEFAULTS, PROVENANCE) if component == "unet" else ("format",)
         metadata = {key: value for key, value in model.metadata().items() if key in kept}
         with _new_file(folder / name) as file:

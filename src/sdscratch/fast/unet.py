@@ -65,7 +65,7 @@ class FastUNet(UNet):
             x = torch.cat([x, added.onto_skip(twice(skips.pop(), x), len(skips))], dim=1)
             x = run_group(group, x, time, context, skips[-1].shape[2:] if skips else None)
         assert deep is not None  # every U-Net has more groups than the outermost
-        return self.conv_out(silu(self.norm_out(x))), deep  # type: ignore[no-any-return]
+        return self.conv_out(silu(self.norm_out(x))), deep
 
 
 def distinct(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> int:

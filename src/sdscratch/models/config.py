@@ -167,7 +167,9 @@ class ModelConfig:
         for name in ("attends", "heads", "head_width", "depth"):
             value = getattr(unet, name)
             if isinstance(value, tuple) and len(value) != len(unet.multipliers):
-                raise ValueError(f"UNetConfig.{name} has {len(value)} values for {len(unet.multipliers)} levels")
+                raise ValueError(
+                    f"UNetConfig.{name} has {len(value)} values for {len(unet.multipliers)} levels"
+                )
         return config
 
 
@@ -225,7 +227,8 @@ def _in_words(kind: Any) -> str:
         return "null"
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
-    return (get_origin(kind) or kind).__name__  # type: ignore[no-any-return]
+    name: str = (get_origin(kind) or kind).__name__
+    return name
 
 
 @dataclass(frozen=True)

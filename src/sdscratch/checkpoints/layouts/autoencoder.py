@@ -1,22 +1,22 @@
 """The weights of the autoencoder's two halves: our names, LDM's, diffusers'.
 
-    >>> from sdscratch.checkpoints.layouts import show
-    >>> show("encoder", "down.0.resample.conv.weight")
-    first_stage_model.encoder.down.0.downsample.conv.weight
-    vae/encoder.down_blocks.0.downsamplers.0.conv.weight
-    >>> show("decoder", "up.0.blocks.2.conv2.weight")
-    first_stage_model.decoder.up.3.block.2.conv2.weight
-    vae/decoder.up_blocks.0.resnets.2.conv2.weight
-    >>> show("decoder", "middle.attention.query.weight")
-    first_stage_model.decoder.mid.attn_1.q.weight, as a 1×1 convolution
-    vae/decoder.mid_block.attentions.0.to_q.weight
+>>> from sdscratch.checkpoints.layouts import show
+>>> show("encoder", "down.0.resample.conv.weight")
+first_stage_model.encoder.down.0.downsample.conv.weight
+vae/encoder.down_blocks.0.downsamplers.0.conv.weight
+>>> show("decoder", "up.0.blocks.2.conv2.weight")
+first_stage_model.decoder.up.3.block.2.conv2.weight
+vae/decoder.up_blocks.0.resnets.2.conv2.weight
+>>> show("decoder", "middle.attention.query.weight")
+first_stage_model.decoder.mid.attn_1.q.weight, as a 1×1 convolution
+vae/decoder.mid_block.attentions.0.to_q.weight
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sdscratch.checkpoints.layouts.rows import Part, Shape, Weight, at, expand, rows
+from sdscratch.checkpoints.layouts.rows import Part, Values, Weight, at, expand, rows
 from sdscratch.models.config import AutoencoderConfig
 
 __all__ = ["decoder_weights", "encoder_weights"]
@@ -96,15 +96,19 @@ def _half(half: Part, config: AutoencoderConfig, multipliers: Sequence[int], blo
     for level, width in enumerate(widths):
         for i in range(blocks):
             inputs = widths[max(level - 1, 0)] if i == 0 else width
-            where: dict[str, int | str | Shape] = {"l": level, "r": last - level, "i": i}
-            yield from expand(half, PREFIXES, at(block, RESIDUAL), where | {"inputs": inputs, "outputs": width})
+            where = {"l": level, "r": last - level, "i": i}
+            yield from expand(
+                half, PREFIXES, at(block, RESIDUAL), where | {"inputs": inputs, "outputs": width}
+            )
             if inputs != width:
-                yield from expand(half, PREFIXES, at(block, SKIP), where | {"inputs": inputs, "outputs": width})
+                yield from expand(
+                    half, PREFIXES, at(block, SKIP), where | {"inputs": inputs, "outputs": width}
+                )
         if level < last:
             where = {"l": level, "r": last - level, "outputs": width}
             yield from expand(half, PREFIXES, at(resample, RESAMPLE), where)
     deepest = config.channels * config.multipliers[-1]
-    middle: dict[str, int | str | Shape] = {"half": half, "inputs": deepest, "outputs": deepest}
+    middle: Values = {"half": half, "inputs": deepest, "outputs": deepest}
     for m in (1, 2):
-        yield from expand(half, PREFIXES, at(MIDDLE_BLOCK, RESIDUAL), middle | {"m": m, "i": m - 1})
+        yield from expand(half, PREFIXES, at(MIDDLE_BLOCK, RESIDUAL), {**middle, "m": m, "i": m - 1})
     yield from expand(half, PREFIXES, at(MIDDLE_ATTENTION, ATTENTION), middle)

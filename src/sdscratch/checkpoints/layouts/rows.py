@@ -24,7 +24,7 @@ from sdscratch.checkpoints.names import Layout
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Part", "Row", "Rows", "Shape", "Weight", "at", "expand", "inverted", "joined", "rows"]
+__all__ = ["Part", "Row", "Rows", "Shape", "Values", "Weight", "at", "expand", "inverted", "joined", "rows"]
 
 Part = Literal["text", "text2", "unet", "encoder", "decoder"]
 Shape = tuple[int, ...]
@@ -91,6 +91,7 @@ class Row(NamedTuple):
 
 Rows = tuple[Row, ...]
 Stem = tuple[str, str, str]
+Values = Mapping[str, int | str | Shape]
 
 
 def rows(text: str) -> Rows:
@@ -105,12 +106,14 @@ def rows(text: str) -> Rows:
 
 def at(stem: Stem, table: Rows) -> Rows:
     """A block's rows with the whole path, where the block stands."""
-    return tuple(Row(*(f"{a}.{b}" for a, b in zip(stem, row[:3], strict=True)), row.shape) for row in table)
+    ours, ldm, diffusers = stem
+    return tuple(
+        Row(f"{ours}.{row.ours}", f"{ldm}.{row.ldm}", f"{diffusers}.{row.diffusers}", row.shape)
+        for row in table
+    )
 
 
-def expand(
-    part: Part, prefixes: tuple[str, str], table: Iterable[Row], values: Mapping[str, int | str | Shape]
-) -> Iterator[Weight]:
+def expand(part: Part, prefixes: tuple[str, str], table: Iterable[Row], values: Values) -> Iterator[Weight]:
     """The weights that rows stand for in one block.
 
     Args:
@@ -148,7 +151,7 @@ def _parsed(ldm: str) -> tuple[str, str | None, int, int]:
     return name, mark, int(index or 0), int(count or 1)
 
 
-def _shape(words: str, values: Mapping[str, int | str | Shape]) -> Shape:
+def _shape(words: str, values: Values) -> Shape:
     sides: list[int] = []
     for word in words.split():
         value = int(word) if word.isdigit() else values[word]

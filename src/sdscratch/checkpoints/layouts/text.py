@@ -1,15 +1,15 @@
 """The weights of OpenAI's text encoder: our names, LDM's, diffusers' (and transformers').
 
-    >>> from sdscratch.checkpoints.layouts import show
-    >>> show("text", "tokens.weight")
-    cond_stage_model.transformer.text_model.embeddings.token_embedding.weight
-    text_encoder/text_model.embeddings.token_embedding.weight
-    >>> show("text", "layers.11.attention.query.bias")
-    cond_stage_model.transformer.text_model.encoder.layers.11.self_attn.q_proj.bias
-    text_encoder/text_model.encoder.layers.11.self_attn.q_proj.bias
-    >>> show("text", "layers.0.expand.weight")
-    cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight
-    text_encoder/text_model.encoder.layers.0.mlp.fc1.weight
+>>> from sdscratch.checkpoints.layouts import show
+>>> show("text", "tokens.weight")
+cond_stage_model.transformer.text_model.embeddings.token_embedding.weight
+text_encoder/text_model.embeddings.token_embedding.weight
+>>> show("text", "layers.11.attention.query.bias")
+cond_stage_model.transformer.text_model.encoder.layers.11.self_attn.q_proj.bias
+text_encoder/text_model.encoder.layers.11.self_attn.q_proj.bias
+>>> show("text", "layers.0.expand.weight")
+cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight
+text_encoder/text_model.encoder.layers.0.mlp.fc1.weight
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """The U-Net's weights: our names, LDM's, diffusers'.
 
-    >>> from sdscratch.checkpoints.layouts import show
-    >>> show("unet", "down.1.0.conv1.weight")
-    model.diffusion_model.input_blocks.1.0.in_layers.2.weight
-    unet/down_blocks.0.resnets.0.conv1.weight
-    >>> show("unet", "middle.0.1.block.cross_attention.key.weight")
-    model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight
-    unet/mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight
-    >>> show("unet", "up.2.1.conv.bias")
-    model.diffusion_model.output_blocks.2.1.conv.bias
-    unet/up_blocks.0.upsamplers.0.conv.bias
+>>> from sdscratch.checkpoints.layouts import show
+>>> show("unet", "down.1.0.conv1.weight")
+model.diffusion_model.input_blocks.1.0.in_layers.2.weight
+unet/down_blocks.0.resnets.0.conv1.weight
+>>> show("unet", "middle.0.1.block.cross_attention.key.weight")
+model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight
+unet/mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight
+>>> show("unet", "up.2.1.conv.bias")
+model.diffusion_model.output_blocks.2.1.conv.bias
+unet/up_blocks.0.upsamplers.0.conv.bias
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from sdscratch.checkpoints.layouts.rows import Row, Shape, Weight, at, expand, rows
+from sdscratch.checkpoints.layouts.rows import Row, Values, Weight, at, expand, rows
 from sdscratch.models.config import Block, UNetConfig, unet_groups
 
 __all__ = ["ROWS", "unet_weights"]
@@ -85,7 +85,7 @@ ROWS: Mapping[tuple[str, str], tuple[Row, ...]] = {
 
 def unet_weights(config: UNetConfig) -> Iterator[Weight]:
     """Every weight of a U-Net."""
-    shared: dict[str, int | str | Shape] = {
+    shared: Values = {
         "channels": config.channels,
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
@@ -105,9 +105,9 @@ def unet_weights(config: UNetConfig) -> Iterator[Weight]:
                     continue
                 level = _level(config, way, g)
                 kind = KINDS[block.kind]
-                values = {"g": g, "b": b, "l": level, "kind": kind, "i": counts[way, level, kind]}
+                where: Values = {"g": g, "b": b, "l": level, "kind": kind, "i": counts[way, level, kind]}
                 counts[way, level, kind] += 1
-                yield from _block(config, way, block, shared | values)
+                yield from _block(config, way, block, {**shared, **where})
 
 
 def _level(config: UNetConfig, way: str, group: int) -> int:
@@ -116,15 +116,14 @@ def _level(config: UNetConfig, way: str, group: int) -> int:
     return {"down": (group - 1) // a_level, "middle": 0, "up": group // a_level}[way]
 
 
-def _block(
-    config: UNetConfig, way: str, block: Block, values: dict[str, int | str | Shape]
-) -> Iterator[Weight]:
+def _block(config: UNetConfig, way: str, block: Block, values: Values) -> Iterator[Weight]:
     outputs = block.outputs
-    values |= {"inputs": block.inputs, "outputs": outputs, "wide": 8 * outputs, "hidden": 4 * outputs}
+    sides = {"inputs": block.inputs, "outputs": outputs, "wide": 8 * outputs, "hidden": 4 * outputs}
+    values = {**values, **sides}
     yield from expand("unet", PREFIXES, ROWS[way, block.kind], values)
     if block.kind == "residual" and block.inputs != outputs:
         yield from expand("unet", PREFIXES, ROWS[way, "skip"], values)
     if block.kind == "transformer":
         for d in range(config.depth_at(block.level)):
-            which = {"d": d, "block": f"block{d or ''}"}
-            yield from expand("unet", PREFIXES, ROWS[way, "block"], values | which)
+            values = {**values, "d": d, "block": f"block{d or ''}"}
+            yield from expand("unet", PREFIXES, ROWS[way, "block"], values)
