@@ -101,7 +101,8 @@ def model_config(words: Tokenizer, latent_channels: int) -> ModelConfig:
             vocabulary=words.size, length=words.length, width=16, layers=1, heads=2, feed_forward=32
         ),
         unet=UNetConfig(
-            latent_channels=latent_channels,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
             channels=16,
             multipliers=(1, 2),
             attends=(False, True),

@@ -146,7 +146,6 @@ class Pipeline:
             refuse_ranges(files, RANGES)
             self.networks.exchange(files)
             self.encode_prompts.clear()
-            self.unet.clear()
             self.tags = tags
 
     @cached_property
@@ -235,7 +234,6 @@ class Pipeline:
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
-                self.unet.clear()
                 self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
@@ -280,8 +278,6 @@ class Pipeline:
             SdscratchError: not finite in float32 either; no black picture is ever given.
             DeviceError: out of memory.
         """
-        if self.networks.low_memory:
-            self.unet.clear()
         return decode(self.networks, latents, tile)
 
     def preview(self, latents: Tensor) -> list[Image.Image]:
@@ -373,5 +369,4 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.networks.clear()
         self.encode_prompts.clear()
-        self.unet.clear()
         self.encode_picture.clear()

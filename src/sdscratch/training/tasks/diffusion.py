@@ -69,7 +69,7 @@ class Diffusion(nn.Module):
 def initialise(model: Diffusion) -> None:
     """Begin with blocks that pass their input on: each block's last layer is 0 (Dhariwal & Nichol 2021)."""
     nn.init.normal_(model.text.positions.weight, std=0.1)  # words matter more than places
-    last = [model.unet.conv_out]
+    last: list[nn.Conv2d | nn.Linear] = [model.unet.conv_out]
     for module in model.unet.modules():
         if isinstance(module, ResidualBlock):
             last.append(module.conv2)
