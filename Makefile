@@ -1,5 +1,5 @@
 # make demo   a first picture, from nothing but Python and make
-# make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy and the layering
+# make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy, the layering and the maps
 # make docs   docs/options.md and the line counts in README.md, brought up to date with the code
 # make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 30 to 80 minutes on two cores
 # make model   the built-in model from nothing, and its score; goes on where it was stopped. See its variables below
@@ -52,7 +52,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
-	$(PYTEST) -q tests/test_layers.py
+	$(PYTEST) -q tests/test_layers.py tests/test_maps.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m sdscratch.cli.reference
@@ -112,7 +112,7 @@ judge: $(VENV)/.installed-test
 	$(BIN)/python -m sdscratch.pictograms judge $(JUDGE)
 
 bench-peers: $(VENV)/.installed-bench
-	PYTHONPATH=tests $(BIN)/python -m bench_peers $(PEERS)
+	$(BIN)/python -m sdscratch.bench.peers $(PEERS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,8 @@
 """`python -m sdscratch.cli.reference [FOLDER]`: what the docs say of the code, written from the code.
 
-Writes docs/options.md, whose tables are made of the options that the commands have, and brings the counts of
-lines in README.md up to date. FOLDER is a checkout, by default the current folder. This module imports no
-torch.
+Writes docs/options.md, whose tables are made of the options that the commands have; fills the tables of other
+pages (`reference_tables`), and brings the counts of lines in README.md up to date. FOLDER is a checkout, by
+default the current folder. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import typer
 from sdscratch.cli.app import Commands
 from sdscratch.cli.arguments import Arguments
 from sdscratch.cli.help import load_command, names
+from sdscratch.cli.reference_tables import TABLES
 from sdscratch.cli.train import KINDS
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write
 from sdscratch.options import GenerateOptions
 from sdscratch.settings import Setting, choices_of, settings_of
 
-__all__ = ["commands", "main", "options_page", "with_counts"]
+__all__ = ["commands", "main", "options_page", "with_counts", "with_tables"]
 
 OPTIONS, README = Path("docs/options.md"), Path("README.md")
 WITHOUT_PANEL = "Options"
 
 # Commands that share most of their options, described together; every other command has a section of its own.
-DRAWING = ("txt2img", "img2img")
+DRAWING = ("txt2img", "img2img", "run")
 TRAINING = tuple(f"train {name}" for name in KINDS)
 TOGETHER = (DRAWING, TRAINING)
 
@@ -87,20 +88,21 @@ def sections(rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
             continue
         group = next((each for each in TOGETHER if name in each), (name,))
         done |= set(group)
-        yield f"## {' and '.join(group) if len(group) < 3 else common_word(group)}\n"
+        yield f"## {title_of(group)}\n"
         common = [row for row in rows[name] if all(row in rows[each] for each in group)]
         yield from tables(common, 3)
         for each in group:
             if own := [row for row in rows[each] if row not in common]:
-                yield f"### Only {each}\n"
+                yield f"### Besides, in {each}\n"
                 yield from tables(own, 4)
 
 
-def common_word(group: Sequence[str]) -> str:
-    """The names of a group, which begin with the same word: `train autoencoder, diffusion and lora`."""
-    first = group[0].partition(" ")[0]
-    *others, last = (name.removeprefix(f"{first} ") for name in group)
-    return f"{first} {', '.join(others)} and {last}"
+def title_of(group: Sequence[str]) -> str:
+    """The names of a group, what they begin with said once: `train autoencoder, diffusion and lora`."""
+    first, *others = group
+    shared = first[: first.rfind(" ") + 1]
+    *middle, last = ["", *(name.removeprefix(shared) for name in others)]
+    return f"{', '.join([first, *middle[1:]])} and {last}" if last else first
 
 
 def tables(rows: Sequence[Row], level: int) -> Iterator[str]:
@@ -209,17 +211,25 @@ def with_counts(text: str, root: Path) -> str:
     return COUNTED.sub(counted, text)
 
 
+def with_tables(text: str) -> str:
+    """The text with every table that stands between `<!-- NAME: … -->` and `<!-- /NAME -->` made anew."""
+    for name, table in TABLES.items():
+        between = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        made = "".join(f"{line}\n" for line in table())
+        text = between.sub(lambda found, made=made: f"{found[1]}\n{made}\n{found[2]}", text)  # type: ignore[misc]
+    return text
+
+
 def main(root: Path) -> None:
-    """Write both files of a checkout anew.
+    """Write the pages of a checkout anew, where they are no longer what the code says.
 
     Raises:
         SdscratchError: one cannot be read or written.
     """
-    readme = root / README
-    pages = {
-        root / OPTIONS: options_page(),
-        readme: with_counts(readme.read_text(encoding="utf-8"), root),
-    }
+    pages = {root / OPTIONS: options_page()}
+    for path in (root / README, *(root / OPTIONS).parent.glob("*.md")):
+        if path not in pages:
+            pages[path] = with_counts(with_tables(path.read_text(encoding="utf-8")), root)
     for path, text in pages.items():
         with atomic_write(path, overwrite=True) as file:
             file.write(text.encode())

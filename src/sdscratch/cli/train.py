@@ -108,9 +108,7 @@ Examples:
 """
 
 OWN = "Run"
-CONFIG = typer.Option(
-    "--config", metavar="FILE.toml", help="File that options come from.", rich_help_panel=OWN
-)
+CONFIG = typer.Option("--config", metavar="FILE.toml", help="File to take options from.", rich_help_panel=OWN)
 RESUME = typer.Option(
     "--resume-from-checkpoint",
     metavar=f"{LATEST}|FILE",
@@ -181,15 +179,15 @@ def run(job: Job, folder: RunFolder, *, quiet: bool, as_json: bool, follows: boo
         folder.claim(options)
     start = time.monotonic()
     with (
-        joined(device, precision) as machine,
+        joined(device, precision) as distributed,
         Display(quiet=quiet or follows) as display,
         reports(options, folder.path, write=not follows) as record,
         out_of_memory_explained(),
     ):
-        if options.mixed_precision == "bf16" and machine.precision != torch.bfloat16:
+        if options.mixed_precision == "bf16" and distributed.precision != torch.bfloat16:
             display.note("this processor multiplies no bfloat16: training in float32")
         display.note(f"{len(source.folder.pictures)} pictures, {len(source.skipped)} files skipped")
-        outcome = run_job(job, folder, source, machine, display, record)
+        outcome = run_job(job, folder, source, distributed, display, record)
     if follows:
         return
     if as_json:

@@ -5,9 +5,10 @@
     fit.py       a picture brought to a size
     metadata.py  the two records of how a picture was made: our own, and the web UIs' infotext
     carry.py     how the records ride in a file
+    tensors.py   pixels as the networks see them, and back (the one file with torch)
     write.py     complete or absent, and the same bytes for the same picture and record
 
-Nothing here imports torch.
+Nothing else here imports torch.
 """
 
 from sdscratch.images.carry import Records, read_records
