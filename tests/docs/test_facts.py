@@ -10,6 +10,9 @@ from dataclasses import fields
 import sdscratch.errors
 from sdscratch.errors import INTERRUPTED, SdscratchError
 from sdscratch.images import Record
+from sdscratch.jobs.axes import expand
+from sdscratch.jobs.lines import read_line
+from sdscratch.jobs.names import DEFAULT, FIELDS
 from support.markdown import ROOT, Page
 
 DOCS = ROOT / "docs"
@@ -66,3 +69,22 @@ def test_the_makefile_says_at_its_head_what_it_can_make() -> None:
     head = makefile.partition("\n\n")[0]
     targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
     assert targets - {"clean"} <= set(re.findall(r"[a-z-]+", head))
+
+
+def test_the_plans_in_the_examples_say_what_is_said_of_them() -> None:
+    page = Page(DOCS / "jobs.md")
+    lines, plan = page.blocks("")
+    prompts = [read_line(line) for line in lines.splitlines()]
+    assert [said["prompt"] for said in prompts] == ["a lighthouse in a storm"] * 3
+    assert [said.get("negative_prompt") for said in prompts] == [None, "people", "people"]
+    jobs = list(expand(tomllib.loads(plan), "the example"))
+    assert len(jobs) == 2 * 4 * 3 * 4
+    assert (jobs[0]["seed"], jobs[0]["steps"], jobs[-1]["strength"]) == (1, 10, 1.0)
+    assert f"`{DEFAULT}`" in page.text
+    assert set(FIELDS) <= set(re.findall(r"`\{(\w+)\}`", page.text))
+
+
+def test_the_tables_of_samplers_and_tools_are_filled() -> None:
+    for name, least in (("samplers", 40), ("dialects", 10)):
+        text = Page(DOCS / f"{name}.md").text
+        assert len(re.findall(r"^\| `", text, re.MULTILINE)) >= least, name

@@ -11,9 +11,9 @@ import pytest
 import typer
 
 from sdscratch.cli.app import Commands
-from sdscratch.cli.reference import commands, main, options_page, with_counts
+from sdscratch.cli.reference import commands, main, options_page, with_counts, with_tables
 from sdscratch.errors import SdscratchError
-from support.markdown import ROOT, Page
+from support.markdown import ROOT, Page, pages
 
 AGAIN = "say `make docs`"
 
@@ -48,6 +48,20 @@ def test_rows_of_the_tables_have_three_cells() -> None:
     for line in options_page().splitlines():
         if line.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", line)) == 4, line
+
+
+@pytest.mark.parametrize("page", pages(), ids=str)
+def test_tables_made_of_the_catalogues_are_up_to_date(page: Page) -> None:
+    assert page.text == with_tables(page.text), AGAIN
+
+
+def test_a_table_stands_between_its_marks_alone() -> None:
+    text = "a\n<!-- spacings: made -->\nold\n<!-- /spacings -->\nb\n"
+    made = with_tables(text)
+    assert made.startswith("a\n<!-- spacings: made -->\n\n| spacing |")
+    assert made.endswith("|\n\n<!-- /spacings -->\nb\n")
+    assert "old" not in made
+    assert with_tables(made) == made
 
 
 def test_the_readme_counts_lines_as_they_are() -> None:
