@@ -74,7 +74,7 @@ def test_the_makefile_says_at_its_head_what_it_can_make() -> None:
 def test_the_plans_in_the_examples_say_what_is_said_of_them() -> None:
     page = Page(DOCS / "jobs.md")
     lines, plan = page.blocks("")
-    prompts = [read_line(line) for line in lines.splitlines()]
+    prompts = [read_line(line, "the example") for line in lines.splitlines()]
     assert [said["prompt"] for said in prompts] == ["a lighthouse in a storm"] * 3
     assert [said.get("negative_prompt") for said in prompts] == [None, "people", "people"]
     jobs = list(expand(tomllib.loads(plan), "the example"))
