@@ -158,15 +158,14 @@ def show_reading(
     text: str, tokenizer: Tokenizer, syntax: Syntax, steps: int, embeddings: Sequence[Embedding]
 ) -> None:
     """For programs, of any other syntax. The chunks are of the prompt before editing and AND."""
-    from sdscratch.text.reading import parts_of, stages_of
+    from sdscratch.text.reading import chunks_of, parts_of, stages_of
 
-    spans = syntax.spans(text)
     _print(
         {
-            "parts": [[span.text, _number(span.weight)] for span in spans],
+            "parts": [[span.text, _number(span.weight)] for span in syntax.spans(text)],
             "schedule": [[stage.end, stage.text] for stage in stages_of(text, syntax, steps)],
             "and": [[part.text, _number(part.weight)] for part in parts_of(text, syntax)],
-            "chunks": [_chunk(chunk) for chunk in syntax.chunk(spans, tokenizer, embeddings)],
+            "chunks": [_chunk(chunk) for chunk in chunks_of(text, syntax, tokenizer, embeddings)],
         }
     )
 
