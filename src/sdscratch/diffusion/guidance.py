@@ -163,7 +163,7 @@ def filled_up(told: Sequence[Conditioning], filler: Tensor) -> list[Conditioning
 
 
 def by_evaluation(choose: Callable[[int], Predictor]) -> Predictor:
-    """A predictor that counts how often it was asked, from 0: prompts that change in the course of a picture."""
+    """A predictor that counts how often it was asked, from 0: prompts may change on the way."""
     evaluation = 0
 
     def predict(x: Tensor, timestep: float) -> Tensor:
