@@ -23,10 +23,10 @@ from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.lora_names import Role, part_of, place, places, split_name
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import ModelConfig
+from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS
 from sdscratch.tensorfiles.identify import Kind, identify
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import listed, printable
 
 if TYPE_CHECKING:
     from torch import Tensor

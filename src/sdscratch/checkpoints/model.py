@@ -29,10 +29,10 @@ from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import SD1, ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions
+from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
 from sdscratch.tensorfiles.identify import Kind, identify
 from sdscratch.tensorfiles.reader import open_tensors
-from sdscratch.tensorfiles.sniff import listed, printable
 from sdscratch.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

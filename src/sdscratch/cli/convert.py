@@ -16,7 +16,8 @@ import typer
 from sdscratch.checkpoints.places import EMBEDDED, find_local
 from sdscratch.cli.progress import Advance, View, make_view
 from sdscratch.errors import UsageError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.home import expanded
+from sdscratch.show import printable
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.model import ModelFiles
@@ -132,7 +133,7 @@ def choose_path(
         users = source != EMBEDDED and find_local(source) is not None
         beside = model.path.parent if users else Path()
         return default_destination(model, layout, beside, dtype=dtype, ema=ema)
-    path = Path(destination).expanduser()
+    path = expanded(destination)
     if layout == "ldm" and (path.is_dir() or destination.endswith("/")):
         return default_destination(model, layout, path, dtype=dtype, ema=ema)
     return path

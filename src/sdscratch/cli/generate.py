@@ -30,6 +30,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.texts import NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
@@ -180,6 +181,10 @@ def draw(
             resolved = pipeline.resolve(changed(options, seed=seed), picture)
         start = None
         if picture is not None:
+            if fit_asked is None and (
+                notice := large_init_notice((resolved.width, resolved.height), pipeline.files.own_size)
+            ):
+                log.warning(notice)
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, background)
             start = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
@@ -192,16 +197,17 @@ def read_prompt(prompt: str) -> str:
     """The prompt itself, or for - what stdin holds, without the last line's end.
 
     Raises:
-        UsageError: it is not UTF-8.
+        UsageError: it is no text, or there is nothing.
     """
     if prompt != "-":
         return prompt
+    data = sys.stdin.buffer.read()
+    if not data:  # a pipe that failed upstream, above all; an empty line says that it is meant
+        raise UsageError('stdin is empty; pipe a prompt into it, or give "" as PROMPT to draw without one')
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"byte {error.start + 1} on stdin is not UTF-8; convert the prompt to UTF-8"
-        ) from None
+        return without_end(decode(data, "on stdin").replace("\r\n", "\n"))
+    except NotText as error:
+        raise UsageError(str(error)) from None
 
 
 def print_line(line: str) -> None:

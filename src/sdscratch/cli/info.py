@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sdscratch.errors import ImageError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.show import printable
 
 __all__ = ["info"]
 

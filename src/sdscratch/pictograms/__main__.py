@@ -94,7 +94,7 @@ Scenes = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="Of the arithmetic: auto, float32, bfloat16.")]
 
-HOME = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sdscratch-training"
+HOME = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "sdscratch-training"
 
 
 Work = Callable[[Workshop, Recipe, Path | None], None]
