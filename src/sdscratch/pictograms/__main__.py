@@ -32,6 +32,7 @@ import torch
 import typer
 
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.home import expanded
 from sdscratch.generation.pipeline import load
 from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging

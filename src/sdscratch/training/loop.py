@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import make_folder
+from sdscratch.streams import HANG_UP, leave_terminal
 from sdscratch.training.ema import EMA
 from sdscratch.training.machine import Machine
 from sdscratch.training.metrics import Metrics
@@ -76,7 +77,7 @@ def train(
         record: told every step's figures, a little later.
 
     Raises:
-        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written before.
+        KeyboardInterrupt, SystemExit: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written before.
         SdscratchError: a loss or gradient is not finite, or the disk is full.
         CheckpointError: the checkpoint is of another network.
     """
@@ -224,16 +225,21 @@ class _Run:
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], int]]:
-    """Within, the first SIGINT or SIGTERM is remembered instead of ending the process within a step.
+    """Within, the first SIGINT, SIGTERM or SIGHUP is remembered instead of ending the process within a step.
 
     A second one does what it would have done before.
     """
     came = 0
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, *(() if HANG_UP is None else (HANG_UP,)))
+    before = {number: signal.getsignal(number) for number in numbers}
+    if HANG_UP is not None and before[HANG_UP] == signal.SIG_IGN:  # nohup
+        del before[HANG_UP]
 
     def remember(number: int, _: FrameType | None) -> None:
         nonlocal came
         came = number
+        if number == HANG_UP:
+            leave_terminal()
         log.warning("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
         restore()
 

@@ -18,8 +18,8 @@ __all__ = ["NEGATIVE", "Infotext", "pairs", "parse_infotext", "quote", "unquote"
 NEGATIVE = "Negative prompt:"
 LEAST_PAIRS = 3  # fewer on the last line, and it belongs to the prompt
 
-# A1111's pattern is \s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$), which takes quadratic time on hostile
-# text. A key ends where its run of characters ends, so runs are looked at one by one, to the same effect.
+# A1111's pattern is \s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$), quadratic in time on hostile text.
+# A key ends where its run of characters ends, so runs are looked at one by one, to the same effect.
 RUN = re.compile(r"[\w \-/]+")
 FIRST = re.compile(r"\w")
 VALUE = re.compile(r'\s*("(?:\\.|[^\\"])+"(?=,|$)|[^,]*)(?:,|$)')
@@ -73,7 +73,7 @@ def pairs(line: str) -> Iterator[tuple[str, str]]:
 
 
 def quote(value: Any) -> Any:
-    """A value as A1111 writes it: JSON where a comma, colon or line feed would break the line, else itself."""
+    """A value as A1111 writes it: JSON where a comma, colon or line feed would break it, else itself."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in QUOTED_CHARACTERS) else value
 

@@ -117,8 +117,8 @@ def read_folder(root: Path, *, captioned: bool = True, columns: Sequence[str] = 
     """List a folder of pictures, its sub-folders included; hidden files and folders are left out.
 
     A table's caption counts before that of a text file; `.TXT` and `Metadata.CSV` are as good as in small
-    letters, and what else lies beside a picture without a caption is named. Links are followed; a folder that is met twice counts
-    once.
+    letters, and what else lies beside a picture without a caption is named. Links are followed; a folder that
+    is met twice counts once.
 
     Args:
         captioned: Skip pictures without a caption; else theirs is empty.
