@@ -15,7 +15,7 @@ ROOT = Path(sdscratch.__file__).parent
 
 # From the ground up. A module may import from the floors below its own, and from its own package.
 FLOORS = (
-    {"errors", "version"},
+    {"errors", "home", "show", "streams", "texts", "version"},
     {"addons", "settings"},
     {"options", "files", "models"},
     {"device", "diffusion", "text", "images", "tensorfiles"},

@@ -245,7 +245,7 @@ PAIR = {f"{NAME}.lora_down.weight": (4, 64), f"{NAME}.lora_up.weight": (64, 4)}
         ({f"{NAME}.lokr_w1": (4, 4)}, "is a LoKr"),
         ({f"{NAME}.on_input": (1,), f"{NAME}.weight": (4,)}, "is an IA3"),
         ({**PAIR, f"{NAME}.dora_scale": (64, 1)}, "is a DoRA"),
-        ({"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)}, "is a LoRA for SDXL"),
+        ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)}, "is a LoRA for SDXL"),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 1280)}, "is a LoRA for SDXL"),
         ({"lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q.lora_down.weight": (4, 640)},
          "is a LoRA for SDXL"),

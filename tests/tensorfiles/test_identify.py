@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
     ),
     "LoRA, kohya, for SDXL, by the first text encoder's name": (
         Kind.LORA_SDXL,
-        {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)},
+        {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)},
     ),
     "LoRA, kohya with LDM's names": (
         Kind.LORA_KOHYA,

@@ -10,17 +10,18 @@ an error: nothing is worse than an add-on that silently does nothing. torch is n
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.lora_names import Role, part_of, place, places, split_name
+from sdscratch.checkpoints.peft import CONFIG, PeftSettings, lora_name, peft_settings
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import ModelConfig
 from sdscratch.show import listed, printable
@@ -31,12 +32,19 @@ from sdscratch.tensorfiles.reader import TensorFile, open_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LORA_KINDS", "AppliedLora", "Lora", "alpha", "open_lora", "rank", "read_modules"]
+__all__ = [
+    "LORA_KINDS",
+    "AppliedLora",
+    "Lora",
+    "alpha",
+    "has_unknown_strength",
+    "open_lora",
+    "rank",
+    "read_modules",
+]
 
 LORA_KINDS = (Kind.LORA_KOHYA, Kind.LORA_DIFFUSERS, Kind.LORA_PEFT)
-# Where diffusers keeps what PEFT's tensors do not say, as JSON: "unet.lora_alpha": 8, …
-PEFT_SETTINGS = "lora_adapter_metadata"
-PEFT_PARTS = {"unet": "unet", "text": "text_encoder"}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,17 @@ class Lora:
     def _hash(self) -> str:
         return hash_files([self.path])
 
+    @cached_property
+    def _doubt(self) -> None:
+        """Say once, when it is first applied, that nobody knows how strong it should be."""
+        if has_unknown_strength(self.file, self.modules.values()):
+            log.warning(
+                "%s does not say how strong it is: PEFT keeps that in %s, which is not beside it; "
+                "it is applied as if alpha were its rank",
+                printable(self.path),
+                CONFIG,
+            )
+
     def add(self, weight: Weight, tensor: Tensor, strength: float) -> Tensor:
         """A weight of the model with its change, in float32 (a double stays one).
 
@@ -80,6 +99,7 @@ class Lora:
         module = self.modules.get(weight)
         if module is None or strength == 0.0:
             return tensor
+        _ = self._doubt
         base = tensor if tensor.dtype.itemsize == 8 else tensor.float()
         up, down = (self.file.read(module.tensors[role]).to(base.dtype).flatten(1) for role in ("up", "down"))
         factor = strength * scale(self.file, module)
@@ -133,7 +153,7 @@ def open_lora(path: Path, config: ModelConfig) -> Lora:
             )
         _check(file, module, weight)
         placed[weight] = module
-    return Lora(path, path.stem, file, placed)
+    return Lora(path, lora_name(path), file, placed)
 
 
 def read_modules(file: TensorFile) -> tuple[list[Module], list[str]]:
@@ -163,32 +183,24 @@ def alpha(file: TensorFile, module: Module) -> float | None:
     if "alpha" in module.tensors:
         _check_alpha(file, module.tensors["alpha"])
         return float(file.read(module.tensors["alpha"])) or None
-    settings = _peft_settings(file, module)
-    pattern = settings.get("alpha_pattern")
-    own = pattern.items() if isinstance(pattern, dict) else ()
-    value = next((v for end, v in own if module.name.endswith(f".{end}")), settings.get("lora_alpha"))
-    return float(value) if type(value) in (int, float) and value else None
+    return _peft_settings(file, module).alpha(module.name)
 
 
 def scale(file: TensorFile, module: Module) -> float:
     """alpha / rank; 1 where there is no alpha, as alpha is the rank then."""
-    size, given = rank(file, module), alpha(file, module)
-    if _peft_settings(file, module).get("use_rslora"):  # Kalajdzievski 2023: divided by √rank
-        return (size if given is None else given) / math.sqrt(size)
-    return 1.0 if given is None else given / size
+    return _peft_settings(file, module).scale(alpha(file, module), rank(file, module))
 
 
-def _peft_settings(file: TensorFile, module: Module) -> dict[str, Any]:
-    if PEFT_SETTINGS not in file.metadata:
-        return {}
-    try:
-        settings = json.loads(file.metadata[PEFT_SETTINGS])
-        prefix = f"{PEFT_PARTS[part_of(module.name)]}."
-        return {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
-    except (ValueError, AttributeError, RecursionError):
-        raise CheckpointError(
-            f"{file.path} has broken {PEFT_SETTINGS} in its metadata; it is damaged"
-        ) from None
+def _peft_settings(file: TensorFile, module: Module) -> PeftSettings:
+    return peft_settings(file.path, file.metadata, part_of(module.name))
+
+
+def has_unknown_strength(file: TensorFile, modules: Iterable[Module]) -> bool:
+    """Whether nothing says an alpha of tensors that bear PEFT's names: there is one, but elsewhere."""
+    named = [module for module in modules if any(".lora_A" in name for name in module.tensors.values())]
+    return bool(named) and not any(
+        "alpha" in module.tensors or _peft_settings(file, module).known for module in named
+    )
 
 
 def _check(file: TensorFile, module: Module, weight: Weight) -> None:

@@ -32,7 +32,7 @@ ENDINGS: Mapping[Role, re.Pattern[str]] = {
 }
 WRAPPER = r"(base_model\.model\.)?"
 BEGINNING = re.compile(
-    rf"\A{WRAPPER}((lora_unet_|unet\.|(model\.)?diffusion_model\.)|(lora_te_|text_encoder\.))?{WRAPPER}"
+    rf"\A{WRAPPER}((lora_unet_|unet\.|(model\.)?diffusion_model\.)|(lora_te1?_|text_encoder\.))?{WRAPPER}"
 )
 KOHYA_PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
 # Ends of diffusers' module names, and what older versions and other tools call them.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sdscratch.checkpoints.peft import weights_in
 from sdscratch.errors import CheckpointError
 from sdscratch.home import expanded, user_folder
 from sdscratch.show import printable
@@ -90,17 +91,24 @@ def find_local(name: str) -> Path | None:
 def find_lora(name: str) -> Path:
     """The file meant by `name`: a path, or a name in ./loras or the user's LoRAs, its suffix left out or not.
 
+    A folder as PEFT or diffusers save one stands for the file of weights in it.
+
     Raises:
-        CheckpointError: it is nowhere.
+        CheckpointError: it is nowhere, or several LoRAs.
     """
     folders = _folders("loras", "loras")
     try:
         named = [folder / f"{name}{suffix}" for folder in folders for suffix in LORA_SUFFIXES]
-        return next(path for path in (expanded(name), *named) if path.is_file())
-    except (StopIteration, ValueError, OSError, RuntimeError):  # as in `find_local`
-        raise CheckpointError(
-            f"there is no LoRA {printable(name)}: no such file, here, in {_in_words(folders)}; check the name"
-        ) from None
+        for path in (expanded(name), *named):
+            if path.is_file():
+                return path
+            if path.is_dir() and (weights := weights_in(path)) is not None:
+                return weights
+    except (ValueError, OSError, RuntimeError):  # as in `find_local`
+        pass
+    raise CheckpointError(
+        f"there is no LoRA {printable(name)}: no such file, here, in {_in_words(folders)}; check the name"
+    )
 
 
 def is_hub_id(name: str) -> bool:

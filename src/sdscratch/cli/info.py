@@ -85,11 +85,12 @@ def find(name: str) -> Path:
         ImageError: it looks like a picture's name, and is not there.
         CheckpointError: it is nowhere.
     """
+    from sdscratch.checkpoints.peft import weights_in
     from sdscratch.checkpoints.places import find_local, missing
 
     path = find_local(name)
     if path is not None:
-        return path
+        return (weights_in(path) if path.is_dir() else None) or path
     if Path(name).suffix.lower() in PICTURE_SUFFIXES:
         raise ImageError(f"there is no picture {printable(name)}; check its name")
     raise missing(name)

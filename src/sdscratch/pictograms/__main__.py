@@ -32,8 +32,8 @@ import torch
 import typer
 
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.home import expanded
 from sdscratch.generation.pipeline import load
+from sdscratch.home import expanded
 from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
 from sdscratch.pictograms.judge import save_judge, usual_place

@@ -42,6 +42,7 @@ class Kind(Enum):
     LORA_KOHYA = "a LoRA in kohya's layout"
     LORA_DIFFUSERS = "a LoRA in diffusers' layout"
     LORA_PEFT = "a LoRA in PEFT's layout"
+    LORA_NUMBERED = "a LoRA of cloneofsimo's, whose matrices have numbers for names"
     LORA_SD2 = "a LoRA for Stable Diffusion 2.x"
     LORA_SDXL = "a LoRA for SDXL"
     LORA_FLUX = "a LoRA for Flux or Stable Diffusion 3"
@@ -81,6 +82,9 @@ class _Sign:
 UNET_IN = r"(model\.diffusion_model\.)?input_blocks\.0\.0\.weight|conv_in\.weight"
 CROSS_KEY = r"(.*\.)?attn2\.to_k\.weight"  # takes the text encoder's width
 LORA_CROSS_KEY = r".*attn2[._](processor\.)?to_k[._]lora[._](down|A)(\.default)?\.weight"
+LORA_TEXT_QUERY = (
+    r".*self_attn[._](to_)?q(_proj)?[._](lora[._](down|A|linear_layer\.down)|lora_A\.\w+)\.weight"
+)
 # Stable Diffusion 1.x and 2.x have one transformer block at a place, number 0.
 DEEPER = r".*(attentions|(in|out)put_blocks[._]\d+|middle_block)[._]\d+[._]transformer_blocks[._][1-9]"
 
@@ -90,12 +94,15 @@ SIGNS = (
     _Sign(Kind.LOKR, r".*\.lokr_w1(_[ab])?"),
     _Sign(Kind.DORA, r".*(\.dora_scale|\.lora_magnitude_vector)"),
     _Sign(Kind.IA3, r".*(\.on_input|\.ia3_l(\.\w+)?)$"),
-    _Sign(Kind.LORA_SDXL, r"lora_te[12]_|text_encoder_2\..*lora"),
+    _Sign(Kind.LORA_SDXL, r"lora_te2_|text_encoder_2\..*lora"),
     _Sign(Kind.LORA_SDXL, DEEPER + r".*lora"),
     _Sign(Kind.LORA_SDXL, LORA_CROSS_KEY, axis=1, size=2048),
     _Sign(Kind.LORA_SD2, LORA_CROSS_KEY, axis=1, size=1024),
+    _Sign(Kind.LORA_SD2, LORA_TEXT_QUERY, axis=1, size=1024),
+    _Sign(Kind.LORA_SDXL, LORA_TEXT_QUERY, axis=1, size=1280),
+    _Sign(Kind.LORA_NUMBERED, r"(unet|text_encoder):\d+:(up|down)$"),
     _Sign(Kind.LORA_FLUX, r"(lora_unet_|lora_transformer_|transformer\.)(double|single|joint|transformer)_"),
-    _Sign(Kind.LORA_KOHYA, r"lora_(unet|te)_.*\.lora_(down|up)\.weight"),
+    _Sign(Kind.LORA_KOHYA, r"lora_(unet|te1?)_.*\.lora_(down|up)\.weight"),
     _Sign(Kind.LORA_PEFT, r".*\.lora_[AB](\.\w+)?\.weight"),
     _Sign(Kind.LORA_DIFFUSERS, r".*\.(to_(q|k|v|out)_lora|lora(_linear_layer)?)\.(down|up)\.weight"),
     _Sign(Kind.EMBEDDING_SDXL, r"clip_[gl]$"),

@@ -55,10 +55,9 @@ def texts_of(image: Image.Image) -> Texts:
     left_out = list(image.info.get(LEFT_OUT, ()))
     png: dict[str, str] = {}
     if image.format == "PNG":
-        kept = (
-            item for item in image.info.items() if isinstance(item[0], str) and item[0] not in (XMP, LEFT_OUT)
-        )
-        png = {name: _repaired(text) for name, text in kept if isinstance(text, str)}
+        for name, text in image.info.items():
+            if isinstance(name, str) and isinstance(text, str) and name != XMP:
+                png[name] = _repaired(text)
     try:
         exif = dict(_exif(image))
     except Exception:  # Pillow raises anything here, and the picture itself is sound
