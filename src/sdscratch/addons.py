@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from sdscratch.errors import UsageError
 
-__all__ = ["LoraRequest", "parse_lora", "take_loras"]
+__all__ = ["LoraRequest", "other_tags", "parse_lora", "take_loras"]
 
 NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-TAG = re.compile(r"<lora:([^>]*)>")  # the web UIs' spelling
+# The web UIs' spelling, in any case; lyco is that of LyCORIS' extension.
+TAG = re.compile(r"<(?:lora|lyco):([^>]*)>", re.IGNORECASE)
+OTHER_TAG = re.compile(r"<[A-Za-z][\w-]*:[^<>]*>")
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,8 @@ def take_loras(prompt: str) -> tuple[str, tuple[LoraRequest, ...]]:
         if not re.fullmatch(rf"[^:]+(:{NUMBER})?", inner):
             raise UsageError(f"the prompt holds <lora:{inner}>; a tag says <lora:name> or <lora:name:weight>")
     return TAG.sub("", prompt), tuple(parse_lora(inner) for inner in found)
+
+
+def other_tags(prompt: str) -> list[str]:
+    """What looks like a tag of the web UIs and is none that is known here: it would be drawn as words."""
+    return OTHER_TAG.findall(TAG.sub("", prompt))

@@ -8,6 +8,7 @@ This module imports no torch.
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
@@ -42,6 +43,7 @@ __all__ = [
 
 MAX_SEED = 2**63 - 1
 MIN_SIDE = 64
+LARGE_INIT = 1_500_000  # pixels; beyond, that an init picture keeps its size is said
 SIDE_STEP = 8
 LEAST_TILE = 128
 LOW_MEMORY_TILE = 512  # pixels a side; with --low-memory, larger pictures are decoded in tiles of it

@@ -10,7 +10,7 @@ torch is imported by `ModelFiles.read` and `ModelFiles.load` alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG", "DEFAULTS", "ModelFiles", "Part", "open_model"]
 
 # Keys of the metadata that make a single file one model.
+# The parts that files come without, what people call them, and what they are for.
+PARTS: tuple[tuple[frozenset[Part], str, str], ...] = (
+    (frozenset({"encoder", "decoder"}), "VAE", "makes pictures of what the U-Net computes"),
+    (frozenset({"text"}), "text encoder", "reads the prompt"),
+    (frozenset({"unet"}), "U-Net", "does the drawing"),
+)
 CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"
 
 
@@ -260,10 +266,25 @@ def _parse_defaults(record: Any) -> Defaults:
     return Defaults(**record)
 
 
+def _refuse_without_part(source: Source, there: Set[Part]) -> None:
+    """Name a whole part that is not there: some checkpoints come without their VAE, above all.
+
+    Raises:
+        CheckpointError: one is missing.
+    """
+    for parts, name, purpose in PARTS:
+        if not parts & there:
+            raise CheckpointError(
+                f"{source.path} has no {name}, which {purpose}; no picture can be drawn without one, so take "
+                f"a copy of the model with its {name} inside"
+            )
+
+
 def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
     """Every weight's place, after a check that all are there in the right shape, and nothing unknown is."""
     expected = {weight.stored(source.layout)[0]: weight for weight in weights(config)}
     if missing := [name for name in expected if name not in source.tensors]:
+        _refuse_without_part(source, {expected[name].part for name in expected if name in source.tensors})
         raise CheckpointError(f"{source.path} lacks {listed(missing)}; the model is incomplete")
     unknown = [name for name in source.tensors if name not in expected and not is_extra(name, source.layout)]
     if unknown:

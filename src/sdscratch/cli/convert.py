@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -17,13 +18,15 @@ from sdscratch.checkpoints.places import EMBEDDED, find_local
 from sdscratch.cli.progress import Advance, View, make_view
 from sdscratch.errors import UsageError
 from sdscratch.home import expanded
-from sdscratch.show import printable
+from sdscratch.show import listed, printable
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.model import ModelFiles
     from sdscratch.checkpoints.names import Layout
 
 __all__ = ["convert_weights"]
+
+log = logging.getLogger(__name__)
 
 MEGABYTE = 10**6
 LISTED = 40  # dropped entries that are told by name; --json tells all
@@ -111,6 +114,13 @@ def convert_weights(
 
             done = convert(
                 model, path, to, dtype=chosen, overwrite=overwrite, verify=verify, report=stages.report
+            )
+        if done.not_finite:
+            log.warning(
+                "%s holds NaN or infinity in %s, which was copied as it is: pictures by it may be black; "
+                "get the model again, or another copy",
+                printable(model.path),
+                listed(done.not_finite),
             )
         if done.dropped:
             view.note(f"dropped, for no picture needs it: {summary(done.dropped)}")

@@ -27,6 +27,7 @@ from sdscratch.options import (
     Fit,
     changed,
     fit_of_init,
+    large_init_notice,
     random_seed,
     size_of_init,
 )
@@ -151,6 +152,7 @@ def draw(
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
         )
+    keeps_size = options.width is None and options.height is None
     picture = None
     if init is not None:
         picture = read_picture(init, background)
@@ -181,9 +183,8 @@ def draw(
             resolved = pipeline.resolve(changed(options, seed=seed), picture)
         start = None
         if picture is not None:
-            if fit_asked is None and (
-                notice := large_init_notice((resolved.width, resolved.height), pipeline.files.own_size)
-            ):
+            own = (files.defaults.width, files.defaults.height)
+            if keeps_size and (notice := large_init_notice((resolved.width, resolved.height), own)):
                 log.warning(notice)
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, background)
             start = Init(fitted, fit, picture_hash(picture))

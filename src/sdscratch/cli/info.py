@@ -182,7 +182,7 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
     """An add-on's facts as lines, or those of any other file of tensors."""
     yield "what", facts["what"] + (f" (by {printable(facts['told_by'])})" if facts["told_by"] else "")
     if "lora" in facts:
-        yield from lora_rows(facts["lora"])
+        yield from lora_rows(facts["lora"], peft="PEFT" in facts["what"])
     yield "format", facts["format"]
     yield "size", size(facts["bytes"])
     yield "tensors", f"{facts['tensors']:,}"
@@ -190,11 +190,14 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
     yield from ((key, printable(text)) for key, text in facts["metadata"].items())
 
 
-def lora_rows(lora: Mapping[str, Any]) -> Iterator[Row]:
+def lora_rows(lora: Mapping[str, Any], peft: bool) -> Iterator[Row]:
     """What a LoRA changes, as lines."""
     yield "network", lora["network"]
     yield "rank", ", ".join(map(str, lora["ranks"]))
-    yield "alpha", ", ".join(f"{value:g}" for value in lora["alphas"]) or "none: it is the rank"
+    none = (
+        "unknown: PEFT keeps it in adapter_config.json; the rank is taken" if peft else "none: it is the rank"
+    )
+    yield "alpha", ", ".join(f"{value:g}" for value in lora["alphas"]) or none
     yield "modules", str(lora["modules"])
     for part, count in lora["parts"].items():
         yield f"  {PARTS[part]}", str(count)
