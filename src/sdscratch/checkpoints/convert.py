@@ -120,7 +120,7 @@ def convert(
 
 
 def _model(model: ModelFiles, layout: Layout, dtype: str | None, not_finite: dict[str, None]) -> Model:
-    """What is written; the names of tensors that hold NaN or infinity come into `not_finite` as they are read."""
+    """What is written; the names of tensors with NaN or infinity come into `not_finite` as they are read."""
     dtypes = {weight: DTYPES[dtype] if dtype else model.info(weight).dtype for weight in model.stored}
 
     def read(weight: Weight) -> Tensor:

@@ -97,6 +97,8 @@ def _packed(kind: bytes, rest: bytes) -> bytes | None:
 
 def _unpacked_size(packed: bytes) -> int | None:
     """How many bytes come out, counted to a little beyond `LARGEST`; None for what is broken."""
+    if not packed:
+        return None
     try:
         return len(zlib.decompressobj().decompress(packed, LARGEST + 1))
     except zlib.error:
