@@ -43,14 +43,17 @@ def network(folder: Path, part: str) -> torch.nn.Module:
 
 
 def saved(folder: Path, part: str, path: Path, **config: Any) -> dict[str, torch.Tensor]:
-    """Save a random LoRA as PEFT does; the weights as PEFT merges it."""
-    from peft import LoraConfig, get_peft_model
+    """Save a random LoRA as PEFT does; the weights as PEFT merges it when it is loaded again.
+
+    (Where two patterns speak of a module the first counts, and saving sorts them.)
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
 
     torch.manual_seed(0)
     own = LoraConfig(**{"r": 4, "target_modules": NETWORKS[part], "init_lora_weights": False, **config})
-    model = get_peft_model(network(folder, part), own)
-    model.save_pretrained(path)
-    return {name: tensor.clone() for name, tensor in model.merge_and_unload().state_dict().items()}
+    get_peft_model(network(folder, part), own).save_pretrained(path)
+    model = PeftModel.from_pretrained(network(folder, part), str(path)).merge_and_unload()
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -63,11 +66,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "alpha_pattern": {"to_q": 3, r".*\.1\..*to_v": 5, "^mid_block.*": 7, "layers.1.self_attn.q_proj": 3},
     },
     "patterns and rslora": {
-        "lora_alpha": 8, "use_rslora": True, "rank_pattern": {"to_v": 8, "fc1": 2}, "alpha_pattern": {"to_v": 2},
+        "lora_alpha": 8, "use_rslora": True, "rank_pattern": {"to_v": 8, "fc1": 2},
+        "alpha_pattern": {"to_v": 2},
     },
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT warns of transformers and of unused patterns
 @pytest.mark.parametrize("part", NETWORKS)
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("file", [False, True])
@@ -156,11 +161,13 @@ def test_info_says_that_the_strength_is_unknown_or_what_it_is(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is broken"), ("[]", "no JSON object"), ("[" * 100_000, "is broken"), ('{"lora_alpha": "x"}', "alpha"),
-        ('{"lora_alpha": NaN}', "alpha"), ('{"lora_alpha": true}', "alpha"), ('{"alpha_pattern": [1]}', "alpha"),
+        ("{", "is broken"), ("[]", "no JSON object"), ("[" * 100_000, "is broken"),
+        ('{"lora_alpha": "x"}', "alpha"), ('{"lora_alpha": NaN}', "alpha"),
+        ('{"lora_alpha": true}', "alpha"), ('{"alpha_pattern": [1]}', "alpha"),
         ('{"alpha_pattern": {"a": "b"}}', "pattern"), ('{"alpha_pattern": {"(": 1}}', "pattern"),
         ('{"alpha_pattern": {"(a+)+$": 1}}', "pattern"), ('{"alpha_pattern": {".*.*.*.*x": 1}}', "pattern"),
-        ('{"init_lora_weights": "pissa_niter_16"}', "changes the model's own weights"), (b"\xff\xfea", "UTF-16"),
+        ('{"init_lora_weights": "pissa_niter_16"}', "changes the model's own weights"),
+        (b"\xff\xfea", "UTF-16"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused_in_one_sentence(
