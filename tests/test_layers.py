@@ -16,22 +16,30 @@ ROOT = Path(sdscratch.__file__).parent
 # From the ground up. A module may import from the floors below its own, and from its own package.
 FLOORS = (
     {"errors", "home", "show", "streams", "texts", "version"},
-    {"addons", "settings"},
+    {"addons.blocks", "settings"},  # how add-ons are asked for stands below the add-ons themselves
+    {"addons.requests"},
     {"options", "files", "models"},
     {"device", "diffusion", "text", "images", "tensorfiles"},
     {"checkpoints", "fast"},
-    {"generation"},
-    {"bench", "training"},
+    {"addons"},
+    {"generation", "training"},
+    {"bench"},
     {"pictograms"},
+    {"evaluation"},
     {"cli"},
     {"__main__"},
 )
+# The same within training/: from the loop, which knows nothing of pictures, to what is trained.
+TRAINING = ("engine", "dataset", "run", "tasks")
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 TORCH_FREE = (
     "sdscratch",
     "sdscratch.bench.memory",
-    "sdscratch.checkpoints.lora",
+    "sdscratch.addons.apply",
+    "sdscratch.addons.cards",
+    "sdscratch.addons.describe",
+    "sdscratch.addons.requests",
     "sdscratch.cli.app",
     "sdscratch.diffusion.schedule",
     "sdscratch.images",
@@ -40,18 +48,23 @@ TORCH_FREE = (
     "sdscratch.settings",
     "sdscratch.generation.outputs",
     "sdscratch.text.tokenizer",
-    "sdscratch.training.architectures",
-    "sdscratch.training.curve",
+    "sdscratch.training.tasks.architectures",
+    "sdscratch.training.run.curve",
     "sdscratch.training.dataset.folder",
     "sdscratch.training.dataset.plan",
     "sdscratch.training.dataset.shapes",
-    "sdscratch.training.lora_plan",
-    "sdscratch.training.run_folder",
+    "sdscratch.training.run.lora_options",
+    "sdscratch.training.run.run_folder",
 )
 
 
 def modules() -> list[Path]:
     return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def modules_of(package: str) -> list[Path]:
+    """The files in the rooms of a package, without its own `__init__`."""
+    return [path for path in modules() if path.is_relative_to(ROOT / package) and path.parent.name != package]
 
 
 def imported(path: Path) -> list[str]:
@@ -67,17 +80,27 @@ def imported(path: Path) -> list[str]:
 
 
 def home(parts: tuple[str, ...]) -> str:
-    """The module or package, directly in the house, that a path or a dotted name belongs to."""
-    return parts[0].removesuffix(".py")
+    """The module or package that a path or a dotted name belongs to, the innermost with a floor."""
+    names = [part.removesuffix(".py") for part in parts]
+    inner = ".".join(names[:2])
+    return inner if inner in FLOOR_OF else names[0]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_strictly_downward(path: Path) -> None:
     own = home(path.relative_to(ROOT).parts)
     for name in imported(path):
-        other = name.split(".")[1]
+        other = home(tuple(name.split(".")[1:]))
         if other != own:
             assert FLOOR_OF[other] < FLOOR_OF[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules_of("training"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_within_training_run_downward(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[1]
+    for name in imported(path):
+        if name.startswith("sdscratch.training."):
+            assert TRAINING.index(name.split(".")[2]) <= TRAINING.index(own), f"{own} imports {name}"
 
 
 def test_modules_of_a_package_do_not_import_each_other_in_circles() -> None:

@@ -14,7 +14,7 @@ import secrets
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from sdscratch.addons import take_loras
+from sdscratch.addons.requests import take_loras
 from sdscratch.errors import UsageError
 from sdscratch.settings import Setting, check_ranges
 

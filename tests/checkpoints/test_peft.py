@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdscratch.addons import LoraRequest
+from sdscratch.addons.apply import applied_loras, with_loras
+from sdscratch.addons.lora import Lora, open_lora
+from sdscratch.addons.requests import LoraRequest
 from sdscratch.checkpoints.layouts import Weight, weights
-from sdscratch.checkpoints.lora import Lora, open_lora
 from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.peft import CONFIG, lora_name, peft_settings
 from sdscratch.checkpoints.places import find_lora
@@ -81,8 +82,8 @@ def test_the_weights_are_those_of_pefts_own_merge(
 ) -> None:
     merged = saved(folder, part, tmp_path / "ink", **CONFIGS[name])
     asked = tmp_path / "ink" / "adapter_model.safetensors" if file else tmp_path / "ink"
-    model = open_model(str(folder)).with_loras([LoraRequest(str(asked))])
-    (applied,) = model.loras
+    model = with_loras(open_model(str(folder)), [LoraRequest(str(asked))])
+    (applied,) = applied_loras(model)
     assert applied.lora.name == "ink"
     changed = 0
     for weight in weights(TINY):

@@ -193,7 +193,7 @@ def test_without_prompts_no_judge_is_needed(model: Path, monkeypatch: pytest.Mon
 
 def squares(count: int):  # type: ignore[no-untyped-def]
     from sdscratch.pictograms.scenes import Scene, Thing
-    from sdscratch.training.source import Batch
+    from sdscratch.training.dataset.source import Batch
     from support.judges import NAMES, Squares
 
     yield Batch(Squares().draw([Scene((Thing(NAMES[0]),))] * count), ("a dog",) * count)

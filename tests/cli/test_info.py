@@ -109,6 +109,9 @@ def test_a_lora_says_what_it_changes(tmp_path: Path) -> None:
         "modules": len(chosen),
         "convolutions": len(convolutions),
         "parts": {"text": len(text), "unet": len(chosen) - len(text)},
+        "kinds": {"LoRA": len(chosen)},
+        "embeddings": {},
+        "unknown": [],
     }
     lines = sdscratch("info", path).lines
     for row in ("network         LoRA of linear", "rank            4", "alpha           2", "  U-Net "):
@@ -120,6 +123,9 @@ def test_a_lora_says_what_it_changes(tmp_path: Path) -> None:
         "modules": len(text),
         "convolutions": 0,
         "parts": {"text": len(text)},
+        "kinds": {"LoRA": len(text)},
+        "embeddings": {},
+        "unknown": [],
     }
 
 

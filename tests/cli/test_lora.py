@@ -138,7 +138,7 @@ def write_strangers() -> None:
     [
         ("missing.safetensors:0.5", 3, "there is no LoRA missing.safetensors"),
         ("embedding.safetensors", 3, "is a textual inversion embedding"),
-        ("loha.safetensors:1", 3, "is a LoHa"),
+        ("loha.safetensors:1", 3, "lacks the other half of lora_unet_mid"),
         ("wide.safetensors", 3, "does not fit [64, 64, 1, 1]"),
         ("other.safetensors", 3, "no place for unet.end_block.attentions.0.proj_in.lora_A.weight"),
         ("ink:1e999", 2, "too large"),

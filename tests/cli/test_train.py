@@ -22,9 +22,9 @@ from sdscratch.checkpoints.model import open_model
 from sdscratch.generation.pipeline import load
 from sdscratch.images import read_picture
 from sdscratch.tensorfiles.reader import open_tensors
-from sdscratch.training import state
-from sdscratch.training.coder_files import open_coder
-from sdscratch.training.metrics import read_metrics
+from sdscratch.training.engine import state
+from sdscratch.training.engine.metrics import read_metrics
+from sdscratch.training.tasks.autoencoder_files import open_coder
 from support.cli import Result, sdscratch
 from support.shapes_folder import write_pictures
 

@@ -12,12 +12,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sdscratch.checkpoints.lora import open_lora
+from sdscratch.addons.lora import open_lora
 from sdscratch.checkpoints.model import open_model
 from sdscratch.generation.pipeline import load
-from sdscratch.training import job, state
-from sdscratch.training.lora_plan import LoraPlan, parse_targets
-from sdscratch.training.metrics import read_metrics
+from sdscratch.training.engine import state
+from sdscratch.training.engine.metrics import read_metrics
+from sdscratch.training.run import job
+from sdscratch.training.run.lora_options import LoraPlan, parse_targets
 from support.checkpoints import TINY
 from support.cli import Result, sdscratch
 from support.reference import difference

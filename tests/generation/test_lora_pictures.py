@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from sdscratch import Pipeline, load
+from sdscratch.addons.apply import open_with_addons
 from sdscratch.checkpoints.convert import convert
-from sdscratch.checkpoints.model import open_model
 from support.checkpoints import TINY, ldm_tensors, self_contained, tiny_tokenizer, write_ldm
 from support.loras import changes, is_attention, targets, write_lora
 from support.reference import Reference, difference, sketch
@@ -84,7 +84,7 @@ def test_two_at_once_and_image_to_image(folder: Path, reference: Reference) -> N
 
 def test_a_baked_model_gives_the_same_picture(folder: Path, tmp_path: Path) -> None:
     source, lora = folder / "model.safetensors", folder / "full.safetensors"
-    convert(open_model(source, lora=f"{lora}:0.6"), tmp_path / "baked.safetensors", "ldm")
+    convert(open_with_addons(source, lora=f"{lora}:0.6"), tmp_path / "baked.safetensors", "ldm")
     baked = load(str(tmp_path / "baked.safetensors"), device="cpu", dtype="float32")
     mine = ours(folder, "full.safetensors:0.6").txt2img(PROMPT, **SAMPLER, **OURS)
     assert difference(baked.txt2img(PROMPT, **SAMPLER, **OURS), mine) == (0, 0.0)
@@ -94,7 +94,7 @@ def test_a_tag_means_what_the_option_means_and_ends_with_its_prompt(folder: Path
     pipeline = ours(folder)
     before = pipeline.txt2img(PROMPT, **SAMPLER, **OURS)
     tagged = pipeline.txt2img(f"<lora:{folder / 'full.safetensors'}:0.6>{PROMPT}", **SAMPLER, **OURS)
-    assert [weight for _, weight in pipeline.loras] == [0.6]
+    assert [lora.weight for lora in pipeline.loras] == [0.6]
     optional = ours(folder, "full.safetensors:0.6").txt2img(PROMPT, **SAMPLER, **OURS)
     assert difference(tagged, optional) == (0, 0.0)
     assert difference(tagged, before)[0] > 8

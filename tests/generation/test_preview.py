@@ -16,7 +16,7 @@ from sdscratch.generation.preview import Preview, fit_preview, known_pictures
 from sdscratch.images import read_picture
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.options import GenerateOptions
-from sdscratch.training.taesd import save_taesd, tiny_config
+from sdscratch.training.tasks.taesd import save_taesd, tiny_config
 from support.checkpoints import TINY
 from support.cli import sdscratch
 

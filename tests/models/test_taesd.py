@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sdscratch.checkpoints.describe import describe
+from sdscratch.addons.describe import describe
 from sdscratch.checkpoints.taesd import find_taesd, open_taesd, tensor_names
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import SD1, AutoencoderConfig

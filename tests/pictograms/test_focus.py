@@ -20,8 +20,8 @@ from sdscratch.pictograms.focus import LEAST, MOST, USUAL, focus_of, kept_focus,
 from sdscratch.pictograms.mixtures import FULL, Chooser
 from sdscratch.pictograms.scenes import Scene, Thing
 from sdscratch.pictograms.vocabulary import BEST_KNOWN, concepts
-from sdscratch.training.architectures import NOISY_END
-from sdscratch.training.diffusion import Diffusion
+from sdscratch.training.tasks.architectures import NOISY_END
+from sdscratch.training.tasks.diffusion import Diffusion
 from support.sprites import disc_table
 from support.training import CPU
 

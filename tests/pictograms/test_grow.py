@@ -12,8 +12,8 @@ from sdscratch.models.config import AutoencoderConfig, ModelConfig, TextEncoderC
 from sdscratch.models.vae import Gaussian, steps
 from sdscratch.pictograms.grow import grow_autoencoder, grow_diffusion, kept_meaning
 from sdscratch.text.tokenizer import Tokenizer, learn_merges
-from sdscratch.training.autoencoder import Autoencoder, Reconstruction
-from sdscratch.training.diffusion import Diffusion
+from sdscratch.training.tasks.autoencoder import Autoencoder, Reconstruction
+from sdscratch.training.tasks.diffusion import Diffusion
 
 SMALL = AutoencoderConfig(
     channels=8, multipliers=(1, 2), residual_blocks=1, latent_channels=4, latent_scale=1.0, norm_groups=4

@@ -52,10 +52,10 @@ from sdscratch.pictograms.pictograms import SIDE as SPRITE
 from sdscratch.pictograms.pictograms import SpriteTable, load_sprites, table_of
 from sdscratch.pictograms.scenes import Scene, Thing, combinations, held_out
 from sdscratch.pictograms.vocabulary import concepts
-from sdscratch.training.chance import generator
-from sdscratch.training.machine import Machine
-from sdscratch.training.metrics import read_metrics
-from sdscratch.training.recipe import Budget
+from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.metrics import read_metrics
+from sdscratch.training.engine.recipe import Budget
+from sdscratch.training.engine.rng import generator
 from support.judges import NAMES, Oracle, Squares, trained_judge
 from support.sprites import disc_table, need_font
 

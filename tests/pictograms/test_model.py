@@ -17,8 +17,8 @@ from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.grow import grow_diffusion
 from sdscratch.pictograms.workshop import begin
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.autoencoder import Autoencoder
-from sdscratch.training.diffusion import Diffusion
+from sdscratch.training.tasks.autoencoder import Autoencoder
+from sdscratch.training.tasks.diffusion import Diffusion
 from support.sprites import disc_table
 
 

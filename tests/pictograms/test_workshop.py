@@ -19,8 +19,8 @@ from sdscratch.pictograms.focus import focus_of
 from sdscratch.pictograms.mixtures import FULL
 from sdscratch.pictograms.model import LARGE, SMALL, Shape
 from sdscratch.pictograms.workshop import Workshop, begin, export
-from sdscratch.training.metrics import read_metrics
-from sdscratch.training.recipe import Budget, Recipe
+from sdscratch.training.engine.metrics import read_metrics
+from sdscratch.training.engine.recipe import Budget, Recipe
 from support.sprites import disc_table
 from support.training import CPU
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sdscratch.training.dataset.folder import read_folder
-from sdscratch.training.dataset.source import FolderSource, Framing, open_folder
+from sdscratch.training.dataset.folder_source import FolderSource, Framing, open_folder
 
 __all__ = ["captioned", "folder_source", "noise_picture", "reasons"]
 

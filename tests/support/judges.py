@@ -13,7 +13,7 @@ from sdscratch.pictograms.judge import SIDE, Classes, Judge, Verdict, layout
 from sdscratch.pictograms.judging import JudgeLoss, settle_norms
 from sdscratch.pictograms.scenes import RELATIONS, Scene, Thing
 from sdscratch.pictograms.vocabulary import BACKGROUNDS, concepts
-from sdscratch.training.machine import Machine
+from sdscratch.training.engine.distributed import Machine
 
 __all__ = ["CLASSES", "NAMES", "VOCABULARY", "Oracle", "Squares", "perfect", "trained_judge"]
 

@@ -7,9 +7,9 @@ import random
 import torch
 
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.chance import seed_of
-from sdscratch.training.machine import Machine
-from sdscratch.training.source import Batch
+from sdscratch.training.dataset.source import Batch
+from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.rng import seed_of
 
 __all__ = ["COLOURS", "CPU", "TOKENIZER", "Squares"]
 

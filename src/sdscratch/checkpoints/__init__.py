@@ -6,8 +6,8 @@ folder_config.py  a diffusers folder's configuration, to and from ours
 source.py         a file or a folder as one set of tensors
 model.py          a model, checked in full before anything of it is loaded
 empty.py          networks without memory, which the tensors then fill
-lora_names.py     what a LoRA calls the weights
-lora.py           LoRA files, added to the weights where they are read
+tiny_encoder.py   tiny encoders as files
+changes.py        the port by which add-ons change weights where they are read
 places.py         where models are on this machine
 hub.py            and where they are not
 tokenizers.py     the tokenizer that belongs to a model

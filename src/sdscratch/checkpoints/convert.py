@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.names import Layout
@@ -61,8 +62,14 @@ def default_destination(
     model: ModelFiles, layout: Layout, folder: Path, *, dtype: str | None, ema: bool
 ) -> Path:
     """A sensible name in `folder` for the converted model: what it is made from, and what was changed."""
-    loras = [applied.lora.name for applied in model.loras]
-    stem = "-".join([model.name, *(["ema"] if ema else []), *loras, *([dtype] if dtype else [])])
+    stem = "-".join(
+        [
+            model.name,
+            *(["ema"] if ema else []),
+            *(change.name for change in model.changes),
+            *([dtype] if dtype else []),
+        ]
+    )
     suffix = SUFFIX if layout == "ldm" else ""
     path = folder / f"{stem}{suffix}"
     return path if path.resolve() != model.path.resolve() else folder / f"{stem}-converted{suffix}"
@@ -131,7 +138,7 @@ def _model(model: ModelFiles, layout: Layout, dtype: str | None, not_finite: dic
         if cast.dtype != tensor.dtype and not torch.equal(cast.isfinite(), tensor.isfinite()):
             name = str(cast.dtype).removeprefix("torch.")
             raise CheckpointError(
-                f"{model.path} holds values in {model.stored[weight].name} that are too large for {name}; "
+                f"{model.path} holds values in {model.where(weight).name} that are too large for {name}; "
                 "choose bfloat16, or keep the types"
             )
         return cast
@@ -174,10 +181,11 @@ def _provenance(model: ModelFiles, dtype: str | None) -> dict[str, Any]:
         "ema": model.ema,
         "dtype": dtype or "kept",
     }
-    if model.loras:
-        record["loras"] = [
-            {"name": lora.name, "weight": weight, "hash": lora.hash()} for lora, weight in model.loras
-        ]
+    for change in model.changes:
+        record.setdefault(change.what, []).append(change.record())
+    if model.exchanged:
+        paths = list(dict.fromkeys(stored.file.path for stored in model.exchanged.values()))
+        record["vae"] = {"name": paths[0].name, "hash": hash_files(paths)}
     if PROVENANCE in model.metadata:
         record["source_provenance"] = model.metadata[PROVENANCE]
     return record

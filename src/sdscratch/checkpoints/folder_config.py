@@ -19,7 +19,7 @@ from sdscratch.models.config import (
     UNetConfig,
 )
 
-__all__ = ["from_folder", "to_folder"]
+__all__ = ["autoencoder_config", "from_folder", "to_folder"]
 
 Record = Mapping[str, Any]
 
@@ -164,7 +164,12 @@ def _unet(record: Record) -> UNetConfig:
     return config
 
 
-def _autoencoder(record: Record) -> AutoencoderConfig:
+def autoencoder_config(record: Record) -> AutoencoderConfig:
+    """The shape of a VAE by its config.json.
+
+    Raises:
+        CheckpointError: it asks for what our networks do not compute.
+    """
     read = _Reader("vae/config.json", record, VAE_FIXED)
     channels, multipliers = read.widths()
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
@@ -220,7 +225,7 @@ def from_folder(unet: Record, vae: Record, text_encoder: Record, scheduler: Reco
     return ModelConfig(
         _text(text_encoder),
         _unet(unet),
-        _autoencoder(vae),
+        autoencoder_config(vae),
         ScheduleConfig() if scheduler is None else _schedule(scheduler),
     )
 

@@ -16,7 +16,7 @@ from sdscratch.checkpoints.places import cache_folder
 from sdscratch.errors import CheckpointError, SdscratchError
 from sdscratch.files import atomic_write
 
-__all__ = ["hash_files"]
+__all__ = ["digest_files", "hash_files"]
 
 DIGITS = 10
 BLOCK = 1 << 20
@@ -24,7 +24,16 @@ REMEMBERED = 1000  # files; the oldest are forgotten
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """The fingerprint of files read one after the other.
+    """The fingerprint of files read one after the other: ten digits, which CivitAI calls AutoV2.
+
+    Raises:
+        CheckpointError: one cannot be read.
+    """
+    return digest_files(paths)[:DIGITS]
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """The whole SHA-256 of files read one after the other, in 64 digits.
 
     Raises:
         CheckpointError: one cannot be read.
@@ -36,7 +45,7 @@ def hash_files(paths: Iterable[Path]) -> str:
         if key not in known:
             known[key] = _hash(paths)
             _remember(known)
-        return known[key][:DIGITS]
+        return known[key]
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from None
 

@@ -10,19 +10,18 @@ torch is imported by `ModelFiles.read` and `ModelFiles.load` alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdscratch.addons import LoraRequest, parse_lora
 from sdscratch.checkpoints import hub, places
+from sdscratch.checkpoints.changes import Change
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, weights
-from sdscratch.checkpoints.lora import LORA_KINDS, AppliedLora, open_lora
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
@@ -31,7 +30,7 @@ from sdscratch.models.config import SD1, ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
-from sdscratch.tensorfiles.identify import Kind, identify
+from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.text.tokenizer import Tokenizer
 
@@ -66,7 +65,8 @@ class ModelFiles:
     ema: bool  # they are what is read
     metadata: Mapping[str, str]
     given_tokenizer: str | None = None
-    loras: tuple[AppliedLora, ...] = ()  # what `read` adds to the weights
+    changes: tuple[Change, ...] = ()  # what `read` does to the weights, one after another
+    exchanged: Mapping[Weight, Stored] = field(default_factory=dict)  # weights of other files, read instead
 
     @cached_property
     def own_tokenizer(self) -> Tokenizer | None:
@@ -97,28 +97,22 @@ class ModelFiles:
 
     def info(self, weight: Weight) -> TensorInfo:
         """A weight's type in its file, and its shape there."""
-        return self.stored[weight].info
+        return self.where(weight).info
 
-    def with_loras(self, requests: Iterable[LoraRequest]) -> ModelFiles:
-        """The same model with more LoRAs, each looked up, opened and checked; they add up.
-
-        Raises:
-            CheckpointError: one is missing, unreadable, refused, or made for another kind of model.
-        """
-        found = ((places.find_lora(request.name), request.weight) for request in requests)
-        applied = tuple(AppliedLora(open_lora(path, self.config), strength) for path, strength in found)
-        return replace(self, loras=self.loras + applied) if applied else self
+    def where(self, weight: Weight) -> Stored:
+        """Where a weight is read from: the model's own files, or what was put in their place."""
+        return self.exchanged.get(weight) or self.stored[weight]
 
     def read(self, weight: Weight) -> Tensor:
-        """A weight in our shape on the CPU: in the file's type and mapped from it, or with the LoRAs added.
+        """A weight in our shape on the CPU: in the file's type and mapped from it, or changed.
 
         Raises:
-            CheckpointError: a LoRA holds NaN or infinity.
+            CheckpointError: an add-on holds NaN or infinity.
         """
-        stored = self.stored[weight]
+        stored = self.where(weight)
         tensor = stored.file.read(stored.name).reshape(weight.shape)
-        for lora, strength in self.loras:
-            tensor = lora.add(weight, tensor, strength)
+        for change in self.changes:
+            tensor = change.apply(weight, tensor)
         return tensor
 
     def load(self, part: Part, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
@@ -135,21 +129,21 @@ class ModelFiles:
             tensor = self.read(weight)
             state[weight.name] = placed(tensor, device, dtype)
             if state[weight.name].data_ptr() != tensor.data_ptr():  # copied: nothing of the file is needed
-                self.stored[weight].file.release(self.stored[weight].name)
+                self.where(weight).file.release(self.where(weight).name)
         network.load_state_dict(state, strict=True, assign=True)
         return network.eval().requires_grad_(False)
 
     def read_ahead(self, parts: Iterable[Part]) -> None:
         """Have the system fetch what these networks are made of, while something else is done."""
-        for file, group in groupby(self._in_order(parts), lambda weight: self.stored[weight].file):
-            file.read_ahead(self.stored[weight].name for weight in group)
+        for file, group in groupby(self._in_order(parts), lambda weight: self.where(weight).file):
+            file.read_ahead(self.where(weight).name for weight in group)
 
     def _in_order(self, parts: Iterable[Part]) -> list[Weight]:
         """The networks' weights, one network after another, as they lie in their files: disks like that."""
         order = list(parts)
 
         def place(weight: Weight) -> tuple[int, str, int]:
-            stored = self.stored[weight]
+            stored = self.where(weight)
             return order.index(weight.part), str(stored.file.path), stored.file.start(stored.name)
 
         return sorted((weight for weight in self.stored if weight.part in order), key=place)
@@ -160,7 +154,6 @@ def open_model(
     *,
     ema: bool = False,
     tokenizer: str | None = None,
-    lora: str | Sequence[str] = (),
 ) -> ModelFiles:
     """Find a model, and check that it is one.
 
@@ -169,14 +162,11 @@ def open_model(
             models, or, if nothing here is called so, a hub id `owner/name`.
         ema: take the moving averages of the U-Net's weights, which some LDM files keep beside them.
         tokenizer: a tokenizer file or folder, instead of the model's own.
-        lora: LoRAs to add, each `FILE[:WEIGHT]`, a file or a name in ./loras or the user's.
 
     Raises:
         CheckpointError: missing, unreadable, or no complete Stable Diffusion 1.x model; names what is wrong.
         TokenizerError: the tokenizer given is missing or broken.
-        UsageError: a LoRA's weight makes no sense.
     """
-    requests = [parse_lora(text) for text in ([lora] if isinstance(lora, str) else lora)]
     path = _find(str(name))
     source = open_folder(path) if path.is_dir() else collect(path, "ldm", {"": [open_tensors(path)]})
     config = _config(source)
@@ -203,7 +193,7 @@ def open_model(
     )
     if tokenizer is not None:
         _ = files.tokenizer  # a wrong path is said before anything slow begins
-    return files.with_loras(requests)
+    return files
 
 
 def _find(name: str) -> Path:

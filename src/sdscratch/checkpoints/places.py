@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sdscratch.checkpoints.peft import weights_in
@@ -15,9 +15,11 @@ __all__ = [
     "EMBEDDED",
     "cache_folder",
     "data_folder",
+    "find_embedding",
     "find_local",
     "find_lora",
     "is_hub_id",
+    "known_embeddings",
     "missing",
     "tokenizer_folder",
 ]
@@ -25,6 +27,7 @@ __all__ = [
 EMBEDDED = "default"
 SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
+EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
 
 def cache_folder() -> Path | None:
@@ -96,9 +99,32 @@ def find_lora(name: str) -> Path:
     Raises:
         CheckpointError: it is nowhere, or several LoRAs.
     """
-    folders = _folders("loras", "loras")
+    return _find_addon(name, "LoRA", "loras", LORA_SUFFIXES)
+
+
+def find_embedding(name: str) -> Path:
+    """The same for a textual inversion, in ./embeddings or the user's embeddings.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    return _find_addon(name, "embedding", "embeddings", EMBEDDING_SUFFIXES)
+
+
+def known_embeddings() -> dict[str, Path]:
+    """Every file in ./embeddings and the user's, and below, by its name in a prompt; ours win."""
+    found: dict[str, Path] = {}
+    for folder in _folders("embeddings", "embeddings"):
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            if path.suffix.lower() in EMBEDDING_SUFFIXES[1:] and path.is_file():
+                found.setdefault(path.stem, path)
+    return found
+
+
+def _find_addon(name: str, what: str, kept: str, suffixes: Iterable[str]) -> Path:
+    folders = _folders(kept, kept)
     try:
-        named = [folder / f"{name}{suffix}" for folder in folders for suffix in LORA_SUFFIXES]
+        named = [folder / f"{name}{suffix}" for folder in folders for suffix in suffixes]
         for path in (expanded(name), *named):
             if path.is_file():
                 return path
@@ -107,7 +133,7 @@ def find_lora(name: str) -> Path:
     except (ValueError, OSError, RuntimeError):  # as in `find_local`
         pass
     raise CheckpointError(
-        f"there is no LoRA {printable(name)}: no such file, here, in {_in_words(folders)}; check the name"
+        f"there is no {what} {printable(name)}: no such file, here, in {_in_words(folders)}; check the name"
     )
 
 

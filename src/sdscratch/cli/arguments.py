@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sdscratch.addons import parse_lora
+from sdscratch.addons.requests import parse_lora
 from sdscratch.cli.parameters import parameters_of, typed_values, with_parameters
 from sdscratch.errors import UsageError
 from sdscratch.options import DTYPES, LOW_MEMORY_TILE, PICTURE, GenerateOptions, check_placement

@@ -34,12 +34,14 @@ LISTED = 40  # dropped entries that are told by name; --json tells all
 
 def convert_weights(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="SRC",
-            help="A .safetensors, .ckpt or .pt file, a diffusers folder, a name in ./weights, or a hub id.",
+            metavar="[SRC]",
+            help="A .safetensors, .ckpt or .pt file, a diffusers folder, a name in ./weights, or a hub id. "
+            "Left out with --merge and --add-difference, which name the models.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     destination: Annotated[
         str | None,
         typer.Argument(
@@ -76,6 +78,34 @@ def convert_weights(
             show_default=False,
         ),
     ] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            "--vae",
+            metavar="FILE",
+            help="A VAE to put in place of the model's: a file, a diffusers folder, a name in ./weights.",
+            show_default=False,
+        ),
+    ] = None,
+    merge: Annotated[
+        str | None,
+        typer.Option(
+            "--merge",
+            metavar="A:0.7,B:0.3",
+            help="Models to add up instead of SRC, each with its share; the first gives all but the weights.",
+            show_default=False,
+        ),
+    ] = None,
+    add_difference: Annotated[
+        str | None,
+        typer.Option(
+            "--add-difference",
+            metavar="A,B,C[:F]",
+            help="A + F (B - C) instead of SRC. With an inpainting model as A and what it was made from "
+            "as C, B inpaints.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST if it exists.")] = False,
     verify: Annotated[
         bool,
@@ -99,12 +129,20 @@ def convert_weights(
       sdscratch convert-weights model.safetensors folder --to diffusers
 
       sdscratch convert-weights model.ckpt inky.safetensors --lora ink:0.7
+
+      sdscratch convert-weights both.safetensors --merge one:0.7,other:0.3
+
+      sdscratch convert-weights mine-inpainting.safetensors --add-difference inpainting,mine,v1-5
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
-            from sdscratch.checkpoints.model import open_model
+            source, destination, model = open_source(
+                source, destination, merge, add_difference, ema, tokenizer
+            )
+            from sdscratch.addons.apply import add
 
-            model = open_model(source, ema=ema, tokenizer=tokenizer, lora=lora or ())
+            model = add(model, lora=lora or (), vae=vae)
+            refuse_ranges(model)
             chosen = None if dtype == "keep" else dtype
             path = choose_path(model, source, destination, to, chosen, ema)
         with view.stage("hashing", None):
@@ -128,6 +166,58 @@ def convert_weights(
         print(json.dumps({**asdict(done), "path": str(done.path)}))
     else:
         print(done.path)
+
+
+def open_source(
+    source: str | None,
+    destination: str | None,
+    merge: str | None,
+    difference: str | None,
+    ema: bool,
+    tokenizer: str | None,
+) -> tuple[str, str | None, ModelFiles]:
+    """SRC, DST and the model to convert: SRC's, or one that is made of others, whose first then is SRC.
+
+    Raises:
+        UsageError: nothing is named, or too much.
+    """
+    from sdscratch.addons.merge import open_difference, open_merged, parse_difference, parse_merge
+    from sdscratch.checkpoints.model import open_model
+
+    if merge is None and difference is None:
+        if source is None:
+            raise UsageError("there is nothing to convert; name a model, or say --merge A:0.7,B:0.3")
+        return source, destination, open_model(source, ema=ema, tokenizer=tokenizer)
+    if merge is not None and difference is not None:
+        raise UsageError("--merge and --add-difference are one or the other; convert twice")
+    if destination is None:  # the only name given is the result's
+        source, destination = None, source
+    if merge is not None:
+        shares = parse_merge(merge)
+        total = sum(share.factor for share in shares)
+        if abs(total - 1) > 1e-6:
+            log.warning("the shares of --merge add up to %g, so the weights' size changes; 1 is usual", total)
+        first, model = shares[0].name, open_merged(shares, ema=ema, tokenizer=tokenizer)
+        named = [share.name for share in shares]
+    else:
+        first, plus, minus, factor = parse_difference(difference or "")
+        model = open_difference(first, plus, minus, factor, ema=ema, tokenizer=tokenizer)
+        named = [first, plus, minus]
+    if source is not None and source not in named:
+        raise UsageError(f"SRC is {source}, and the option names the models; leave out SRC")
+    return first, destination, model
+
+
+def refuse_ranges(model: ModelFiles) -> None:
+    """
+    Raises:
+        UsageError: a LoRA is asked for at some steps only, which a file of weights cannot say.
+    """
+    from sdscratch.addons.apply import applied_loras
+
+    for lora in applied_loras(model):
+        if not lora.request.always:
+            raise UsageError(f"the LoRA {lora.name} has start= or stop=; only txt2img and img2img know steps")
 
 
 def choose_path(

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from rich.table import Table
 
+    from sdscratch.evaluation.quality import Quality
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.pictograms.agreement import Finding
     from sdscratch.pictograms.judge import Classes, Judge
-    from sdscratch.training.evaluate import Quality
-    from sdscratch.training.source import Batch
+    from sdscratch.training.dataset.source import Batch
 
 __all__ = ["evaluate"]
 
@@ -135,8 +135,8 @@ class Exam:
         Raises:
             ImageError: there is no such folder, or nothing in it to look at.
         """
+        from sdscratch.evaluation.quality import folder_batches
         from sdscratch.training.dataset.folder import read_folder
-        from sdscratch.training.evaluate import folder_batches
 
         folder = read_folder(root).needs_some()
         self.skipped += [(each.path, each.reason) for each in folder.skipped]
@@ -181,7 +181,7 @@ class Exam:
         from sdscratch.pictograms.composer import Composer
         from sdscratch.pictograms.mixtures import FULL
         from sdscratch.pictograms.pictograms import load_sprites
-        from sdscratch.training.source import Batch
+        from sdscratch.training.dataset.source import Batch
 
         composer = Composer(load_sprites(cache_folder()), self.size[0], FULL)
         held_out = composer.held_out(count, torch.device("cpu"))
@@ -191,7 +191,7 @@ class Exam:
 
     def measure(self, batches: Iterator[Batch], count: int) -> None:
         """What autoencoder and U-Net make of pictures."""
-        from sdscratch.training.evaluate import evaluate as measured
+        from sdscratch.evaluation.quality import evaluate as measured
 
         with self.view.stage("measuring", count, "img") as advance:
             for quality in measured(self.pipeline, batches, seed=self.seed):

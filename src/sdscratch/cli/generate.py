@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from sdscratch.addons import take_loras
+from sdscratch.addons.requests import take_loras
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import SdscratchError, UsageError
@@ -138,7 +138,7 @@ def draw(
     background: str = "white",
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
-    from sdscratch.checkpoints.model import open_model
+    from sdscratch.addons.apply import open_with_addons, with_loras
     from sdscratch.checkpoints.taesd import open_taesd
     from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import fit_picture, picture_hash, read_picture
@@ -160,11 +160,13 @@ def draw(
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_model(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora)
+    files = open_with_addons(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora)
     taesd = None
     if arguments.taesd is not None:
         taesd = open_taesd(arguments.taesd, files.config.autoencoder)
-    files.with_loras(take_loras(options.prompt)[1])  # what is wrong with one is said before torch is imported
+    with_loras(
+        files, take_loras(options.prompt)[1]
+    )  # what is wrong with one is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
     )
@@ -319,7 +321,7 @@ class Telling:
                 "prompt": options.prompt,
                 "options": asdict(options),
                 "model_hash": record.model_hash,
-                **({"loras": [asdict(lora) for lora in record.loras]} if record.loras else {}),
+                **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
                 "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
             }
             print_line(json.dumps(line))

@@ -17,6 +17,7 @@ from sdscratch.show import escaped, printable
 __all__ = ["info"]
 
 WIDTH, LABEL = 80, 16  # columns
+MISFITS = 5  # that are told by name
 
 PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -50,6 +51,15 @@ def info(
             metavar="FILE", help="A model (file, folder, name, default), an add-on, or a picture made by one."
         ),
     ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="MODEL",
+            help="A model: say what of an add-on would not fit it.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
 ) -> None:
@@ -68,9 +78,9 @@ def info(
         facts = picture_facts(path)
         rows = picture_rows(facts)
     else:
-        from sdscratch.checkpoints.describe import describe
+        from sdscratch.addons.describe import describe
 
-        facts = describe(path)
+        facts = describe(path, against)
         rows = model_rows(facts) if "parts" in facts else file_rows(facts)
     if as_json:
         print(json.dumps({"path": str(path), **facts}))
@@ -183,17 +193,34 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
     yield "what", facts["what"] + (f" (by {printable(facts['told_by'])})" if facts["told_by"] else "")
     if "lora" in facts:
         yield from lora_rows(facts["lora"], peft="PEFT" in facts["what"])
-    yield "format", facts["format"]
+        yield from training_rows(facts["training"])
+    if "embedding" in facts:
+        embedding = facts["embedding"]
+        yield "in a prompt", printable(embedding["name"])
+        yield "vectors", f"{embedding['vectors']} of {embedding['width']}, for {embedding['made_for']}"
+    if "misfits" in facts:
+        told = [printable(text) for text in facts["misfits"]]
+        more = f" and {len(told) - MISFITS} more (--json tells all)" if len(told) > MISFITS else ""
+        yield "does not fit", ", ".join(told[:MISFITS]) + more if told else "nothing: all of it fits"
+    if "hash" in facts:
+        yield "AutoV2", facts["hash"]
+    if "autov3" in facts:
+        yield "AutoV3", facts["autov3"]
+    if "format" in facts:
+        yield "format", facts["format"]
     yield "size", size(facts["bytes"])
-    yield "tensors", f"{facts['tensors']:,}"
-    yield "parameters", amount(facts)
-    yield from ((key, printable(text)) for key, text in facts["metadata"].items())
+    if "tensors" in facts:
+        yield "tensors", f"{facts['tensors']:,}"
+        yield "parameters", amount(facts)
+    told_already = ("ss_tag_frequency", "ss_bucket_info", "ss_dataset_dirs", "ss_datasets")
+    for key, text in facts.get("metadata", {}).items():
+        yield key, f"({len(text):,} characters)" if key in told_already else printable(text)
 
 
 def lora_rows(lora: Mapping[str, Any], peft: bool) -> Iterator[Row]:
     """What a LoRA changes, as lines."""
     yield "network", lora["network"]
-    yield "rank", ", ".join(map(str, lora["ranks"]))
+    yield "rank", ", ".join(map(str, lora["ranks"])) or "none"
     none = (
         "unknown: PEFT keeps it in adapter_config.json; the rank is taken" if peft else "none: it is the rank"
     )
@@ -201,6 +228,28 @@ def lora_rows(lora: Mapping[str, Any], peft: bool) -> Iterator[Row]:
     yield "modules", str(lora["modules"])
     for part, count in lora["parts"].items():
         yield f"  {PARTS[part]}", str(count)
+    for name, count in lora["embeddings"].items():
+        yield "embedding", f"{printable(name)}, {count} vectors"
+    if lora["unknown"]:
+        yield "unknown", f"{len(lora['unknown'])} tensors, like {printable(lora['unknown'][0])}"
+
+
+TRAINING = {
+    "title": "title", "trigger": "trigger words", "base_model": "trained upon", "version": "version",
+    "resolution": "resolution", "clip_skip": "clip skip", "steps": "steps", "epochs": "epochs",
+}  # fmt: skip
+
+
+def training_rows(training: Mapping[str, Any]) -> Iterator[Row]:
+    """How a LoRA was trained, as lines."""
+    for key, label in TRAINING.items():
+        if key in training:
+            yield label, printable(training[key])
+    if "words" in training:
+        yield (
+            "trained words",
+            ", ".join(f"{printable(word)} ({count})" for word, count in training["words"].items()),
+        )
 
 
 def size(count: int) -> str:

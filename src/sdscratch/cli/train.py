@@ -19,18 +19,18 @@ from sdscratch.cli.parameters import parameters_of, typed_values, with_parameter
 from sdscratch.cli.progress import make_view
 from sdscratch.cli.shapes import shapes
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.training.lora_options import LoraOptions
-from sdscratch.training.options import (
+from sdscratch.training.run.lora_options import LoraOptions
+from sdscratch.training.run.options import (
     AutoencoderOptions,
     DiffusionOptions,
     TaesdOptions,
     TrainOptions,
 )
-from sdscratch.training.run_folder import LATEST, RunFolder, collect
+from sdscratch.training.run.run_folder import LATEST, RunFolder, collect
 
 if TYPE_CHECKING:
-    from sdscratch.training.job import Job
-    from sdscratch.training.loop import Record
+    from sdscratch.training.engine.loop import Record
+    from sdscratch.training.run.job import Job
 
 __all__ = ["app", "train_command"]
 
@@ -163,9 +163,9 @@ def run(job: Job, folder: RunFolder, *, quiet: bool, as_json: bool, follows: boo
     import torch
 
     from sdscratch.device import out_of_memory_explained
-    from sdscratch.training.display import Display
-    from sdscratch.training.job import precision_of, run_job, source_of
-    from sdscratch.training.machine import joined, launched_processes
+    from sdscratch.training.engine.distributed import joined, launched_processes
+    from sdscratch.training.run.display import Display
+    from sdscratch.training.run.job import precision_of, run_job, source_of
 
     options = job.options
     device, precision = precision_of(options)
@@ -226,28 +226,28 @@ def silent_if(follows: bool) -> Iterator[None]:
 
 def make_autoencoder(options: AutoencoderOptions) -> Job:
     """Torch is imported here, and not by the help."""
-    from sdscratch.training.autoencoder_job import AutoencoderJob
+    from sdscratch.training.tasks.autoencoder_job import AutoencoderJob
 
     return AutoencoderJob(options)
 
 
 def make_diffusion(options: DiffusionOptions) -> Job:
     """The same for `train diffusion`."""
-    from sdscratch.training.diffusion_job import DiffusionJob
+    from sdscratch.training.tasks.diffusion_job import DiffusionJob
 
     return DiffusionJob(options)
 
 
 def make_lora(options: LoraOptions) -> Job:
     """The same for `train lora`."""
-    from sdscratch.training.lora_job import LoraJob
+    from sdscratch.training.tasks.lora_job import LoraJob
 
     return LoraJob(options)
 
 
 def make_taesd(options: TaesdOptions) -> Job:
     """The same for `train taesd`."""
-    from sdscratch.training.taesd_job import TaesdJob
+    from sdscratch.training.tasks.taesd_job import TaesdJob
 
     return TaesdJob(options)
 

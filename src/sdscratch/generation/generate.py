@@ -11,8 +11,8 @@ from typing import Protocol
 from PIL.Image import Image
 from torch import Tensor
 
-from sdscratch.addons import LoraRequest, other_tags, take_loras
-from sdscratch.checkpoints.lora import AppliedLora
+from sdscratch.addons.apply import AppliedLora, applied_loras
+from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
@@ -147,12 +147,11 @@ def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
 def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
-    given, applied = len(pipeline.files.loras), pipeline.loras
+    given, applied = len(applied_loras(pipeline.files)), pipeline.loras
 
     def record() -> Record:
         loras = tuple(
-            LoraRecord(lora.name, weight, lora.hash(), tagged=index >= given)
-            for index, (lora, weight) in enumerate(applied)
+            LoraRecord(**lora.record(), tagged=index >= given) for index, lora in enumerate(applied)
         )
         return Record(
             mode="txt2img" if request.init is None else "img2img",

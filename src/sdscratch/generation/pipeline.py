@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdscratch.addons import LoraRequest, take_loras
-from sdscratch.checkpoints.lora import AppliedLora
-from sdscratch.checkpoints.model import ModelFiles, Part, open_model
+from sdscratch.addons.apply import AppliedLora, applied_loras, open_with_addons, with_loras
+from sdscratch.addons.requests import LoraRequest, take_loras
+from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.noise import Noise
@@ -59,6 +59,7 @@ def load(
     compile: bool = False,
     low_memory: bool = False,
     taesd: str | None = None,
+    vae: str | None = None,
 ) -> Pipeline:
     """Open a model.
 
@@ -72,13 +73,14 @@ def load(
             GPU.
         low_memory: hold one network at a time, each loaded when its turn comes.
         taesd: a tiny autoencoder that draws previews; by default the model's own, if one lies beside it.
+        vae: a file or folder whose autoencoder takes the place of the model's.
 
     Raises:
         CheckpointError: the model, a LoRA or the tiny autoencoder is missing, unreadable or refused.
         DeviceError: the device is not there.
         UsageError: a name that means nothing.
     """
-    files = open_model(model, tokenizer=tokenizer, lora=lora)
+    files = open_with_addons(model, tokenizer=tokenizer, lora=lora, vae=vae)
     tiny = open_taesd(taesd, files.config.autoencoder) if taesd is not None else None
     return Pipeline(files, choose(device, dtype, compiled=compile), low_memory=low_memory, taesd=tiny)
 
@@ -117,7 +119,7 @@ class Pipeline:
     @property
     def loras(self) -> tuple[AppliedLora, ...]:
         """The LoRAs that pictures are made with now: those of `load`, then those of the newest prompt."""
-        return self.networks.files.loras
+        return applied_loras(self.networks.files)
 
     def adopt_loras(self, prompt: str) -> None:
         """Apply the LoRAs that the prompt's tags name beside those of `load`, and no others.
@@ -130,7 +132,7 @@ class Pipeline:
         """
         _, tags = take_loras(prompt)
         if tags != self.tags:
-            self.networks.exchange(self.files.with_loras(tags))
+            self.networks.exchange(with_loras(self.files, tags))
             self.encode_prompts.clear()
             self.unet.clear()
             self.tags = tags

@@ -1,4 +1,4 @@
-"""The tiny decoder: latents → pictures at a hundredth of the cost, a little different.
+"""The tiny autoencoder: latents ↔ pictures at a hundredth of the cost, a little different.
 
 TAESD (Ollin Boer Bohan 2023, github.com/madebyollin/taesd): residual blocks of three convolutions and no
 normalisation or attention, all of one width. It learns what a model's own decoder shows (`training.taesd`).
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sdscratch.models.config import TinyDecoderConfig
 
-__all__ = ["TinyBlock", "TinyDecoder"]
+__all__ = ["TinyBlock", "TinyDecoder", "TinyEncoder"]
 
 BOUND = 3.0  # latents rarely go beyond it; what does is drawn in
 
@@ -51,3 +51,31 @@ class TinyDecoder(nn.Module):
         for level, up in zip(self.levels, self.up, strict=False):  # the last level has no step up
             x = up(F.interpolate(level(x), scale_factor=2.0, mode="nearest"))
         return 2.0 * self.conv_out(self.levels[-1](x)) - 1.0  # it speaks of pictures in 0 to 1
+
+
+class TinyEncoder(nn.Module):
+    """The other way: a convolution without bias that halves, then blocks, once for each halving.
+
+    Args:
+        config: as the decoder's, the lowest resolution first.
+    """
+
+    def __init__(self, config: TinyDecoderConfig) -> None:
+        super().__init__()
+        width = config.channels
+        self.conv_in = nn.Conv2d(3, width, 3, padding=1)
+        self.levels = nn.ModuleList(
+            nn.Sequential(*(TinyBlock(width) for _ in range(count))) for count in reversed(config.blocks)
+        )
+        self.down = nn.ModuleList(
+            nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False) for _ in config.blocks[:-1]
+        )
+        self.conv_out = nn.Conv2d(width, config.latent_channels, 3, padding=1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """[n, 3, d·h, d·w] in −1 to 1 → [n, c, h, w], as the U-Net sees latents; there is no posterior."""
+        x = self.levels[0](self.conv_in((pictures + 1.0) / 2.0))
+        for level, down in zip(self.levels[1:], self.down, strict=True):
+            x = level(down(x))
+        result: Tensor = self.conv_out(x)
+        return result

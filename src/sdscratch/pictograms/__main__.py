@@ -41,10 +41,10 @@ from sdscratch.pictograms.model import LARGE, SHAPES, Shape
 from sdscratch.pictograms.workshop import MIXTURES, Workshop, workshop
 from sdscratch.pictograms.workshop import begin as lay_out
 from sdscratch.pictograms.workshop import export as write_model
-from sdscratch.training.display import Display
-from sdscratch.training.machine import workers_for
-from sdscratch.training.pictures import save_grid
-from sdscratch.training.recipe import Budget, Recipe
+from sdscratch.training.engine.distributed import workers_for
+from sdscratch.training.engine.recipe import Budget, Recipe
+from sdscratch.training.run.display import Display
+from sdscratch.training.tasks.samples import save_grid
 
 app = typer.Typer(help="Train the embedded model.", no_args_is_help=True, pretty_exceptions_enable=False)
 

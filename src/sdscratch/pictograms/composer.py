@@ -22,7 +22,7 @@ from sdscratch.pictograms.scenes import SCENERIES, VIEWS, Scene, Thing
 from sdscratch.pictograms.styles import STYLED
 from sdscratch.pictograms.vocabulary import BACKGROUNDS
 from sdscratch.pictograms.wardrobe import ACCESSORIES, HEADS, worn_at
-from sdscratch.training.source import Batch
+from sdscratch.training.dataset.source import Batch
 
 __all__ = ["Composer"]
 

@@ -20,10 +20,10 @@ from sdscratch.models.config import ScheduleConfig
 from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.scenes import Scene, Thing
 from sdscratch.pictograms.vocabulary import BEST_KNOWN, concepts
-from sdscratch.training.chance import generator
-from sdscratch.training.diffusion import Diffusion, Words
-from sdscratch.training.latents import Encode
-from sdscratch.training.machine import Machine
+from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.rng import generator
+from sdscratch.training.tasks.diffusion import Diffusion, Words
+from sdscratch.training.tasks.latents import Encode
 
 __all__ = ["focus_of", "kept_focus", "unexplained"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sdscratch.models.vae import Encoder
 from sdscratch.text.form import WORD_END
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.autoencoder import Autoencoder, Reconstruction, Term
-from sdscratch.training.diffusion import Diffusion
+from sdscratch.training.tasks.autoencoder import Autoencoder, Reconstruction, Term
+from sdscratch.training.tasks.diffusion import Diffusion
 
 __all__ = ["grow_autoencoder", "grow_diffusion", "kept_meaning"]
 

@@ -18,11 +18,11 @@ from sdscratch.pictograms.mixtures import KINDS, Mixture
 from sdscratch.pictograms.pictograms import SpriteTable
 from sdscratch.pictograms.scenes import Scene
 from sdscratch.pictograms.vocabulary import concepts
-from sdscratch.training.chance import generator, seed_of
-from sdscratch.training.loop import Show, train
-from sdscratch.training.machine import Machine
-from sdscratch.training.recipe import Budget, Recipe
-from sdscratch.training.team import Figures
+from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.loop import Show, train
+from sdscratch.training.engine.recipe import Budget, Recipe
+from sdscratch.training.engine.replicas import Figures
+from sdscratch.training.engine.rng import generator, seed_of
 
 __all__ = ["BATCH", "MIXTURE", "RATE", "STEPS", "JudgeLoss", "alike", "measure", "softened", "train_judge"]
 

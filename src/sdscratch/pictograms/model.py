@@ -26,9 +26,9 @@ from sdscratch.models.config import (
 from sdscratch.options import Defaults
 from sdscratch.pictograms.composer import Composer
 from sdscratch.text.tokenizer import Tokenizer, learn_merges
-from sdscratch.training.architectures import NOISY_END, fitted
-from sdscratch.training.autoencoder import Autoencoder
-from sdscratch.training.diffusion import Diffusion
+from sdscratch.training.tasks.architectures import NOISY_END, fitted
+from sdscratch.training.tasks.autoencoder import Autoencoder
+from sdscratch.training.tasks.diffusion import Diffusion
 
 __all__ = [
     "LARGE",

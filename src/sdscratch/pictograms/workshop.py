@@ -27,7 +27,13 @@ from sdscratch.pictograms.grow import grow_autoencoder, grow_diffusion, kept_mea
 from sdscratch.pictograms.mixtures import CPU, FULL
 from sdscratch.pictograms.model import Shape
 from sdscratch.pictograms.pictograms import load_sprites
-from sdscratch.training.autoencoder import (
+from sdscratch.training.engine.distributed import Machine, joined
+from sdscratch.training.engine.loop import Watch, train
+from sdscratch.training.engine.recipe import Recipe
+from sdscratch.training.engine.replicas import Loss
+from sdscratch.training.engine.state import load_weights
+from sdscratch.training.run.display import Display
+from sdscratch.training.tasks.autoencoder import (
     LOSS_WEIGHTS,
     TERMS,
     Autoencoder,
@@ -37,16 +43,10 @@ from sdscratch.training.autoencoder import (
     held_out_psnr,
     latent_statistics,
 )
-from sdscratch.training.diffusion import DenoisingLoss, Diffusion, Words, tokenized
-from sdscratch.training.display import Display
-from sdscratch.training.latents import Encode, FreshLatents, LaneLatents, encode_with
-from sdscratch.training.loop import Watch, train
-from sdscratch.training.machine import Machine, joined
-from sdscratch.training.pictures import save_grid
-from sdscratch.training.recipe import Recipe
-from sdscratch.training.state import load_weights
-from sdscratch.training.taesd import DistillationLoss, save_taesd, tiny_config
-from sdscratch.training.team import Loss
+from sdscratch.training.tasks.diffusion import DenoisingLoss, Diffusion, Words, tokenized
+from sdscratch.training.tasks.latents import Encode, FreshLatents, LaneLatents, encode_with
+from sdscratch.training.tasks.samples import save_grid
+from sdscratch.training.tasks.taesd import DistillationLoss, save_taesd, tiny_config
 
 __all__ = ["MIXTURES", "Workshop", "begin", "export", "workshop"]
 

@@ -13,7 +13,7 @@ from enum import Enum
 
 from sdscratch.show import printable
 
-__all__ = ["Identity", "Kind", "identify"]
+__all__ = ["LORA_KINDS", "Identity", "Kind", "identify"]
 
 
 class Kind(Enum):
@@ -46,14 +46,26 @@ class Kind(Enum):
     LORA_SD2 = "a LoRA for Stable Diffusion 2.x"
     LORA_SDXL = "a LoRA for SDXL"
     LORA_FLUX = "a LoRA for Flux or Stable Diffusion 3"
+    OFT_PEFT = "an OFT or BOFT of PEFT's, whose rotations are of another make"
     LOHA = "a LoHa"
     LOKR = "a LoKr"
     DORA = "a DoRA"
     IA3 = "an IA3"
+    OFT = "an OFT"
+    BOFT = "a BOFT"
+    GLORA = "a GLoRA"
+    FULL = "a LoRA of full differences"
     EMBEDDING = "a textual inversion embedding"
     EMBEDDING_SD2 = "a textual inversion embedding for Stable Diffusion 2.x"
     EMBEDDING_SDXL = "a textual inversion embedding for SDXL"
     UNKNOWN = "nothing that is known here"
+
+
+# What `addons.lora` reads.
+LORA_KINDS = (
+    *(Kind.LORA_KOHYA, Kind.LORA_DIFFUSERS, Kind.LORA_PEFT, Kind.LOHA, Kind.LOKR, Kind.DORA, Kind.IA3),
+    *(Kind.OFT, Kind.BOFT, Kind.GLORA, Kind.FULL),
+)
 
 
 @dataclass(frozen=True)
@@ -77,11 +89,14 @@ class _Sign:
     axis: int = 0
     size: int | None = None
     least: int = 1  # how many such names there must be
+    dimensions: int | None = None
 
 
 UNET_IN = r"(model\.diffusion_model\.)?input_blocks\.0\.0\.weight|conv_in\.weight"
 CROSS_KEY = r"(.*\.)?attn2\.to_k\.weight"  # takes the text encoder's width
-LORA_CROSS_KEY = r".*attn2[._](processor\.)?to_k[._]lora[._](down|A)(\.default)?\.weight"
+LORA_CROSS_KEY = (
+    r".*attn2[._](processor\.)?to_k[._](lora[._](down|A)(\.default)?\.weight|hada_w[12]_b|diff$|b2\.weight)"
+)
 LORA_TEXT_QUERY = (
     r".*self_attn[._](to_)?q(_proj)?[._](lora[._](down|A|linear_layer\.down)|lora_A\.\w+)\.weight"
 )
@@ -90,21 +105,26 @@ DEEPER = r".*(attentions|(in|out)put_blocks[._]\d+|middle_block)[._]\d+[._]trans
 
 # From the special to the general: a ControlNet may hold a whole model, and all of SD 1.x looks alike.
 SIGNS = (
-    _Sign(Kind.LOHA, r".*\.hada_w1_[ab]"),
-    _Sign(Kind.LOKR, r".*\.lokr_w1(_[ab])?"),
-    _Sign(Kind.DORA, r".*(\.dora_scale|\.lora_magnitude_vector)"),
-    _Sign(Kind.IA3, r".*(\.on_input|\.ia3_l(\.\w+)?)$"),
     _Sign(Kind.LORA_SDXL, r"lora_te2_|text_encoder_2\..*lora"),
-    _Sign(Kind.LORA_SDXL, DEEPER + r".*lora"),
+    _Sign(Kind.LORA_SDXL, DEEPER + r".*(lora|hada|lokr|oft_blocks|\.diff)"),
     _Sign(Kind.LORA_SDXL, LORA_CROSS_KEY, axis=1, size=2048),
     _Sign(Kind.LORA_SD2, LORA_CROSS_KEY, axis=1, size=1024),
     _Sign(Kind.LORA_SD2, LORA_TEXT_QUERY, axis=1, size=1024),
     _Sign(Kind.LORA_SDXL, LORA_TEXT_QUERY, axis=1, size=1280),
     _Sign(Kind.LORA_NUMBERED, r"(unet|text_encoder):\d+:(up|down)$"),
     _Sign(Kind.LORA_FLUX, r"(lora_unet_|lora_transformer_|transformer\.)(double|single|joint|transformer)_"),
+    _Sign(Kind.LOHA, r".*\.hada_(w[12]_[ab]|t[12])"),
+    _Sign(Kind.LOKR, r".*\.lokr_(w[12]|t2)"),
+    _Sign(Kind.DORA, r".*(\.dora_scale|\.lora_magnitude_vector)"),
+    _Sign(Kind.IA3, r".*(\.on_input|\.ia3_l(\.\w+)?)$"),
+    _Sign(Kind.BOFT, r".*\.oft_blocks$", dimensions=4),
+    _Sign(Kind.OFT, r".*\.oft_blocks$"),
+    _Sign(Kind.OFT_PEFT, r".*\.(oft_R|boft_R|boft_s)(\.\w+)*$"),
+    _Sign(Kind.GLORA, r".*\.a1\.weight$"),
     _Sign(Kind.LORA_KOHYA, r"lora_(unet|te1?)_.*\.lora_(down|up)\.weight"),
     _Sign(Kind.LORA_PEFT, r".*\.lora_[AB](\.\w+)?\.weight"),
     _Sign(Kind.LORA_DIFFUSERS, r".*\.(to_(q|k|v|out)_lora|lora(_linear_layer)?)\.(down|up)\.weight"),
+    _Sign(Kind.FULL, r".*\.(diff|diff_b|w_norm|b_norm|set_weight)$"),
     _Sign(Kind.EMBEDDING_SDXL, r"clip_[gl]$"),
     _Sign(Kind.EMBEDDING_SD2, r"(emb_params|string_to_param\..*)$", axis=-1, size=1024),
     _Sign(Kind.EMBEDDING, r"emb_params$|string_to_param\."),
@@ -151,6 +171,8 @@ def identify(shapes: Mapping[str, tuple[int, ...]]) -> Identity:
 
 def _tells(sign: _Sign, name: str, shape: tuple[int, ...]) -> bool:
     if not re.match(sign.pattern, name):
+        return False
+    if sign.dimensions not in (None, len(shape)):
         return False
     return sign.size is None or (len(shape) > max(sign.axis, 0) and shape[sign.axis] == sign.size)
 

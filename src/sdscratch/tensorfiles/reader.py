@@ -196,6 +196,8 @@ def _state_dict(root: Any) -> tuple[dict[str, Any], list[str]]:
         if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
             beside += [name for name in root if name != "state_dict"]
             root = root["state_dict"]
+    if isinstance(root, list):  # of dicts, as some embeddings are
+        root = {str(index): value for index, value in enumerate(root)}
     if not isinstance(root, dict):
         raise ValueError("it holds no dict of tensors")
     return root, beside

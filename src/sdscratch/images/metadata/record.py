@@ -44,6 +44,14 @@ class LoraRecord:
     weight: float
     hash: str  # first 10 hex digits of the file's SHA-256
     tagged: bool  # a tag in the prompt asked for it, no option
+    unet_weight: float | None = None  # where the U-Net's is another
+    blocks: tuple[float, ...] | None = None  # weights of the U-Net's blocks
+    start: int | None = None  # the first sampling step with it, where it is not there from the beginning
+    stop: int | None = None  # the first one without
+
+    def to_record(self) -> dict[str, Any]:
+        """Its fields without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Record:
     def to_json(self) -> str:
         """The record as one line of ASCII JSON; what does not apply is left out."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.loras is not None:
+            own["loras"] = [lora.to_record() for lora in self.loras]
         for name, exact in APPROXIMATIONS.items():
             if own["options"][name] == exact:
                 del own["options"][name]
@@ -84,7 +94,7 @@ class Record:
             values = json.loads(text)
             options = _typed(ResolvedOptions, {**APPROXIMATIONS, **values.pop("options")})
             if "loras" in values:
-                values["loras"] = tuple(_typed(LoraRecord, each) for each in values["loras"])
+                values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -124,6 +134,11 @@ class Record:
             "VAE tile": str(options.tile) if options.tile else "",
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
         }
+
+
+def _with_tuples(values: Any) -> dict[str, Any]:
+    """JSON's lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _quoted(value: str) -> str:

@@ -29,9 +29,9 @@ from sdscratch.files import write_error
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Encoder
 from sdscratch.training.dataset.folder import digest
+from sdscratch.training.dataset.folder_source import FolderSource, to_tensor
 from sdscratch.training.dataset.plan import View
-from sdscratch.training.dataset.source import FolderSource, to_tensor
-from sdscratch.training.latents import Latents
+from sdscratch.training.dataset.source import Latents
 
 __all__ = ["CachedLatents", "CachedTexts", "TensorStore", "fingerprint"]
 

@@ -1,0 +1,90 @@
+"""Sample grids: pictures drawn by networks that are in memory, to see how far a training is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sdscratch.diffusion.guidance import guided
+from sdscratch.diffusion.noise import Noise
+from sdscratch.diffusion.samplers import SAMPLERS
+from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.files import atomic_write
+from sdscratch.models.conditioning import Conditioning
+from sdscratch.models.config import ModelConfig
+from sdscratch.options import Defaults
+from sdscratch.training.engine.distributed import Machine
+
+__all__ = ["Studio", "save_grid"]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What it takes to draw with a model's own defaults, besides the networks that are trained.
+
+    Args:
+        encode: a prompt → its context [1, t, d].
+        decoder: gives the autoencoder's second half; asked for once a grid, and let go of.
+    """
+
+    config: ModelConfig
+    defaults: Defaults
+    encode: Callable[[str], Tensor]
+    decoder: Callable[[], nn.Module]
+    machine: Machine
+
+    @torch.no_grad()
+    def draw(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Tensor:
+        """A picture of each prompt with the same seed; [n, 3, H, W] float32 on the CPU."""
+        with self.machine.autocast():
+            latents = list(self._latents(unet, prompts, seed))
+            decoder = self.decoder()
+            scale = self.config.autoencoder.latent_scale
+            return torch.cat([decoder(latent / scale).float().cpu() for latent in latents])
+
+    def _latents(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Iterator[Tensor]:
+        defaults, device = self.defaults, self.machine.device
+        schedule = Schedule(self.config.schedule)
+        path = make_path(schedule, defaults.sampler, defaults.scheduler, min(defaults.steps, len(schedule)))
+        downscale = self.config.autoencoder.downscale
+        sides = (defaults.height // downscale, defaults.width // downscale)
+        negative = self.encode("")
+        for prompt in prompts:
+            source = Noise([seed], (self.config.unet.latent_channels, *sides))
+
+            def noise(source: Noise = source) -> Tensor:
+                return source().to(device)
+
+            denoise = guided(
+                lambda x, timesteps, told: unet(x, timesteps, told).float(),
+                path,
+                self.config.schedule.prediction,
+                prompt=Conditioning(self.encode(prompt)),
+                negative=Conditioning(negative),
+                scale=defaults.cfg_scale,
+            )
+            x = noise() * path.start_scale
+            for step in SAMPLERS[defaults.sampler](denoise, x, path.sigmas, noise):
+                x = step.latent
+            yield x * path.end_scale
+
+
+def save_grid(pictures: Tensor, path: Path, columns: int) -> None:
+    """Write [n, 3, H, W] in −1 to 1 as one PNG, row by row.
+
+    Raises:
+        SdscratchError: the operating system refuses.
+    """
+    n, _, height, width = pictures.shape
+    rows = -(-n // columns)
+    blank = torch.ones(rows * columns - n, 3, height, width)
+    levels = ((torch.cat([pictures.float().cpu(), blank]).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    table = levels.view(rows, columns, 3, height, width).permute(0, 3, 1, 4, 2)
+    grid = Image.fromarray(table.reshape(rows * height, columns * width, 3).numpy())
+    with atomic_write(path, overwrite=True) as file:
+        grid.save(file, "PNG")
