@@ -97,6 +97,11 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
         Kind.LORA_SDXL,
         {"base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight": (4, 1280)},
     ),
+    "GLoRA": (Kind.GLORA, {"lora_unet_mid_block_attentions_0_proj_in.a1.weight": (4, 1280)}),
+    "OFT": (Kind.OFT, {"lora_unet_mid_block_attentions_0_proj_in.oft_blocks": (4, 8, 8)}),
+    "BOFT": (Kind.BOFT, {"lora_unet_mid_block_attentions_0_proj_in.oft_blocks": (2, 4, 8, 8)}),
+    "OFT, PEFT": (Kind.OFT_PEFT, {"unet.mid_block.attentions.0.proj_in.oft_R.weight": (4, 28)}),
+    "full differences": (Kind.FULL, {"lora_unet_mid_block_attentions_0_proj_in.diff": (1280, 1280)}),
     "LoRA, cloneofsimo's": (Kind.LORA_NUMBERED, {"unet:0:up": (320, 4), "unet:0:down": (4, 320)}),
     "LoRA, kohya with LDM's names": (
         Kind.LORA_KOHYA,
