@@ -7,9 +7,10 @@
     metadata/    how a picture was made, as it says itself: our record, and every tool's dialect
     exif.py      EXIF data as they are written
     carry.py     how the records ride in a file
+    tensors.py   pixels as the networks see them, and back (the one file with torch)
     write.py     complete or absent, and the same bytes for the same picture and record
 
-Nothing here imports torch.
+Nothing else here imports torch.
 """
 
 from sdscratch.images.carry import Records, read_records

@@ -228,13 +228,13 @@ def judge(
 ) -> None:
     """Train the judge that `sdscratch evaluate` asks, and measure it on held-out scenes."""
     with workshop(folder, LARGE, font=font, device=device, dtype=dtype, scenes="all", seed=1) as shop:
-        table, leads = shop.composer.table, shop.machine.leads
+        table, leads = shop.composer.table, shop.distributed.leads
         with Display(quiet=not leads) as display:
             trained = judging.train_judge(
                 table,
                 _budget(minutes, steps if steps or minutes else judging.STEPS),
                 folder / "judge",
-                shop.machine,
+                shop.distributed,
                 rate=rate,
                 workers=_threads(shop, workers, judging.BATCH),
                 begin=begin,
@@ -261,7 +261,7 @@ def _budget(minutes: float | None, steps: int | None) -> Budget:
 
 
 def _threads(shop: Workshop, workers: int | None, batch: int) -> int:
-    threads = workers or workers_for(shop.machine, batch)
+    threads = workers or workers_for(shop.distributed, batch)
     if threads > 1:
         torch.set_num_threads(1)  # the workers share the work
     return threads

@@ -13,14 +13,15 @@ from pathlib import Path
 import torch
 
 from sdscratch.diffusion.guidance import network_denoiser
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.files import atomic_write
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.scenes import Scene, Thing
 from sdscratch.pictograms.vocabulary import BEST_KNOWN, concepts
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.rng import generator
 from sdscratch.training.tasks.diffusion import Diffusion, Words
 from sdscratch.training.tasks.latents import Encode
@@ -42,7 +43,7 @@ def unexplained(
     composer: Composer,
     encode: Encode,
     words: Words,
-    machine: Machine,
+    distributed: DistributedContext,
 ) -> dict[str, float]:
     """How much of each thing's looks its name does not tell the model: 0 for nothing, about 1 for all of it.
 
@@ -51,14 +52,14 @@ def unexplained(
     that the mean of all things would have.
     """
     names = [each.name for each in concepts()]
-    path = make_path(Schedule(schedule), "ddim", "trailing", 1)
+    path = make_sigma_schedule(Schedule(schedule), "ddim", "trailing", 1)
     clean, errors = [], []
     for start in range(0, len(names), AT_ONCE):
         asked = names[start : start + AT_ONCE]
-        latent = encode(composer.draw([Scene((Thing(name),)) for name in asked], machine.device))
-        chance = generator(machine.device, "focus", start)
-        noise = torch.randn(latent.shape, generator=chance, device=machine.device)
-        with machine.autocast():
+        latent = encode(composer.draw([Scene((Thing(name),)) for name in asked], distributed.device))
+        chance = generator(distributed.device, "focus", start)
+        noise = torch.randn(latent.shape, generator=chance, device=distributed.device)
+        with distributed.autocast():
             told = Conditioning(model.text(words(asked)))
             denoise = network_denoiser(model.unet, path, schedule.prediction, told)
             estimate = denoise(latent + path.sigmas[0] * noise, path.sigmas[0]).float()

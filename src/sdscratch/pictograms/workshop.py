@@ -27,11 +27,11 @@ from sdscratch.pictograms.grow import grow_autoencoder, grow_diffusion, kept_mea
 from sdscratch.pictograms.mixtures import CPU, FULL
 from sdscratch.pictograms.model import Shape
 from sdscratch.pictograms.pictograms import load_sprites
-from sdscratch.training.engine.distributed import Machine, joined
-from sdscratch.training.engine.loop import Watch, train
+from sdscratch.training.engine.distributed import DistributedContext, joined
+from sdscratch.training.engine.loop import Validate, train
 from sdscratch.training.engine.recipe import Recipe
-from sdscratch.training.engine.replicas import Loss
 from sdscratch.training.engine.state import load_weights
+from sdscratch.training.engine.step import Loss
 from sdscratch.training.run.display import Display
 from sdscratch.training.tasks.autoencoder import (
     LOSS_WEIGHTS,
@@ -44,7 +44,7 @@ from sdscratch.training.tasks.autoencoder import (
     latent_statistics,
 )
 from sdscratch.training.tasks.diffusion import DenoisingLoss, Diffusion, Words, tokenized
-from sdscratch.training.tasks.latents import Encode, FreshLatents, LaneLatents, encode_with
+from sdscratch.training.tasks.latents import Encode, FreshLatents, ReplayLatents, encode_with
 from sdscratch.training.tasks.samples import save_grid
 from sdscratch.training.tasks.taesd import DistillationLoss, save_taesd, tiny_config
 
@@ -77,7 +77,7 @@ class Workshop:
     folder: Path
     shape: Shape
     composer: Composer
-    machine: Machine
+    distributed: DistributedContext
 
     def autoencoder(self, recipe: Recipe, grow: Path | None = None) -> float:
         """Train the autoencoder, normalise its latents, keep it; its PSNR on held-out pictures, in dB.
@@ -91,12 +91,12 @@ class Workshop:
         if grow is not None:
             small, _, _ = embedded.open_trained(grow)
             grow_autoencoder(small, model)
-            small.to(self.machine.device).requires_grad_(False)
+            small.to(self.distributed.device).requires_grad_(False)
             kept = small.config.latent_channels
             terms["meaning"], weights["meaning"] = kept_meaning(small.encoder), KEPT_MEANING
-        model.to(self.machine.device)
+        model.to(self.distributed.device)
         self._train_autoencoder(model, recipe, "autoencoder", terms, weights)
-        mean, std = latent_statistics(self.composer, model.encoder, self.machine.device)
+        mean, std = latent_statistics(self.composer, model.encoder, self.distributed.device)
         mean[:kept], std[:kept] = 0.0, 1.0
         fold_normalisation(model, mean, std)
         return self._keep(model)
@@ -104,7 +104,7 @@ class Workshop:
     def refine(self, recipe: Recipe) -> float:
         """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
         model, _ = self._kept()
-        model.to(self.machine.device).decoder.requires_grad_(True)
+        model.to(self.distributed.device).decoder.requires_grad_(True)
         self._train_autoencoder(model, recipe, "decoder", TERMS, REFINED)
         return self._keep(model)
 
@@ -115,7 +115,7 @@ class Workshop:
             grow: a model whose text encoder and U-Net a new run begins with: a smaller one, or one of the
                 same size, and then what that one knows least is shown most.
         """
-        machine, shape = self.machine, self.shape
+        distributed, shape = self.distributed, self.shape
         coder, figures = self._kept()
         # its words are those of all scenes, whichever are drawn now
         everything = Composer(self.composer.table, shape.size, FULL)
@@ -128,22 +128,22 @@ class Workshop:
             begun, known, known_words = embedded.open_trained(grow)
             grow_diffusion(known, model, known_words, tokenizer)
             same_size = begun.config == coder.config
-        model.to(machine.device)
-        encoder = coder.encoder.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encode = encode_with(encoder, config.autoencoder.latent_scale, machine)
-        words = tokenized(tokenizer, machine.device)
+        model.to(distributed.device)
+        encoder = coder.encoder.to(distributed.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encode = encode_with(encoder, config.autoencoder.latent_scale, distributed)
+        words = tokenized(tokenizer, distributed.device)
         composer = self._focused(model, config, encode, words) if same_size else self.composer
         latents = (
-            LaneLatents(composer, encode, machine.device, recipe.seed)
-            if machine.device.type == "cpu"
-            else FreshLatents(composer, encode, machine.device)
+            ReplayLatents(composer, encode, distributed.device, recipe.seed)
+            if distributed.device.type == "cpu"
+            else FreshLatents(composer, encode, distributed.device)
         )
         loss = DenoisingLoss(
             config.schedule,
             words,
             latents,
-            machine,
-            size=recipe.size(machine.processes),
+            distributed,
+            size=recipe.size(distributed.processes),
             seed=recipe.seed,
             late_bias=LATE_BIAS,
         )
@@ -157,23 +157,25 @@ class Workshop:
 
     def _focused(self, model: Diffusion, config: ModelConfig, encode: Encode, words: Words) -> Composer:
         """The composer of a run that goes on from a model: shows most what that knows least."""
-        measure = partial(unexplained, model, config.schedule, self.composer, encode, words, self.machine)
+        measure = partial(unexplained, model, config.schedule, self.composer, encode, words, self.distributed)
         return self.composer.focused(kept_focus(self.folder / FOCUS, measure))
 
     def taesd(self, recipe: Recipe) -> Path:
         """Teach a tiny decoder what the decoder shows; it draws previews."""
-        machine, config = self.machine, self.shape.autoencoder
+        distributed, config = self.distributed, self.shape.autoencoder
         coder, _ = self._kept()
-        coder.to(machine.device)
+        coder.to(distributed.device)
         tiny = tiny_config(config, TAESD_CHANNELS)
         torch.manual_seed(recipe.seed)
-        network = TinyDecoder(tiny).to(machine.device)
-        encode = encode_with(coder.encoder, config.latent_scale, machine)
-        latents = FreshLatents(self.composer, encode, machine.device)
-        loss = DistillationLoss(latents, lambda values: coder.decoder(values / config.latent_scale), machine)
+        network = TinyDecoder(tiny).to(distributed.device)
+        encode = encode_with(coder.encoder, config.latent_scale, distributed)
+        latents = FreshLatents(self.composer, encode, distributed.device)
+        loss = DistillationLoss(
+            latents, lambda values: coder.decoder(values / config.latent_scale), distributed
+        )
         self._train(network, loss, recipe, "taesd", lambda step: None)
         path = self.folder / TAESD
-        if machine.leads:
+        if distributed.leads:
             save_taesd(path, tiny, network, torch.float16, {"made_by": MADE_BY, "data": DATA})
         return path
 
@@ -185,11 +187,11 @@ class Workshop:
         terms: Mapping[str, Term],
         weights: Mapping[str, float],
     ) -> None:
-        size = recipe.size(self.machine.processes)
+        size = recipe.size(self.distributed.processes)
         loss = ReconstructionLoss(
             self.composer,
             model.config,
-            self.machine,
+            self.distributed,
             size=size,
             seed=recipe.seed,
             terms=terms,
@@ -197,24 +199,24 @@ class Workshop:
         )
         self._train(model, loss, recipe, name, lambda step: self._preview(name, model))
 
-    def _train(self, model: nn.Module, loss: Loss, recipe: Recipe, name: str, watch: Watch) -> None:
+    def _train(self, model: nn.Module, loss: Loss, recipe: Recipe, name: str, validate: Validate) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with Display(quiet=not self.machine.leads) as display:
-            train(model, loss, recipe, self.folder / name, self.machine, show=display, watch=watch)
+        with Display(quiet=not self.distributed.leads) as display:
+            train(model, loss, recipe, self.folder / name, self.distributed, show=display, validate=validate)
 
     def _kept(self) -> tuple[Autoencoder, dict[str, float]]:
         return embedded.load_autoencoder(self.folder / AUTOENCODER, self.shape)
 
     def _keep(self, model: Autoencoder) -> float:
         """Measure an autoencoder on held-out pictures, and keep it for what follows."""
-        psnr = held_out_psnr(self.composer, model, self.machine.device)
-        if self.machine.leads:
+        psnr = held_out_psnr(self.composer, model, self.distributed.device)
+        if self.distributed.leads:
             embedded.save_autoencoder(self.folder / AUTOENCODER, model, {"psnr": psnr})
         return psnr
 
     def _preview(self, name: str, model: Autoencoder) -> None:
         """Held-out scenes above, their reconstructions below, as one picture."""
-        picture = self.composer.held_out(16, self.machine.device).pictures
+        picture = self.composer.held_out(16, self.distributed.device).pictures
         with torch.no_grad():
             save_grid(torch.cat([picture, model(picture)[0]]), self.folder / name / "preview.png", columns=16)
 
@@ -278,7 +280,7 @@ def workshop(
     name = scenes or ("some" if placement.device.type == "cpu" else "all")
     if name not in MIXTURES:
         raise UsageError(f"no choice of scenes is called {name!r}; say {' or '.join(MIXTURES)}")
-    with joined(placement.device, placement.dtype) as machine:
+    with joined(placement.device, placement.dtype) as distributed:
         yield Workshop(
-            folder, shape, Composer(load_sprites(folder, font), shape.size, MIXTURES[name], seed), machine
+            folder, shape, Composer(load_sprites(folder, font), shape.size, MIXTURES[name], seed), distributed
         )

@@ -12,19 +12,20 @@ from torch import Tensor, nn
 
 from sdscratch.diffusion.guidance import guided
 from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.sample import sample_to_end
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.files import atomic_write
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import Defaults
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 
-__all__ = ["Studio", "save_grid"]
+__all__ = ["SampleGrid", "save_grid"]
 
 
 @dataclass(frozen=True)
-class Studio:
+class SampleGrid:
     """What it takes to draw with a model's own defaults, besides the networks that are trained.
 
     Args:
@@ -36,29 +37,32 @@ class Studio:
     defaults: Defaults
     encode: Callable[[str], Tensor]
     decoder: Callable[[], nn.Module]
-    machine: Machine
+    distributed: DistributedContext
 
     @torch.no_grad()
     def draw(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Tensor:
         """A picture of each prompt with the same seed; [n, 3, H, W] float32 on the CPU."""
-        with self.machine.autocast():
+        with self.distributed.autocast():
             latents = list(self._latents(unet, prompts, seed))
             decoder = self.decoder()
             scale = self.config.autoencoder.latent_scale
             return torch.cat([decoder(latent / scale).float().cpu() for latent in latents])
 
     def _latents(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Iterator[Tensor]:
-        defaults, device = self.defaults, self.machine.device
+        defaults, device = self.defaults, self.distributed.device
         schedule = Schedule(self.config.schedule)
-        path = make_path(schedule, defaults.sampler, defaults.scheduler, min(defaults.steps, len(schedule)))
+        steps = min(defaults.steps, len(schedule))
+        path = make_sigma_schedule(schedule, defaults.sampler, defaults.scheduler, steps)
         downscale = self.config.autoencoder.downscale
         sides = (defaults.height // downscale, defaults.width // downscale)
         negative = self.encode("")
         for prompt in prompts:
             source = Noise([seed], (self.config.unet.latent_channels, *sides))
 
-            def noise(source: Noise = source) -> Tensor:
-                return source().to(device)
+            def noise(
+                sigma: float | None = None, next_sigma: float | None = None, source: Noise = source
+            ) -> Tensor:
+                return source(sigma, next_sigma).to(device)
 
             denoise = guided(
                 lambda x, timesteps, told: unet(x, timesteps, told).float(),
@@ -69,9 +73,7 @@ class Studio:
                 scale=defaults.cfg_scale,
             )
             x = noise() * path.start_scale
-            for step in SAMPLERS[defaults.sampler](denoise, x, path.sigmas, noise):
-                x = step.latent
-            yield x * path.end_scale
+            yield sample_to_end(defaults.sampler, denoise, x, path, noise)
 
 
 def save_grid(pictures: Tensor, path: Path, columns: int) -> None:
