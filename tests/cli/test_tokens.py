@@ -341,7 +341,7 @@ def write_embedding(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 
 def test_what_is_no_embedding_is_refused(tmp_path: Path) -> None:
     path = write_embedding(tmp_path / "lora.safetensors", {"lora_unet.up.weight": (4, 4, 3, 3)})
-    with pytest.raises(CheckpointError, match=r"lora\.safetensors is .*, no textual inversion embedding"):
+    with pytest.raises(CheckpointError, match=r"lora\.safetensors is no textual inversion embedding"):
         run("a cat", "--tokenizer", clip_table(), "--embedding", path)
 
 

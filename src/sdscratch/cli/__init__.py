@@ -12,6 +12,7 @@ tokens_shown.py      in tables and lines
 schedule.py          schedule
 info.py              info
 evaluate.py          evaluate
+evaluation_tables.py its tables
 bench.py             bench
 train.py             train and its kinds
 shapes.py            train shapes

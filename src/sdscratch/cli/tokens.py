@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.errors import UsageError
+from sdscratch.texts import UTF_16, NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.text.chunks import Chunk, Embedding
@@ -139,15 +140,17 @@ def read_lines() -> Iterator[str]:
     """One prompt a line, each as soon as it comes; nothing but a line feed ends one.
 
     Raises:
-        UsageError: a line is not UTF-8.
+        UsageError: a line is no text.
     """
-    for number, line in enumerate(sys.stdin.buffer, 1):  # bytes: text would split at carriage returns too
-        try:
-            yield line.removesuffix(b"\n").decode()
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"byte {error.start + 1} of line {number} on stdin is not UTF-8; convert the prompts to UTF-8"
-            ) from None
+    stream = sys.stdin.buffer  # bytes: text would split at carriage returns too
+    try:
+        for number, line in enumerate(stream, 1):
+            if number == 1 and line.startswith(UTF_16):  # whose line feeds are of two bytes
+                yield from without_end(decode(line + stream.read(), "on stdin")).split("\n")
+                return
+            yield decode(line.removesuffix(b"\n"), f"of line {number} on stdin")
+    except NotText as error:
+        raise UsageError(str(error)) from None
 
 
 def show_json(tokens: Tokens) -> None:
@@ -159,15 +162,14 @@ def show_reading(
     text: str, tokenizer: Tokenizer, syntax: Syntax, steps: int, embeddings: Sequence[Embedding]
 ) -> None:
     """For programs, of any other syntax. The chunks are of the prompt before editing and AND."""
-    from sdscratch.text.reading import parts_of, stages_of
+    from sdscratch.text.reading import chunks_of, parts_of, stages_of
 
-    spans = syntax.spans(text)
     _print(
         {
-            "parts": [[span.text, _number(span.weight)] for span in spans],
+            "parts": [[span.text, _number(span.weight)] for span in syntax.spans(text)],
             "schedule": [[stage.end, stage.text] for stage in stages_of(text, syntax, steps)],
             "and": [[part.text, _number(part.weight)] for part in parts_of(text, syntax)],
-            "chunks": [_chunk(chunk) for chunk in syntax.chunk(spans, tokenizer, embeddings)],
+            "chunks": [_chunk(chunk) for chunk in chunks_of(text, syntax, tokenizer, embeddings)],
         }
     )
 

@@ -23,6 +23,7 @@ __all__ = [
     "PlannedPart",
     "PlannedStage",
     "Syntax",
+    "chunks_of",
     "find_syntax",
     "parts_of",
     "plan_prompt",
@@ -134,12 +135,9 @@ def plan_prompt(
     row = find_syntax(syntax)
 
     def planned(stage: Stage) -> PlannedStage:
-        spans = a1111.literal_spans(stage.text) if literal else row.spans(stage.text)
-        if syntax != "compel":
-            return PlannedStage(stage.end, stage.text, tuple(row.chunk(spans, tokenizer, embeddings)))
-        blends = compel.conjunction(stage.text).blends
-        rows = [row.chunk(prompt, tokenizer, embeddings) for blend in blends for prompt in blend.prompts]
-        return PlannedStage(stage.end, stage.text, tuple(chunk for each in rows for chunk in each), blends)
+        read = chunks_of(stage.text, row, tokenizer, embeddings, literal)
+        blends = compel.conjunction(stage.text).blends if syntax == "compel" else ()
+        return PlannedStage(stage.end, stage.text, read, blends)
 
     planned_parts = []
     whole = negative or syntax == "compel"  # whose contexts are joined, not its pulls
@@ -152,6 +150,17 @@ def plan_prompt(
 def parts_of(text: str, row: Syntax) -> tuple[Part, ...]:
     """What AND joins; one part where there is none, or where the syntax has no AND."""
     return (Part(text),) if row.parts is None else row.parts(text)
+
+
+def chunks_of(
+    text: str, row: Syntax, tokenizer: Tokenizer, embeddings: Sequence[Embedding], literal: bool = False
+) -> tuple[Chunk, ...]:
+    """The chunks of a text, editing and AND not looked at; of compel's prompts one after the other."""
+    if row.name == "compel" and not literal:
+        prompts = [prompt for blend in compel.conjunction(text).blends for prompt in blend.prompts]
+    else:
+        prompts = [a1111.literal_spans(text) if literal else row.spans(text)]
+    return tuple(chunk for spans in prompts for chunk in row.chunk(spans, tokenizer, embeddings))
 
 
 def stages_of(
