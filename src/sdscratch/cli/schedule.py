@@ -63,7 +63,7 @@ def schedule(
 
       sdscratch schedule --sampler "DPM++ 2M Karras" --steps 20
 
-      sdscratch schedule --sampler euler --scheduler beta --steps 10 --like comfyui
+      sdscratch schedule --sampler euler --scheduler beta --like comfyui
 
       sdscratch schedule --sampler heun --steps 20 --strength 0.5 --like a1111 --json
     """

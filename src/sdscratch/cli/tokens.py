@@ -74,13 +74,13 @@ def tokens(
         bool, typer.Option("-v", "--verbose", help="Say where a tokenizer was found, and show tracebacks.")
     ] = False,
 ) -> None:
-    """Show how PROMPT is read: weights, stages, and the chunks of tokens that the text encoder reads.
+    """Show how PROMPT is read: weights, stages, and the chunks of tokens.
 
     Examples:
 
       sdscratch tokens "a (dog:1.3) wearing [sunglasses:a hat:0.5]"
 
-      sdscratch tokens "an astronaut" -m v1-5-pruned-emaonly.safetensors --prompt-syntax plain
+      sdscratch tokens "an astronaut" -m v1-5.safetensors --prompt-syntax plain
 
       sdscratch tokens - --json < prompts.txt
     """

@@ -63,7 +63,7 @@ class LineOptions:
     )
     embedding: tuple[str, ...] = setting(
         (),
-        "A textual inversion that PROMPT may name: a file, or a name in ./embeddings or in embeddings of the "
+        "Textual inversion that PROMPT may name: a file, or a name in ./embeddings or in embeddings of the "
         "user's data folder; those need not be given. Repeatable.",
         MODEL,
         metavar="FILE",
