@@ -82,7 +82,7 @@ def test_options_stand_in_their_panels_with_what_they_take() -> None:
     assert titles[:3] == ["Arguments", "Picture", "Sampling"]
     assert titles[-2:] == ["Output", "Options"]
     assert "\n  -s, --seed N " in text
-    assert "\n  --lora FILE[:WEIGHT[:UNET_WEIGHT]] " in text
+    assert "\n  --lora FILE[:WEIGHT[:UNET_WEIGHT]]\n" in text
     assert "\n  -q, --quiet  " in text
     assert "\n  --to ldm|diffusers " in sdscratch("convert-weights", "--help").stdout.decode()
 

@@ -65,7 +65,7 @@ def schedule(
 
       sdscratch schedule --sampler euler --scheduler beta --like comfyui
 
-      sdscratch schedule --sampler heun --steps 20 --strength 0.5 --like a1111 --json
+      sdscratch schedule --sampler heun --strength 0.5 --like a1111 --json
     """
     if prediction not in PREDICTIONS:
         raise UsageError(f"no prediction is called {prediction!r}; choose one of {', '.join(PREDICTIONS)}")
