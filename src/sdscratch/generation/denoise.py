@@ -25,7 +25,7 @@ from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
-__all__ = ["UNetRunner", "guides", "make_denoiser", "one_by_one", "sampler_options"]
+__all__ = ["UNetRunner", "make_denoiser", "one_by_one", "sampler_options"]
 
 
 class UNetRunner:
@@ -65,7 +65,7 @@ def make_denoiser(
 
     Args:
         prompt: its parts.
-        negative: the negative prompt's one part; nothing where `guides` says that it is not asked for.
+        negative: the negative prompt's one part; nothing where guidance needs none.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
 
@@ -88,11 +88,6 @@ def make_denoiser(
         return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
 
     return one() if placement.batches else one_by_one([one() for _ in range(count)])
-
-
-def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
-    """Whether the negative prompt plays a part: above scale 1, and where the prompt is not one text alone."""
-    return options.cfg_scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
 
 
 def one_by_one(denoisers: Sequence[Denoiser]) -> Denoiser:
