@@ -48,6 +48,8 @@ TORCH_FREE = (
     "sdscratch.addons.cards",
     "sdscratch.addons.describe",
     "sdscratch.addons.requests",
+    "sdscratch.checkpoints.layouts",
+    "sdscratch.checkpoints.network_file",
     "sdscratch.cli.app",
     "sdscratch.cli.schedule",
     "sdscratch.diffusion.catalogue",

@@ -129,6 +129,13 @@ class ResolvedOptions:
 
     prompt: str = field(metadata={"asked": ""})  # <lora:name:weight> tags included
     negative_prompt: str = asked("", "What the picture should not show.", PICTURE, aliases=("-n",))
+    prompt_syntax: str = asked(
+        "a1111",
+        "Syntax of prompts: a1111 (weights, BREAK, editing, AND), comfyui, compel, kohya, sdcpp, or plain "
+        "(nothing is syntax, cut where the text encoder ends).",
+        PICTURE,
+        choices=("a1111", "comfyui", "compel", "kohya", "sdcpp", "plain"),
+    )
     width: int = asked(
         None, "Pixels, a multiple of 8.", PICTURE, aliases=("-W",), default=f"{OWN}; img2img: INIT's"
     )

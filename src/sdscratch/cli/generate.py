@@ -153,7 +153,9 @@ def draw(
             from sdscratch.generation.requests import Init, Request, numbered
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
-            pipeline = Pipeline(files, placement, low_memory=arguments.low_memory, taesd=taesd)
+            pipeline = Pipeline(
+                files, placement, low_memory=arguments.low_memory, taesd=taesd, embeddings=arguments.embedding
+            )
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(changed(options, seed=seed), picture)
         start = None
