@@ -16,7 +16,7 @@ from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
-__all__ = ["UNetRunner", "make_denoiser", "one_by_one", "sampler_options"]
+__all__ = ["OneByOne", "UNetRunner", "make_denoiser", "sampler_options"]
 
 
 class UNetRunner:
@@ -83,17 +83,28 @@ def make_denoiser(
             return whole
         return guided_between(*parse_interval(options.cfg_interval), whole, plain)
 
-    return denoiser() if placement.batches else one_by_one([denoiser() for _ in range(count)])
+    return denoiser() if placement.batches else OneByOne([denoiser() for _ in range(count)])
 
 
-def one_by_one(denoisers: Sequence[Denoiser]) -> Denoiser:
+class OneByOne:
     """A denoiser that runs pictures one after another, each by its own, so that none depends on its batch."""
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        pictures = zip(denoisers, x.split(1), strict=True)
+    def __init__(self, denoisers: Sequence[Denoiser]) -> None:
+        self._denoisers = denoisers
+        self._newest: tuple[Tensor, tuple[Tensor, ...]] | None = None
+
+    def __call__(self, x: Tensor, sigma: float, /) -> Tensor:
+        """The estimates of x₀, guided where each is."""
+        self._newest = x, x.split(1)
+        pictures = zip(self._denoisers, self._newest[1], strict=True)
         return torch.cat([one(picture, sigma) for one, picture in pictures])
 
-    return denoise
+    def unconditional(self, x: Tensor, sigma: float, /) -> Tensor:
+        """The estimates without the prompt; of the newest x at no cost."""
+        known = self._newest is not None and self._newest[0] is x
+        pictures = self._newest[1] if self._newest is not None and known else x.split(1)
+        estimates = (getattr(one, "unconditional", one) for one in self._denoisers)
+        return torch.cat([one(picture, sigma) for one, picture in zip(estimates, pictures, strict=True)])
 
 
 def sampler_options(options: ResolvedOptions) -> dict[str, float]:
