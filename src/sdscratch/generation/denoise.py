@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdscratch.diffusion.approximations import deep_cached, guided_between
+from sdscratch.diffusion.conventions import sampler_parameters
 from sdscratch.diffusion.guidance import Network, guided, network_denoiser
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
@@ -107,6 +109,7 @@ class OneByOne:
         return torch.cat([one(picture, sigma) for one, picture in zip(estimates, pictures, strict=True)])
 
 
-def sampler_options(options: ResolvedOptions) -> dict[str, float]:
+def sampler_options(options: ResolvedOptions) -> dict[str, Any]:
     """What a sampler takes beyond the four arguments that all take."""
-    return {"eta": options.eta} if options.sampler == "ddim" else {}
+    own = {"eta": options.eta} if options.sampler == "ddim" else {}
+    return sampler_parameters("sdscratch", options.sampler) | own
