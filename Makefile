@@ -1,5 +1,5 @@
 # make demo   a first picture, from nothing but Python and make
-# make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy and the layering
+# make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy, the layering and the maps
 # make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 30 to 80 minutes on two cores
 # make model   the embedded model from nothing, and its score; goes on where it was stopped. See its variables below
 # make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
@@ -51,11 +51,11 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
-	$(PYTEST) -q tests/test_layers.py
+	$(PYTEST) -q tests/test_layers.py tests/test_maps.py
 
 # The embedded model: first for 64×64 pixels, then for 128×128 with those weights. How long each stage takes is
 # asked for in minutes, which count over interruptions; what a stage leaves in RUN says that it is over.
-#   make model                                       seven and a half hours of two cores
+#   make model                                       nearly nine hours of two cores
 #   make model DEVICE=cuda BATCH="--batch 256"       the whole vocabulary, and larger batches
 #   make model FROM=weights/default.safetensors      on from a model that there is
 DEVICE ?= auto
@@ -67,6 +67,7 @@ SMALL_DIFFUSION_MINUTES ?= 75
 AUTOENCODER_MINUTES ?= 30
 DIFFUSION_MINUTES ?= 275
 REFINE_MINUTES ?= 40
+DECODER_MINUTES ?= 75
 TAESD_MINUTES ?= 5
 SMALL := $(RUN)/small
 BEGINNING := $(or $(FROM),$(SMALL)/model.safetensors)
@@ -100,6 +101,7 @@ $(RUN)/.diffusion: | $(RUN)/.autoencoder
 
 $(MODEL): | $(RUN)/.diffusion
 	$(EMBEDDED) refine --folder $(RUN) $(TRAINING) $(REFINE_MINUTES)
+	$(EMBEDDED) decoder --folder $(RUN) --decay-from 0.5 $(TRAINING) $(DECODER_MINUTES)
 	$(EMBEDDED) taesd --folder $(RUN) $(TRAINING) $(TAESD_MINUTES)
 	$(EMBEDDED) export $@ --folder $(RUN)
 
@@ -108,7 +110,7 @@ judge: $(VENV)/.installed-test
 	$(BIN)/python -m sdscratch.pictograms judge $(JUDGE)
 
 bench-peers: $(VENV)/.installed-bench
-	PYTHONPATH=tests $(BIN)/python -m bench_peers $(PEERS)
+	$(BIN)/python -m sdscratch.bench.peers $(PEERS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

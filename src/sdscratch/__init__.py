@@ -1,4 +1,29 @@
-"""Stable Diffusion 1.x written from scratch: `from sdscratch import load` (see `generation.pipeline`)."""
+"""Stable Diffusion 1.x written from scratch: `from sdscratch import load` (see `generation.pipeline`).
+
+From the ground up; imports run strictly downward:
+
+    errors.py     all that a user is told when something goes wrong, with exit codes
+    version.py    the version
+    settings.py   one line a field: for the command line, files and errors
+    options.py    what a picture is asked for, and resolved
+    files.py      files that are complete or absent
+    device.py     where to compute, and how exactly
+    models/       the networks as the papers have them
+    diffusion/    the mathematics, without files or state
+    text/         prompts, and the tokenizer
+    images/       pictures in and out, with a record of how they were made
+    tensorfiles/  any file of weights; never runs code from it
+    checkpoints/  models as files
+    fast/         the networks, faster
+    addons/       what a user adds to a model: LoRAs, embeddings, autoencoders
+    generation/   from a prompt to a picture
+    training/     the networks trained, with or without a model to begin from
+    bench/        how fast it is here
+    pictograms/   the model of our own: its data, shape, recipe and judge
+    evaluation/   how good a model is
+    cli/          the command line
+    __main__.py   `python -m sdscratch`
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from sdscratch.images import read_picture
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.training.engine import state
 from sdscratch.training.engine.metrics import read_metrics
-from sdscratch.training.tasks.autoencoder_files import open_coder
+from sdscratch.training.tasks.autoencoder_files import open_autoencoder
 from support.cli import Result, sdscratch
 from support.shapes_folder import write_pictures
 
@@ -118,10 +118,10 @@ def test_latents_of_an_autoencoder_from_nothing_have_mean_0_and_deviation_1(
     common: list[object], pictures: Path, tmp_path: Path
 ) -> None:
     assert autoencoder(common, tmp_path / "run", 3, "--dtype", "float32").code == 0
-    coder = open_coder(str(tmp_path / "run" / "model.safetensors"))
-    assert coder.config.latent_scale == 1.0
+    files = open_autoencoder(str(tmp_path / "run" / "model.safetensors"))
+    assert files.config.latent_scale == 1.0
     levels = torch.stack([torch.from_numpy(np.array(read_picture(path))) for path in pictures.glob("*.png")])
-    mean = coder.load("encoder", torch.device("cpu"))(levels.permute(0, 3, 1, 2) / 127.5 - 1).mean
+    mean = files.load("encoder", torch.device("cpu"))(levels.permute(0, 3, 1, 2) / 127.5 - 1).mean
     assert_close(mean.mean(dim=(0, 2, 3)), torch.zeros(4), rtol=0, atol=0.05)
     assert_close(mean.std(dim=(0, 2, 3)), torch.ones(4), rtol=0, atol=0.05)
 
@@ -266,7 +266,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(common: list[object], t
     same_state(whole, killed)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_the_run_goes_on(
     number: int, code: int, common: list[object], tmp_path: Path
 ) -> None:

@@ -148,7 +148,9 @@ def test_the_tools_own_trajectories(row: dict[str, Any]) -> None:
     arrays = golden()[1]
     assert relative(steps[-1].latent, arrays[f"{row['key']}/final"]) <= tolerance(row)
     estimates = torch.stack([step.denoised for step in steps])
-    assert relative(estimates, arrays[f"{row['key']}/denoised"]) <= max(tolerance(row), 1e-6, row["float32_max_diff"])
+    assert relative(estimates, arrays[f"{row['key']}/denoised"]) <= max(
+        tolerance(row), 1e-6, row["float32_max_diff"]
+    )
     for interval, asked in zip(row["noise_pairs"] or [], draws.asked, strict=False):
         if asked and interval:
             assert asked == pytest.approx(interval, rel=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdscratch.diffusion.guidance import classifier_free, guided, network_denoiser
+from sdscratch.diffusion.guidance import Pull, classifier_free, guided, network_denoiser
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import make_sigma_schedule
@@ -54,7 +54,7 @@ def test_or_are_padded_with_the_empty_prompt_in_one_batch() -> None:
         prompt=Conditioning(LONG),
         negative=Conditioning(SHORT),
         scale=4.0,
-        padding=EMPTY,
+        filler=EMPTY,
     )
     filled = alone(torch.cat([SHORT, EMPTY], 1))
     expected = filled + 4.0 * (alone(LONG) - filled)
@@ -64,7 +64,7 @@ def test_or_are_padded_with_the_empty_prompt_in_one_batch() -> None:
 
 @pytest.mark.parametrize("others", [(LONG, OTHER), (SHORT + 1, SHORT + 2)])
 def test_parts_of_a_prompt_pull_by_their_weights(others: tuple[Tensor, Tensor]) -> None:
-    parts = [(Conditioning(others[0]), 0.7), (Conditioning(others[1]), -0.4)]
+    parts = [Pull(Conditioning(others[0]), 0.7), Pull(Conditioning(others[1]), -0.4)]
     denoise = guided(NETWORK, PATH, "epsilon", prompt=parts, negative=Conditioning(SHORT), scale=3.0)
     without = alone(SHORT)
     pulls = 0.7 * (alone(others[0]) - without) - 0.4 * (alone(others[1]) - without)

@@ -25,10 +25,10 @@ CAPTIONS = ("the dog", "a red apple", "", "the cat in the app")
 
 def pictures(count: int, height: int = 64, width: int = 64) -> Tensor:
     """Smooth colours with some noise, in −1 to 1."""
-    chance = torch.Generator().manual_seed(5)
-    coarse = torch.rand(count, 3, height // 8, width // 8, generator=chance) * 2 - 1
+    rng = torch.Generator().manual_seed(5)
+    coarse = torch.rand(count, 3, height // 8, width // 8, generator=rng) * 2 - 1
     smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    return (smooth + 0.1 * torch.randn(smooth.shape, generator=chance)).clamp(-1, 1)
+    return (smooth + 0.1 * torch.randn(smooth.shape, generator=rng)).clamp(-1, 1)
 
 
 def model(folder: Path, prediction: str = "epsilon", timesteps: int = 1000) -> Pipeline:

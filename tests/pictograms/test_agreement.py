@@ -117,7 +117,7 @@ def test_the_second_to_fifth_guess_counts_as_such() -> None:
 
 def test_a_trained_judge_tells_a_model_that_draws_from_one_that_does_not() -> None:
     squares, judge = Squares(), trained_judge()
-    scenes = [squares.scene(3, place) for place in range(24)]
+    scenes = [squares.scene(3, index) for index in range(24)]
     asked = [
         Prompt("background", "ground", f"{index} {caption(scene, random.Random(index))}", scene)
         for index, scene in enumerate(scenes)

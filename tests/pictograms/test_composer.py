@@ -40,7 +40,7 @@ def test_what_stands_at_a_place_depends_on_seed_step_and_place_alone(composer: C
 
 def test_a_picture_keeps_its_scene_while_its_caption_is_worded_anew(composer: Composer) -> None:
     batch = composer.batch(3, range(8), CPU)
-    assert tuple(composer.caption(3, place, 0) for place in range(8)) == batch.captions
+    assert tuple(composer.caption(3, index, 0) for index in range(8)) == batch.captions
     assert len({composer.caption(3, 0, wording) for wording in range(20)}) > 3
 
 

@@ -52,7 +52,7 @@ from sdscratch.pictograms.pictograms import SIDE as SPRITE
 from sdscratch.pictograms.pictograms import SpriteTable, load_sprites, table_of
 from sdscratch.pictograms.scenes import Scene, Thing, combinations, held_out
 from sdscratch.pictograms.vocabulary import concepts
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.metrics import read_metrics
 from sdscratch.training.engine.recipe import Budget
 from sdscratch.training.engine.rng import generator
@@ -61,7 +61,7 @@ from support.sprites import disc_table, need_font
 
 ROOT = Path(__file__).parents[2]
 CLASSES = Classes((("dog",), ("cat", "cat face"), ("car",), ("apple",)))
-CPU = Machine(torch.device("cpu"))
+CPU = DistributedContext(torch.device("cpu"))
 
 
 def answer(question: str, scene: Scene) -> str | int:
@@ -176,7 +176,7 @@ def test_norms_settle_on_what_is_rendered_whatever_they_were_before() -> None:
     seen = [
         first.conv(softened(Squares().draw(scenes), generator("cpu", "soften", 1, step, 0)))
         for step in (9, 10)
-        for scenes in [[Squares().scene(step, place) for place in range(4)]]
+        for scenes in [[Squares().scene(step, index) for index in range(4)]]
     ]
     mean = torch.stack([each.mean((0, 2, 3)) for each in seen]).mean(0)
     assert_close(settled["trunk.0.norm.running_mean"], mean.detach(), rtol=1e-4, atol=1e-5)
@@ -184,7 +184,7 @@ def test_norms_settle_on_what_is_rendered_whatever_they_were_before() -> None:
 
 def test_it_learns_from_renders_and_sees_what_they_show() -> None:
     judge = trained_judge()
-    scenes = [Squares().scene(1000, place) for place in range(40)]
+    scenes = [Squares().scene(1000, index) for index in range(40)]
     verdicts = judge.verdicts(Squares().draw(scenes))
     wanted = asked(scenes, judge.classes, torch.device("cpu"))
     right = [verdict.first[0] == int(index) for verdict, index in zip(verdicts, wanted["first"], strict=True)]
@@ -193,7 +193,7 @@ def test_it_learns_from_renders_and_sees_what_they_show() -> None:
 
 def test_larger_pictures_are_seen_as_their_smaller_selves() -> None:
     judge = trained_judge()
-    small = Squares().draw([Squares().scene(7, place) for place in range(6)])
+    small = Squares().draw([Squares().scene(7, index) for index in range(6)])
     large = small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     assert large.shape[-1] == 2 * SIDE
     assert [v.first[0] for v in judge.verdicts(large)] == [v.first[0] for v in judge.verdicts(small)]

@@ -13,7 +13,7 @@ from sdscratch.pictograms.judge import SIDE, Classes, Judge, Verdict, layout
 from sdscratch.pictograms.judging import JudgeLoss, settle_norms
 from sdscratch.pictograms.scenes import RELATIONS, Scene, Thing
 from sdscratch.pictograms.vocabulary import BACKGROUNDS, concepts
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 
 __all__ = ["CLASSES", "NAMES", "VOCABULARY", "Oracle", "Squares", "perfect", "trained_judge"]
 
@@ -30,15 +30,15 @@ class Squares:
     def __init__(self, pairs: bool = False) -> None:
         self.pairs = pairs
 
-    def scene(self, step: int, place: int) -> Scene:
+    def scene(self, step: int, index: int) -> Scene:
         """A thing on a ground; with pairs, every second one a thing beside another."""
-        chance = random.Random(f"{step} {place}")
-        ground = chance.choice(GROUNDS)
-        if self.pairs and place % 2:
-            first, second = chance.sample(NAMES, 2)
+        rng = random.Random(f"{step} {index}")
+        ground = rng.choice(GROUNDS)
+        if self.pairs and index % 2:
+            first, second = rng.sample(NAMES, 2)
             things = (Thing(first, at=(-0.25, 0.0), scale=0.4), Thing(second, at=(0.25, 0.0), scale=0.4))
             return Scene(things, ground, relation="left of")
-        return Scene((Thing(chance.choice(NAMES), scale=chance.uniform(0.6, 0.8)),), ground)
+        return Scene((Thing(rng.choice(NAMES), scale=rng.uniform(0.6, 0.8)),), ground)
 
     def draw(self, scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
         """[n, 3, SIDE, SIDE] in −1 to 1."""
@@ -59,7 +59,7 @@ def trained_judge() -> Judge:
     """A judge that has learnt this world; a few seconds."""
     torch.manual_seed(0)
     judge = Judge(Classes(tuple((name,) for name in NAMES)))
-    loss = JudgeLoss(Squares(), judge.classes, Machine(torch.device("cpu")))  # type: ignore[arg-type]
+    loss = JudgeLoss(Squares(), judge.classes, DistributedContext(torch.device("cpu")))  # type: ignore[arg-type]
     descent = torch.optim.AdamW(judge.parameters(), lr=2e-3)
     for step in range(20):
         value, _ = loss(judge, step, range(16))

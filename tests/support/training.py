@@ -1,4 +1,4 @@
-"""A source of small pictures that needs no file, and a machine to train on."""
+"""A source of small pictures that needs no file, and a context to train in."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import torch
 
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.dataset.source import Batch
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.rng import seed_of
 
 __all__ = ["COLOURS", "CPU", "TOKENIZER", "Squares"]
 
-CPU = Machine(torch.device("cpu"))
+CPU = DistributedContext(torch.device("cpu"))
 TOKENIZER = Tokenizer.from_merges([], length=12)
 COLOURS = {"red": (1.0, -1.0, -1.0), "green": (-1.0, 1.0, -1.0), "blue": (-1.0, -1.0, 1.0)}
 
 
 class Squares:
-    """Coloured squares on white, somewhere; each says its place, so that no two captions are the same."""
+    """Coloured squares on white, somewhere; each says its index, so that no two captions are the same."""
 
     def __init__(self, seed: int = 0, size: int = 16) -> None:
         self.seed, self.size = seed, size
 
-    def batch(self, step: int, places: range, device: torch.device) -> Batch:
-        return self._drawn([(self.seed, step, place) for place in places], device)
+    def batch(self, step: int, indices: range, device: torch.device) -> Batch:
+        return self._drawn([(self.seed, step, index) for index in indices], device)
 
     def held_out(self, count: int, device: torch.device) -> Batch:
         return self._drawn([("held out", index) for index in range(count)], device)
@@ -34,9 +34,9 @@ class Squares:
         pictures = torch.ones(len(names), 3, self.size, self.size)
         captions = []
         for picture, name in zip(pictures, names, strict=True):
-            chance = random.Random(seed_of(*name))
-            colour = chance.choice(list(COLOURS))
-            x, y = (chance.randrange(self.size // 2) for _ in range(2))
+            rng = random.Random(seed_of(*name))
+            colour = rng.choice(list(COLOURS))
+            x, y = (rng.randrange(self.size // 2) for _ in range(2))
             half = self.size // 2
             picture[:, y : y + half, x : x + half] = torch.tensor(COLOURS[colour])[:, None, None]
             captions.append(f"{colour} {x} {y} {name}")

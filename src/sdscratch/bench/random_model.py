@@ -1,4 +1,4 @@
-"""A model without a file: random weights in a real model's shape, so that everyone can compare machines."""
+"""Random weights in a real model's shape, so that everyone can compare machines: in memory, or as a file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from sdscratch.checkpoints.empty import empty_network
+from sdscratch.checkpoints.layouts import Weight, weights
 from sdscratch.checkpoints.model import ModelFiles, Part
+from sdscratch.checkpoints.writer import Model, write_single
 from sdscratch.errors import SdscratchError
+from sdscratch.files import atomic_write
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults
 from sdscratch.text.tokenizer import Tokenizer
 
-__all__ = ["RandomModel", "random_model"]
+__all__ = ["RandomModel", "random_model", "write_random_model"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,22 @@ def random_model(name: str, config: ModelConfig, defaults: Defaults = SD1_DEFAUL
         ema=False,
         metadata={},
     )
+
+
+def write_random_model(path: Path, config: ModelConfig, defaults: Defaults = SD1_DEFAULTS) -> None:
+    """The same weights as a file in LDM layout, float32, for what reads files; drawn one by one.
+
+    Raises:
+        SdscratchError: the operating system refuses.
+    """
+
+    def read(weight: Weight) -> Tensor:
+        return draw(f"{weight.part} {weight.name}", torch.empty(weight.shape, device="meta"))
+
+    dtypes = dict.fromkeys(weights(config), "F32")
+    model = Model(config, dtypes, read, None, defaults, {"made_by": "random weights"}, {})
+    with atomic_write(path, overwrite=True) as file:
+        write_single(file, model, lambda _: None)
 
 
 def draw(name: str, like: Tensor) -> Tensor:

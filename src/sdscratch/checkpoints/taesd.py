@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from sdscratch.checkpoints.places import find_local
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
+from sdscratch.show import printable
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import printable
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +65,8 @@ class TaesdFile:
     config: TinyDecoderConfig
     file: TensorFile
     stored: Mapping[str, str]  # our name of each tensor, and the file's
+    title: str = "tiny decoder"
+    small: bool = True  # 5 MB: it may stand beside any other network
 
     def load(self, device: torch.device, dtype: torch.dtype) -> TinyDecoder:
         """The network, ready to run."""

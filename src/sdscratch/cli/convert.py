@@ -17,7 +17,8 @@ import typer
 from sdscratch.checkpoints.places import EMBEDDED, find_local
 from sdscratch.cli.progress import Advance, View, make_view
 from sdscratch.errors import UsageError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.home import expanded
+from sdscratch.show import listed, printable
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.model import ModelFiles
@@ -35,7 +36,7 @@ def convert_weights(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SRC]",
+            metavar="SRC",
             help="A .safetensors, .ckpt or .pt file, a diffusers folder, a name in ./weights, or a hub id. "
             "Left out with --merge and --add-difference, which name the models.",
             show_default=False,
@@ -72,7 +73,7 @@ def convert_weights(
         list[str] | None,
         typer.Option(
             "--lora",
-            metavar="FILE[:WEIGHT]",
+            metavar="FILE[:WEIGHT[:UNET_WEIGHT]]",
             help="A LoRA to bake in: a file, or a name in ./loras or the user's loras; repeatable.",
             show_default=False,
         ),
@@ -129,19 +130,19 @@ def convert_weights(
 
       sdscratch convert-weights model.ckpt inky.safetensors --lora ink:0.7
 
-      sdscratch convert-weights both.safetensors --merge one:0.7,other:0.3
+      sdscratch convert-weights both.safetensors --merge one:0.7,two:0.3
 
-      sdscratch convert-weights mine-inpainting.safetensors --add-difference inpainting,mine,v1-5
+      sdscratch convert-weights in.safetensors --add-difference inpaint,mine,sd
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
             source, destination, model = open_source(
                 source, destination, merge, add_difference, ema, tokenizer
             )
-            from sdscratch.addons.apply import add
+            from sdscratch.addons.apply import add, refuse_ranges
 
             model = add(model, lora=lora or (), vae=vae)
-            refuse_ranges(model)
+            refuse_ranges(model, "a file of weights knows no steps")
             chosen = None if dtype == "keep" else dtype
             path = choose_path(model, source, destination, to, chosen, ema)
         with view.stage("hashing", None):
@@ -151,6 +152,13 @@ def convert_weights(
 
             done = convert(
                 model, path, to, dtype=chosen, overwrite=overwrite, verify=verify, report=stages.report
+            )
+        if done.not_finite:
+            log.warning(
+                "%s holds NaN or infinity in %s, which was copied as it is: pictures by it may be black; "
+                "get the model again, or another copy",
+                printable(model.path),
+                listed(done.not_finite),
             )
         if done.dropped:
             view.note(f"dropped, for no picture needs it: {summary(done.dropped)}")
@@ -200,18 +208,6 @@ def open_source(
     return first, destination, model
 
 
-def refuse_ranges(model: ModelFiles) -> None:
-    """
-    Raises:
-        UsageError: a LoRA is asked for at some steps only, which a file of weights cannot say.
-    """
-    from sdscratch.addons.apply import applied_loras
-
-    for lora in applied_loras(model):
-        if not lora.request.always:
-            raise UsageError(f"the LoRA {lora.name} has start= or stop=; only txt2img and img2img know steps")
-
-
 def choose_path(
     model: ModelFiles, source: str, destination: str | None, layout: Layout, dtype: str | None, ema: bool
 ) -> Path:
@@ -225,7 +221,7 @@ def choose_path(
         users = source != EMBEDDED and find_local(source) is not None
         beside = model.path.parent if users else Path()
         return default_destination(model, layout, beside, dtype=dtype, ema=ema)
-    path = Path(destination).expanduser()
+    path = expanded(destination)
     if layout == "ldm" and (path.is_dir() or destination.endswith("/")):
         return default_destination(model, layout, path, dtype=dtype, ema=ema)
     return path

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -19,21 +18,21 @@ import typer
 from sdscratch.addons.requests import take_loras
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.progress import View, make_view
+from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import write_stream
 from sdscratch.options import (
     MAX_SEED,
-    PICTURE,
-    Fit,
     changed,
     fit_of_init,
+    large_init_notice,
     random_seed,
     size_of_init,
 )
+from sdscratch.texts import NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
-    from sdscratch.cli.view import Advance
     from sdscratch.generation.outputs import OutputPlan
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Event, Picture, Progress, Started
@@ -44,7 +43,7 @@ __all__ = ["img2img", "txt2img"]
 log = logging.getLogger(__name__)
 
 
-@with_arguments(without=("strength",))
+@with_arguments(without=("strength", "init_img", "fit", "background"))
 def txt2img(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
     **given: Any,
@@ -68,7 +67,7 @@ def txt2img(
     draw(given, prompt)
 
 
-@with_arguments()
+@with_arguments(without=())
 def img2img(
     init: Annotated[
         str | None,
@@ -79,30 +78,6 @@ def img2img(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="What to change it to; - reads it from stdin.")
     ] = None,
-    init_img: Annotated[
-        str | None,
-        typer.Option(
-            "-i",
-            "--init-img",
-            help="INIT by another name; then PROMPT alone is left.",
-            rich_help_panel=PICTURE,
-        ),
-    ] = None,
-    fit: Annotated[
-        Fit,
-        typer.Option(
-            "--fit",
-            metavar="HOW",
-            help="How INIT meets another size: cover crops, contain adds borders, stretch distorts.",
-            rich_help_panel=PICTURE,
-        ),
-    ] = "cover",
-    background: Annotated[
-        str,
-        typer.Option(
-            "--background", help="Colour under transparent parts and borders.", rich_help_panel=PICTURE
-        ),
-    ] = "white",
     **given: Any,
 ) -> None:
     """Change the picture INIT towards PROMPT.
@@ -116,6 +91,7 @@ def img2img(
 
       sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512
     """
+    init_img = given["init_img"]
     if init_img is not None:
         if prompt is not None:
             raise UsageError("INIT is given twice: as an argument and by --init-img")
@@ -124,16 +100,13 @@ def img2img(
         raise UsageError("INIT is missing: the picture to start from")
     if prompt is None:
         raise UsageError("PROMPT is missing: what the picture should become")
-    draw(given, prompt, init, fit=fit, background=background)
+    draw(given, prompt, init)
 
 
 def draw(
     given: Mapping[str, Any],
     prompt: str,
     init: str | None = None,
-    *,
-    fit: Fit = "cover",
-    background: str = "white",
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
     from sdscratch.addons.apply import open_with_addons, with_loras
@@ -150,14 +123,17 @@ def draw(
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
         )
+    keeps_size = options.width is None and options.height is None
     picture = None
     if init is not None:
-        picture = read_picture(init, background)
-        fit = fit_of_init(options, fit)
+        picture = read_picture(init, arguments.background)
+        fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_with_addons(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora)
+    files = open_with_addons(
+        arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora, vae=arguments.vae
+    )
     taesd = None
     if arguments.taesd is not None:
         taesd = open_taesd(arguments.taesd, files.config.autoencoder)
@@ -177,12 +153,17 @@ def draw(
             from sdscratch.generation.requests import Init, Request, numbered
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
-            pipeline = Pipeline(files, placement, low_memory=arguments.low_memory, taesd=taesd)
+            pipeline = Pipeline(
+                files, placement, low_memory=arguments.low_memory, taesd=taesd, embeddings=arguments.embedding
+            )
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(changed(options, seed=seed), picture)
         start = None
         if picture is not None:
-            fitted = fit_picture(picture, resolved.width, resolved.height, fit, background)
+            own = (files.defaults.width, files.defaults.height)
+            if keeps_size and (notice := large_init_notice((resolved.width, resolved.height), own)):
+                log.warning(notice)
+            fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
             start = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
         requests = numbered(Request(resolved, start), arguments.batch_count)
@@ -194,16 +175,17 @@ def read_prompt(prompt: str) -> str:
     """The prompt itself, or for - what stdin holds, without the last line's end.
 
     Raises:
-        UsageError: it is not UTF-8.
+        UsageError: it is no text, or there is nothing.
     """
     if prompt != "-":
         return prompt
+    data = sys.stdin.buffer.read()
+    if not data:  # a pipe that failed upstream, above all; an empty line says that it is meant
+        raise UsageError('stdin is empty; pipe a prompt into it, or give "" as PROMPT to draw without one')
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"byte {error.start + 1} on stdin is not UTF-8; convert the prompt to UTF-8"
-        ) from None
+        return without_end(decode(data, "on stdin").replace("\r\n", "\n"))
+    except NotText as error:
+        raise UsageError(str(error)) from None
 
 
 def print_line(line: str) -> None:
@@ -217,9 +199,6 @@ class Written(NamedTuple):
     path: str | None  # None: stdout
     record: Record
     timings: Mapping[str, float]
-
-
-STAGES = {"load": "loading", "encode": "encoding", "denoise": "denoising", "decode": "decoding"}
 
 
 @dataclass
@@ -250,30 +229,23 @@ class Telling:
 
     def take(self, events: Iterable[Event]) -> None:
         """Show stages as bars, and hand pictures to the writer."""
-        from sdscratch.generation.requests import Advanced, Failed, Picture, Progress, Started
+        from sdscratch.generation.requests import Failed, Picture, Progress
 
-        with ExitStack() as stage:
-            advance: Advance = lambda done: None  # noqa: E731
+        with Stages(self.view, self.stage_name) as stages:
             for event in events:
                 match event:
-                    case Started():
-                        stage.close()
-                        unit = "it" if event.stage == "denoise" else ""
-                        shown = self.view.stage(self.stage_name(event), event.total, unit)
-                        advance = stage.enter_context(shown)
-                    case Advanced():
-                        advance(event.done)
-                    case Progress():
-                        advance(event.done)
-                        self.preview(event)
                     case Picture():
-                        stage.close()
+                        stages.close()
                         self.tell()
                         self.writing = self.writer.submit(self.write, event)
                         if not self.pipeline.placement.batches:
                             self.tell()  # on a CPU the next one takes long, and writing no time to speak of
                     case Failed():
                         raise event.error
+                    case _:
+                        stages.show(event)
+                        if isinstance(event, Progress):
+                            self.preview(event)
 
     def stage_name(self, event: Started) -> str:
         """The stage in words, and which of several pictures it is for."""
@@ -308,17 +280,22 @@ class Telling:
         path, record, timings = writing.result()
         options = record.options
         if self.arguments.json:
-            line = {
-                "path": path,
-                "seed": options.seed,
-                "prompt": options.prompt,
-                "options": asdict(options),
-                "model_hash": record.model_hash,
-                **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
-                "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
-            }
-            print_line(json.dumps(line))
+            print_line(json.dumps(json_of(path, record, timings)))
         elif path is not None:
             print_line(path)
         self.done += 1
         self.view.note(f"seed {options.seed}")
+
+
+def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> dict[str, Any]:
+    """What `--json` says of a picture."""
+    options = record.options
+    return {
+        "path": path,
+        "seed": options.seed,
+        "prompt": options.prompt,
+        "options": asdict(options),
+        "model_hash": record.model_hash,
+        **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
+        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
+    }

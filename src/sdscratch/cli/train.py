@@ -106,18 +106,18 @@ Examples:
 """
 
 OWN = "Run"
-CONFIG = typer.Option("--config", metavar="FILE.toml", help="Options from a file.", rich_help_panel=OWN)
+CONFIG = typer.Option("--config", metavar="FILE.toml", help="File to take options from.", rich_help_panel=OWN)
 RESUME = typer.Option(
     "--resume-from-checkpoint",
     metavar=f"{LATEST}|FILE",
     help=f"Go on with RUN from its newest checkpoint ({LATEST}; where there is none, begin), or from FILE.",
     rich_help_panel=OWN,
 )
-AS_JSON = typer.Option("--json", help="A line of JSON on stdout.", rich_help_panel=OWN)
+AS_JSON = typer.Option("--json", help="Print a line of JSON on stdout.", rich_help_panel=OWN)
 QUIET = typer.Option("-q", "--quiet", help="Show nothing but errors.", rich_help_panel=OWN)
 VERBOSE = typer.Option("-v", "--verbose", help="Say more; show tracebacks.", rich_help_panel=OWN)
 DATA = typer.Argument(
-    metavar="DATA", help="The folder of pictures; it may stand in --config instead.", show_default=False
+    metavar="DATA", help="Folder of pictures; it may stand in --config instead.", show_default=False
 )
 
 
@@ -176,15 +176,15 @@ def run(job: Job, folder: RunFolder, *, quiet: bool, as_json: bool, follows: boo
         folder.claim(options)
     start = time.monotonic()
     with (
-        joined(device, precision) as machine,
+        joined(device, precision) as distributed,
         Display(quiet=quiet or follows) as display,
         reports(options, folder.path, write=not follows) as record,
         out_of_memory_explained(),
     ):
-        if options.mixed_precision == "bf16" and machine.precision != torch.bfloat16:
+        if options.mixed_precision == "bf16" and distributed.precision != torch.bfloat16:
             display.note("this processor multiplies no bfloat16: training in float32")
         display.note(f"{len(source.folder.pictures)} pictures, {len(source.skipped)} files skipped")
-        outcome = run_job(job, folder, source, machine, display, record)
+        outcome = run_job(job, folder, source, distributed, display, record)
     if follows:
         return
     if as_json:

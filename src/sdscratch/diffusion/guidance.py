@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,14 +23,17 @@ __all__ = [
     "Combine",
     "GuidedDenoiser",
     "Network",
+    "PairPredictor",
     "Prediction",
     "Predictor",
-    "both_predictor",
+    "Pull",
+    "by_evaluation",
     "classifier_free",
     "conditioned",
     "denoiser",
     "guided",
     "network_denoiser",
+    "pair_predictor",
 ]
 
 # (x [n, c, h, w] in variance-preserving scale, timesteps [n], n rows of conditioning) → noise or velocity
@@ -38,7 +41,7 @@ Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
 # the same for one timestep and a conditioning that is settled
 Predictor = Callable[[Tensor, float], Tensor]
 # the same without the prompt, and with it
-BothPredictor = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+PairPredictor = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 # (what is predicted without the prompt, with it, σ) → what is gone by
 Combine = Callable[[Tensor, Tensor, float], Tensor]
 Prediction = Literal["epsilon", "v"]
@@ -63,28 +66,28 @@ def guided(
     path: SigmaSchedule,
     prediction: Prediction,
     *,
-    prompt: Conditioning | Sequence[tuple[Conditioning, float]],
+    prompt: Conditioning | Sequence[Pull],
     negative: Conditioning,
     scale: float,
-    padding: Tensor | None = None,
+    filler: Tensor | None = None,
     combine: Combine | None = None,
     on_estimates: bool = False,
 ) -> Denoiser:
     """A network under classifier-free guidance as a denoiser; arguments as of `network_denoiser`.
 
     Args:
-        prompt: what the network is told, one row or n; or the parts of a prompt, with weights.
+        prompt: what the network is told, one row or n; or several prompts.
         negative: what it is told besides, one row or n.
-        scale: 1 or less means no guidance: the network sees the prompt alone.
-        padding: as of `both_predictor`.
+        scale: 1 or less means no guidance: the network sees the prompt alone, if it is one of weight 1.
+        filler: as of `pair_predictor`.
         combine: another way to guide than Ho & Salimans' (tricks.py).
         on_estimates: combine estimates of x₀, not what the network predicts.
     """
-    parts = [(prompt, 1.0)] if isinstance(prompt, Conditioning) else list(prompt)
-    if scale <= 1.0 and len(parts) == 1:
-        return denoiser(conditioned(network, parts[0][0]), path, prediction)
-    both = both_predictor(network, parts, negative, padding)
-    return GuidedDenoiser(both, path, prediction, combine or classifier_free(scale), on_estimates)
+    pulls = [Pull(prompt)] if isinstance(prompt, Conditioning) else list(prompt)
+    if scale <= 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0:
+        return denoiser(conditioned(network, pulls[0].prompt), path, prediction)
+    pair = pair_predictor(network, pulls, negative, filler=filler)
+    return GuidedDenoiser(pair, path, prediction, combine or classifier_free(scale), on_estimates)
 
 
 def conditioned(network: Network, conditioning: Conditioning) -> Predictor:
@@ -103,60 +106,84 @@ def classifier_free(scale: float) -> Combine:
     return lambda without, with_prompt, sigma: without + scale * (with_prompt - without)
 
 
-def both_predictor(
-    network: Network,
-    parts: Sequence[tuple[Conditioning, float]],
-    negative: Conditioning,
-    padding: Tensor | None = None,
-) -> BothPredictor:
-    """What a network predicts without the prompt and with it; one batch where contexts have one length.
+@dataclass(frozen=True)
+class Pull:
+    """One of the prompts that pull at a picture."""
+
+    prompt: Conditioning
+    weight: float = 1.0
+
+
+def pair_predictor(
+    network: Network, pulls: Sequence[Pull], negative: Conditioning, *, filler: Tensor | None = None
+) -> PairPredictor:
+    """What a network predicts without the prompt, e₋, and with it; in one batch, the negative first.
+
+    Several prompts count as one, e₋ + Σ wᵢ·(eᵢ − e₋) (Liu et al. 2022, eq. 11). The weights are not made to
+    sum to one: two prompts of weight 1 pull twice as hard.
 
     Args:
-        parts: the prompt, or its parts with weights: without + Σ wᵢ·(withᵢ − without) counts as one
-            prediction (Liu et al. 2022, eq. 11; the web UIs' AND).
-        negative: what the network is told without the prompt.
-        padding: [1, t, d], the empty prompt's context, with which shorter ones are filled up; None: contexts
-            of other lengths are calls of their own, as is the web UIs' default.
+        filler: [1, t, d], the empty prompt's context: contexts of unequal length are filled up with it and
+            meet in one batch. Without one each length is a call of its own, as the web UI's default is.
     """
-    told = padded([negative, *(part for part, _ in parts)], padding)
-    weights = [weight for _, weight in parts]
+    told = [negative, *(pull.prompt for pull in pulls)]
+    if filler is not None:
+        told = filled_up(told, filler)
 
     def predict(x: Tensor, timestep: float) -> tuple[Tensor, Tensor]:
-        without, *with_parts = predict_all(network, told, x, timestep)
-        if weights == [1.0]:
-            return without, with_parts[0]
-        pulls = (weight * (part - without) for weight, part in zip(weights, with_parts, strict=True))
-        return without, sum(pulls, without)
+        without, *others = predictions(network, told, x, timestep)
+        if len(pulls) == 1 and pulls[0].weight == 1.0:
+            return without, others[0]
+        together = without
+        for pull, other in zip(pulls, others, strict=True):
+            together = together + pull.weight * (other - without)
+        return without, together
 
     return predict
 
 
-def predict_all(network: Network, told: Sequence[Conditioning], x: Tensor, timestep: float) -> list[Tensor]:
-    """A prediction for each conditioning, in one batch (the first first) or one after another."""
+def predictions(network: Network, told: Sequence[Conditioning], x: Tensor, timestep: float) -> list[Tensor]:
+    """What the network says to each conditioning: one batch for all whose contexts are as long."""
     n = x.shape[0]
-    if len({each.context.shape[1] for each in told}) > 1:
-        return [conditioned(network, each)(x, timestep) for each in told]
-    together = Conditioning.stack([each.expand(n) for each in told])
-    predictions = conditioned(network, together)(torch.cat([x] * len(told)), timestep)
-    return list(predictions.chunk(len(told)))
+    lengths = [conditioning.context.shape[1] for conditioning in told]
+    found: dict[int, Tensor] = {}
+    for length in dict.fromkeys(lengths):
+        chosen = [index for index, own in enumerate(lengths) if own == length]
+        rows = Conditioning.stack([told[index].expand(n) for index in chosen])
+        both = conditioned(network, rows)(torch.cat([x] * len(chosen)), timestep)
+        found |= dict(zip(chosen, both.chunk(len(chosen)), strict=True))
+    return [found[index] for index in range(len(told))]
 
 
-def padded(told: Sequence[Conditioning], padding: Tensor | None) -> list[Conditioning]:
-    """Conditionings whose contexts are as long as the longest, where there is something to fill up with."""
-    longest = max(each.context.shape[1] for each in told)
-    if padding is None:
-        return list(told)
+def filled_up(told: Sequence[Conditioning], filler: Tensor) -> list[Conditioning]:
+    """Conditionings of one length: the shorter ones go on with the empty prompt's context."""
+    most = max(conditioning.context.shape[1] for conditioning in told)
+    filled = []
+    for conditioning in told:
+        context = conditioning.context
+        times, rest = divmod(most - context.shape[1], filler.shape[1])
+        if rest:
+            raise ValueError(f"{most - context.shape[1]} tokens are no multiple of the filler's")
+        more = filler.expand(context.shape[0], -1, -1).repeat(1, times, 1)
+        filled.append(replace(conditioning, context=torch.cat([context, more], dim=1)))
+    return filled
 
-    def fill(each: Conditioning) -> Conditioning:
-        missing = longest - each.context.shape[1]
-        if not missing:
-            return each
-        times = -(-missing // padding.shape[1])
-        filling = padding.to(each.context).repeat(1, times, 1)[:, :missing]
-        rows = filling.expand(each.context.shape[0], -1, -1)
-        return replace(each, context=torch.cat([each.context, rows], 1))
 
-    return [fill(each) for each in told]
+Predicted = TypeVar("Predicted")
+
+
+def by_evaluation(
+    choose: Callable[[int], Callable[[Tensor, float], Predicted]],
+) -> Callable[[Tensor, float], Predicted]:
+    """A predictor that counts how often it was asked, from 0: prompts may change on the way."""
+    evaluation = 0
+
+    def predict(x: Tensor, timestep: float) -> Predicted:
+        nonlocal evaluation
+        now, evaluation = choose(evaluation), evaluation + 1
+        return now(x, timestep)
+
+    return predict
 
 
 class GuidedDenoiser:
@@ -164,13 +191,13 @@ class GuidedDenoiser:
 
     def __init__(
         self,
-        both: BothPredictor,
+        pair: PairPredictor,
         path: SigmaSchedule,
         prediction: Prediction,
         combine: Combine,
-        on_estimates: bool,
+        on_estimates: bool = False,
     ) -> None:
-        self._both, self._path, self._combine = both, path, combine
+        self._pair, self._path, self._combine = pair, path, combine
         self._estimate, self._on_estimates = ESTIMATES[prediction], on_estimates
         self._newest: tuple[Tensor, float, Tensor] | None = None  # x, σ, the prediction without
 
@@ -190,7 +217,7 @@ class GuidedDenoiser:
         return self._estimate(without, x, sigma)
 
     def _predict(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        without, with_prompt = self._both(x / math.sqrt(1.0 + sigma**2), self._path.timestep(sigma))
+        without, with_prompt = self._pair(x / math.sqrt(1.0 + sigma**2), self._path.timestep(sigma))
         self._newest = x, sigma, without
         return without, with_prompt
 

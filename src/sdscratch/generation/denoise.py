@@ -10,15 +10,27 @@ from torch import Tensor
 
 from sdscratch.diffusion.approximations import deep_cached, guided_between
 from sdscratch.diffusion.conventions import sampler_parameters
-from sdscratch.diffusion.guidance import Network, guided, network_denoiser
+from sdscratch.diffusion.guidance import (
+    GuidedDenoiser,
+    Network,
+    PairPredictor,
+    Predictor,
+    Pull,
+    by_evaluation,
+    classifier_free,
+    conditioned,
+    denoiser,
+    pair_predictor,
+)
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
-from sdscratch.fast.accelerate import Compute, accelerate
+from sdscratch.fast.compute import Compute
+from sdscratch.generation.conditioning import ToldPart
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
-__all__ = ["OneByOne", "UNetRunner", "make_denoiser", "sampler_options"]
+__all__ = ["OneByOne", "UNetRunner", "guides", "make_denoiser", "sampler_options"]
 
 
 class UNetRunner:
@@ -26,7 +38,6 @@ class UNetRunner:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
-        self._computations: dict[bool, Compute] = {}  # of the U-Net as it is loaded now
 
     def network(self, deep_cache: int) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
@@ -44,48 +55,53 @@ class UNetRunner:
 
     def computation(self, deep: bool) -> Compute:
         """The U-Net as this device runs it best, with its deep features or without."""
-        network = self.networks["unet"]
-        compute: Compute = network.predict if deep else lambda *inputs: (network(*inputs),)
-        placement = self.networks.placement
-        if not placement.accelerates:
-            return compute
-        if deep not in self._computations:
-            self._computations[deep] = accelerate(compute, placement, self.networks.files.config.unet)
-        return self._computations[deep]
-
-    def clear(self) -> None:
-        """Let go of what holds the U-Net."""
-        self._computations.clear()
+        return self.networks.computation("unet", "predict" if deep else "forward")
 
 
 def make_denoiser(
     runner: UNetRunner,
     path: SigmaSchedule,
     options: ResolvedOptions,
-    told: Sequence[Conditioning],
+    prompt: Sequence[ToldPart],
+    negative: Sequence[ToldPart],
     count: int,
 ) -> Denoiser:
     """The denoiser of `count` pictures.
 
     Args:
-        told: the negative prompt's conditioning where there is guidance, and the prompt's.
+        prompt: its parts.
+        negative: the negative prompt's one part; nothing where `guides` says that it is not asked for.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
-    *negative, prompt = told
 
-    def denoiser() -> Denoiser:
+    def denoise_at(network: Network, scale: float) -> Denoiser:
+        def alone(evaluation: int) -> Predictor:
+            return conditioned(network, prompt[0].at(evaluation))
+
+        def pair(evaluation: int) -> PairPredictor:
+            pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
+            return pair_predictor(network, pulls, negative[0].at(evaluation))
+
+        changes = any(part.changes for part in (*prompt, *negative))
+        if not negative or (scale <= 1.0 and len(prompt) == 1 and prompt[0].weight == 1.0):
+            return denoiser(by_evaluation(alone) if changes else alone(0), path, prediction)
+        both = by_evaluation(pair) if changes else pair(0)
+        return GuidedDenoiser(both, path, prediction, classifier_free(scale))
+
+    def one() -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
         network = runner.network(options.deep_cache)
-        plain = network_denoiser(network, path, prediction, prompt)
-        if not negative:
-            return plain
-        scale = options.cfg_scale
-        whole = guided(network, path, prediction, prompt=prompt, negative=negative[0], scale=scale)
-        if options.cfg_interval is None:
+        whole = denoise_at(network, options.cfg_scale)
+        if options.cfg_interval is None or not negative:
             return whole
-        return guided_between(*parse_interval(options.cfg_interval), whole, plain)
+        return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
 
-    return denoiser() if placement.batches else OneByOne([denoiser() for _ in range(count)])
+    return one() if placement.batches else OneByOne([one() for _ in range(count)])
+
+
+def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
+    """Whether the negative prompt plays a part: above scale 1, and where the prompt is not one text alone."""
+    return options.cfg_scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
 
 
 class OneByOne:

@@ -19,7 +19,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import AppliedLora, applied_loras, open_with_addons, with_loras
+from sdscratch.addons.apply import (
+    AppliedLora,
+    applied_loras,
+    open_with_addons,
+    refuse_ranges,
+    with_loras,
+)
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
@@ -29,9 +35,9 @@ from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.errors import UsageError
-from sdscratch.generation.conditioning import PromptEncoder
+from sdscratch.generation.conditioning import PromptEncoder, ToldPart, planned_evaluations
 from sdscratch.generation.decode import decode, previewer
-from sdscratch.generation.denoise import UNetRunner, make_denoiser, sampler_options
+from sdscratch.generation.denoise import UNetRunner, guides, make_denoiser, sampler_options
 from sdscratch.generation.generate import generate
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
@@ -46,8 +52,11 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.text.prompt import take_tags
 
 __all__ = ["Pipeline", "Progress", "load"]
+
+RANGES = "the U-Net is loaded once for all steps"
 
 
 def load(
@@ -61,6 +70,7 @@ def load(
     low_memory: bool = False,
     taesd: str | None = None,
     vae: str | None = None,
+    embedding: str | Sequence[str] = (),
 ) -> Pipeline:
     """Open a model.
 
@@ -75,6 +85,8 @@ def load(
         low_memory: hold one network at a time, each loaded when its turn comes.
         taesd: a tiny autoencoder that draws previews; by default the model's own, if one lies beside it.
         vae: a file or folder whose autoencoder takes the place of the model's.
+        embedding: textual inversions that prompts may name, each a file or a name in ./embeddings or the
+            user's; what lies in those folders need not be given.
 
     Raises:
         CheckpointError: the model, a LoRA or the tiny autoencoder is missing, unreadable or refused.
@@ -83,7 +95,13 @@ def load(
     """
     files = open_with_addons(model, tokenizer=tokenizer, lora=lora, vae=vae)
     tiny = open_taesd(taesd, files.config.autoencoder) if taesd is not None else None
-    return Pipeline(files, choose(device, dtype, compiled=compile), low_memory=low_memory, taesd=tiny)
+    return Pipeline(
+        files,
+        choose(device, dtype, compiled=compile),
+        low_memory=low_memory,
+        taesd=tiny,
+        embeddings=[embedding] if isinstance(embedding, str) else embedding,
+    )
 
 
 class Pipeline:
@@ -96,12 +114,14 @@ class Pipeline:
         *,
         low_memory: bool = False,
         taesd: TaesdFile | None = None,
+        embeddings: Sequence[str] = (),
     ) -> None:
+        refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
         self.networks = Networks(files, placement, low_memory)
-        self.encode_prompts = PromptEncoder(self.networks)
+        self.encode_prompts = PromptEncoder(self.networks, embeddings)
         self.encode_picture = PictureEncoder(self.networks)
         self.unet = UNetRunner(self.networks)
         self.tags: tuple[LoraRequest, ...] = ()  # LoRAs that the newest prompt asked for
@@ -133,9 +153,10 @@ class Pipeline:
         """
         _, tags = take_loras(prompt)
         if tags != self.tags:
-            self.networks.exchange(with_loras(self.files, tags))
+            files = with_loras(self.files, tags)
+            refuse_ranges(files, RANGES)
+            self.networks.exchange(files)
             self.encode_prompts.clear()
-            self.unet.clear()
             self.tags = tags
 
     @cached_property
@@ -177,10 +198,7 @@ class Pipeline:
         """Fill what was not asked for: by the init picture's size, the model's defaults, and chance."""
         if init is not None:
             options = size_of_init(options, init.size)
-        layers = self.files.config.text.layers
-        if options.clip_skip >= layers:
-            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
-        return options.resolve(self.files.defaults, random_seed())
+        return self.files.resolve(options, random_seed())
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs."""
@@ -227,14 +245,27 @@ class Pipeline:
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
-                self.unet.clear()
                 self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
-    def _prompts(self, options: ResolvedOptions) -> list[str]:
-        """What the text encoder reads; guidance needs the negative prompt, and only above scale 1."""
-        prompt, _ = take_loras(options.prompt)
-        return [options.negative_prompt, prompt] if options.cfg_scale > 1.0 else [prompt]
+    def encode_for(self, options: ResolvedOptions) -> tuple[tuple[ToldPart, ...], tuple[ToldPart, ...]]:
+        """The parts of the prompt, and those of the negative one: none where guidance needs none."""
+        evaluations = planned_evaluations(options.sampler, options.steps)
+        encode = partial(
+            self.encode_prompts,
+            syntax=options.prompt_syntax,
+            clip_skip=options.clip_skip,
+            evaluations=evaluations,
+        )
+        text, _ = take_tags(options.prompt)
+        negative: tuple[ToldPart, ...] = ()
+        if options.cfg_scale > 1.0:  # in this order, so that a GPU is asked as it always was
+            negative = encode(options.negative_prompt, negative=True)
+        prompt = encode(text)
+        if guides(options, prompt) and not negative:
+            negative = encode(options.negative_prompt, negative=True)
+        self.encode_prompts.done()
+        return prompt, negative
 
     def _denoise(
         self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
@@ -249,8 +280,8 @@ class Pipeline:
         total = len(path.timesteps)
         denoise = None
         if total:
-            told = self.encode_prompts(self._prompts(options), options.clip_skip)
-            denoise = make_denoiser(self.unet, path, options, told, len(seeds))
+            prompt, negative = self.encode_for(options)
+            denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
         yield Progress(0, total, x, None)
         if denoise is None:
             return
@@ -272,8 +303,6 @@ class Pipeline:
             SdscratchError: not finite in float32 either; no black picture is ever given.
             DeviceError: out of memory.
         """
-        if self.networks.low_memory:
-            self.unet.clear()
         return decode(self.networks, latents, tile)
 
     def preview(self, latents: Tensor) -> list[Image.Image]:
@@ -365,5 +394,4 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.networks.clear()
         self.encode_prompts.clear()
-        self.unet.clear()
         self.encode_picture.clear()

@@ -1,8 +1,12 @@
-"""The networks, and their shapes as values.
+"""The networks as their papers have them, and their shapes as values. What makes them fast is `fast`.
 
-config.py   every width and depth; SD 1.x is one value
-layers.py   what two networks share: attention, residual blocks, up- and downsampling
-clip.py     prompt → context
-unet.py     noisy latent, time, context → noise
-vae.py      picture ↔ latent
+config.py         every width and depth; SD 1.x is one value
+conditioning.py   all that a U-Net is told besides the noisy latent and the time
+control.py        what steers a U-Net from beside it
+layers.py         what two networks share: residual blocks, up- and downsampling
+attention.py      attention
+clip.py           prompt → context
+unet.py           noisy latent, time, context → noise
+vae.py            picture ↔ latent
+taesd.py          latent → picture at a hundredth of the cost
 """

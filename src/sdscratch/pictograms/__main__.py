@@ -6,6 +6,7 @@
     python -m sdscratch.pictograms autoencoder --grow small.safetensors --minutes 30
     python -m sdscratch.pictograms diffusion --grow small.safetensors --minutes 90
     python -m sdscratch.pictograms refine --minutes 15
+    python -m sdscratch.pictograms decoder --minutes 75 --decay-from 0.5
     python -m sdscratch.pictograms taesd --minutes 5
     python -m sdscratch.pictograms export weights/default.safetensors
     python -m sdscratch.pictograms samples weights/default.safetensors samples.png
@@ -33,6 +34,7 @@ import typer
 
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.pipeline import load
+from sdscratch.home import expanded
 from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
 from sdscratch.pictograms.judge import save_judge, usual_place
@@ -94,7 +96,7 @@ Scenes = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="Of the arithmetic: auto, float32, bfloat16.")]
 
-HOME = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sdscratch-training"
+HOME = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "sdscratch-training"
 
 
 Work = Callable[[Workshop, Recipe, Path | None], None]
@@ -154,6 +156,14 @@ def refine(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     typer.echo(f"{shop.refine(recipe):.2f} dB on held-out pictures")
 
 
+@stage(seed=4, batch=4, rate=3e-4, ema=0.995)
+def decoder(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+    """Teach the decoder alone to draw what the model's own sampler leaves: flat colours, sharp edges."""
+    if grow is not None:
+        raise UsageError("decoder goes on with the model that there is; --grow is for a new one")
+    typer.echo(f"{shop.decoder(recipe):.2f} dB on held-out pictures")
+
+
 @stage(seed=3, batch=8, rate=2e-3, ema=0.995)
 def taesd(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     """Train a tiny decoder that draws previews; `export` writes it beside the model."""
@@ -174,7 +184,7 @@ def begin(
     folder: Folder = HOME,
     size: Size = 128,
 ) -> None:
-    """Take a model's autoencoder and tokenizer: `diffusion --grow MODEL` then goes on from the model."""
+    """Begin with a model: `decoder` goes on from it, and `diffusion --grow MODEL`."""
     lay_out(folder, _shape(size), model)
 
 
@@ -227,13 +237,13 @@ def judge(
 ) -> None:
     """Train the judge that `sdscratch evaluate` asks, and measure it on held-out scenes."""
     with workshop(folder, LARGE, font=font, device=device, dtype=dtype, scenes="all", seed=1) as shop:
-        table, leads = shop.composer.table, shop.machine.leads
+        table, leads = shop.composer.table, shop.distributed.leads
         with Display(quiet=not leads) as display:
             trained = judging.train_judge(
                 table,
                 _budget(minutes, steps if steps or minutes else judging.STEPS),
                 folder / "judge",
-                shop.machine,
+                shop.distributed,
                 rate=rate,
                 workers=_threads(shop, workers, judging.BATCH),
                 begin=begin,
@@ -260,7 +270,7 @@ def _budget(minutes: float | None, steps: int | None) -> Budget:
 
 
 def _threads(shop: Workshop, workers: int | None, batch: int) -> int:
-    threads = workers or workers_for(shop.machine, batch)
+    threads = workers or workers_for(shop.distributed, batch)
     if threads > 1:
         torch.set_num_threads(1)  # the workers share the work
     return threads

@@ -43,7 +43,7 @@ class _Layer:
 class Composer:
     """A `training.source.Source` of scenes that are chosen by a mixture.
 
-    Everything is a function of (seed, step, place): the same scene on every machine and in every batch, and
+    Everything is a function of (seed, step, index): the same scene on every machine and in every batch, and
     the same pixels but for float32's rounding.
 
     Args:
@@ -69,22 +69,22 @@ class Composer:
         """The same with things that come more often, or less; see `Chooser`."""
         return Composer(self.table, self.size, self.chooser.mixture, self.seed, focus)
 
-    def scene(self, step: int, place: int) -> Scene:
-        """What stands at one place of a step's batch."""
-        return self.chooser.scene(random.Random(f"{self.seed} {step} {place}"))
+    def scene(self, step: int, index: int) -> Scene:
+        """What stands at one index of a step's batch."""
+        return self.chooser.scene(random.Random(f"{self.seed} {step} {index}"))
 
-    def scenes(self, step: int, places: range) -> list[Scene]:
-        """What stands at these places of a step's batch."""
-        return [self.scene(step, place) for place in places]
+    def scenes(self, step: int, indices: range) -> list[Scene]:
+        """What stands at these indices of a step's batch."""
+        return [self.scene(step, index) for index in indices]
 
-    def caption(self, step: int, place: int, wording: int) -> str:
-        """A caption of the picture at one place; wording 0 is the one that `batch` gives with it."""
-        return self._worded(self.scene(step, place), step, place, wording)
+    def caption(self, step: int, index: int, wording: int) -> str:
+        """A caption of the picture at one index; wording 0 is the one that `batch` gives with it."""
+        return self._worded(self.scene(step, index), step, index, wording)
 
-    def batch(self, step: int, places: range, device: torch.device) -> Batch:
-        """The pictures at `places` of step `step`'s batch."""
-        scenes = self.scenes(step, places)
-        captions = (self._worded(scene, step, place, 0) for scene, place in zip(scenes, places, strict=True))
+    def batch(self, step: int, indices: range, device: torch.device) -> Batch:
+        """The pictures at `indices` of step `step`'s batch."""
+        scenes = self.scenes(step, indices)
+        captions = (self._worded(scene, step, index, 0) for scene, index in zip(scenes, indices, strict=True))
         return Batch(self.draw(scenes, device), tuple(captions))
 
     def held_out(self, count: int, device: torch.device) -> Batch:
@@ -120,8 +120,8 @@ class Composer:
             canvas[at] = drawn[:, :, :3] + canvas[at] * (1.0 - drawn[:, :, 3:])
         return (canvas * 2.0 - 1.0).transpose(1, 2).contiguous()
 
-    def _worded(self, scene: Scene, step: int, place: int, wording: int) -> str:
-        return caption(scene, random.Random(f"{self.seed} {step} {place} {wording}"))
+    def _worded(self, scene: Scene, step: int, index: int, wording: int) -> str:
+        return caption(scene, random.Random(f"{self.seed} {step} {index} {wording}"))
 
     def _moved(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Sprites, views of sceneries and colours of grounds, on a device once and for all."""
@@ -187,8 +187,8 @@ class Composer:
     def _resampled(self, pixels: Tensor, layers: Sequence[_Layer]) -> Tensor:
         """[m, SIDE, 4, SIDE] sprites → [m, size, 4, size] layers: each axis by one matrix product."""
         at = [(layer.left, layer.top, layer.side) for layer in layers]
-        places = torch.tensor(at, dtype=torch.float32, device=pixels.device)
-        left, top, side = places.unbind(dim=1)
+        squares = torch.tensor(at, dtype=torch.float32, device=pixels.device)
+        left, top, side = squares.unbind(dim=1)
         across, down = (self._averages(start, side) for start in (left, top))
         rows = down @ pixels.flatten(2)  # [m, size, 4 · SIDE]
         m = len(layers)

@@ -21,7 +21,7 @@ from sdscratch.models.config import ScheduleConfig
 from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.scenes import Scene, Thing
 from sdscratch.pictograms.vocabulary import BEST_KNOWN, concepts
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.rng import generator
 from sdscratch.training.tasks.diffusion import Diffusion, Words
 from sdscratch.training.tasks.latents import Encode
@@ -43,7 +43,7 @@ def unexplained(
     composer: Composer,
     encode: Encode,
     words: Words,
-    machine: Machine,
+    distributed: DistributedContext,
 ) -> dict[str, float]:
     """How much of each thing's looks its name does not tell the model: 0 for nothing, about 1 for all of it.
 
@@ -56,10 +56,10 @@ def unexplained(
     clean, errors = [], []
     for start in range(0, len(names), AT_ONCE):
         asked = names[start : start + AT_ONCE]
-        latent = encode(composer.draw([Scene((Thing(name),)) for name in asked], machine.device))
-        chance = generator(machine.device, "focus", start)
-        noise = torch.randn(latent.shape, generator=chance, device=machine.device)
-        with machine.autocast():
+        latent = encode(composer.draw([Scene((Thing(name),)) for name in asked], distributed.device))
+        chance = generator(distributed.device, "focus", start)
+        noise = torch.randn(latent.shape, generator=chance, device=distributed.device)
+        with distributed.autocast():
             told = Conditioning(model.text(words(asked)))
             denoise = network_denoiser(model.unet, path, schedule.prediction, told)
             estimate = denoise(latent + path.sigmas[0] * noise, path.sigmas[0]).float()

@@ -18,10 +18,10 @@ from sdscratch.pictograms.mixtures import KINDS, Mixture
 from sdscratch.pictograms.pictograms import SpriteTable
 from sdscratch.pictograms.scenes import Scene
 from sdscratch.pictograms.vocabulary import concepts
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.loop import Show, train
+from sdscratch.training.engine.metrics import Metrics
 from sdscratch.training.engine.recipe import Budget, Recipe
-from sdscratch.training.engine.replicas import Figures
 from sdscratch.training.engine.rng import generator, seed_of
 
 __all__ = ["BATCH", "MIXTURE", "RATE", "STEPS", "JudgeLoss", "alike", "measure", "softened", "train_judge"]
@@ -86,7 +86,7 @@ def train_judge(
     table: SpriteTable,
     budget: Budget,
     folder: Path,
-    machine: Machine,
+    distributed: DistributedContext,
     *,
     rate: float = RATE,
     workers: int = 1,
@@ -105,11 +105,11 @@ def train_judge(
     torch.manual_seed(1)
     judge = Judge(alike(table, names)) if begin is None else load_judge(begin, names)
     judge.train().requires_grad_(True)
-    judge.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge.to(distributed.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # no average of weights: the norms' statistics are those of the weights themselves
     recipe = Recipe(budget, rate, BATCH, workers=workers, warm_up=200, weight_decay=0.02, ema=None)
-    loss = JudgeLoss(judge_composer(table), judge.classes, machine)
-    steps = train(judge, loss, recipe, folder, machine, show=show)
+    loss = JudgeLoss(judge_composer(table), judge.classes, distributed)
+    steps = train(judge, loss, recipe, folder, distributed, show=show)
     settle_norms(judge, loss, steps)
     return judge.eval().requires_grad_(False)
 
@@ -140,16 +140,16 @@ def judge_composer(table: SpriteTable) -> Composer:
 class JudgeLoss:
     """The loss of a step: fresh scenes, softened, and how wrongly their questions are answered."""
 
-    def __init__(self, composer: Composer, classes: Classes, machine: Machine) -> None:
-        self.composer, self.classes, self.machine = composer, classes, machine
+    def __init__(self, composer: Composer, classes: Classes, distributed: DistributedContext) -> None:
+        self.composer, self.classes, self.distributed = composer, classes, distributed
 
-    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
-        device = self.machine.device
-        scenes = [self.composer.scene(step, place) for place in places]
-        chance = generator("cpu", "soften", self.composer.seed, step, places.start)
+    def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
+        device = self.distributed.device
+        scenes = [self.composer.scene(step, index) for index in indices]
+        chance = generator("cpu", "soften", self.composer.seed, step, indices.start)
         pictures = softened(self.composer.draw(scenes, device), chance)
         wanted = asked(scenes, self.classes, device)
-        with self.machine.autocast():
+        with self.distributed.autocast():
             logits = module(pictures.contiguous(memory_format=torch.channels_last))
         total = torch.zeros((), device=device)
         for name, weight in WEIGHTS.items():

@@ -5,6 +5,7 @@ Each goes on where it was stopped; what they keep and hand on lies in one folder
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.taesd import taesd_beside
+from sdscratch.checkpoints.writer import PROVENANCE
 from sdscratch.device import choose
 from sdscratch.errors import UsageError
 from sdscratch.files import atomic_write
@@ -22,17 +25,22 @@ from sdscratch.models.config import ModelConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.pictograms import model as embedded
 from sdscratch.pictograms.composer import Composer
+from sdscratch.pictograms.crisp import CRITIC_CHANNELS, CrispLoss, DecoderWithCritic
 from sdscratch.pictograms.focus import kept_focus, unexplained
 from sdscratch.pictograms.grow import grow_autoencoder, grow_diffusion, kept_meaning
 from sdscratch.pictograms.mixtures import CPU, FULL
 from sdscratch.pictograms.model import Shape
 from sdscratch.pictograms.pictograms import load_sprites
-from sdscratch.training.engine.distributed import Machine, joined
-from sdscratch.training.engine.loop import Watch, train
+from sdscratch.pictograms.sampled import Redraw, SampledLatents, redrawing
+from sdscratch.text.tokenizer import Tokenizer
+from sdscratch.training.engine.distributed import DistributedContext, joined
+from sdscratch.training.engine.loop import Validate, train
 from sdscratch.training.engine.recipe import Recipe
-from sdscratch.training.engine.replicas import Loss
-from sdscratch.training.engine.state import load_weights
+from sdscratch.training.engine.rng import generator
+from sdscratch.training.engine.state import FOLDER, load_weights, newest_checkpoint
+from sdscratch.training.engine.step import Loss
 from sdscratch.training.run.display import Display
+from sdscratch.training.tasks.adversarial import Discriminator
 from sdscratch.training.tasks.autoencoder import (
     LOSS_WEIGHTS,
     TERMS,
@@ -44,7 +52,7 @@ from sdscratch.training.tasks.autoencoder import (
     latent_statistics,
 )
 from sdscratch.training.tasks.diffusion import DenoisingLoss, Diffusion, Words, tokenized
-from sdscratch.training.tasks.latents import Encode, FreshLatents, LaneLatents, encode_with
+from sdscratch.training.tasks.latents import Encode, FreshLatents, ReplayLatents, encode_with
 from sdscratch.training.tasks.samples import save_grid
 from sdscratch.training.tasks.taesd import DistillationLoss, save_taesd, tiny_config
 
@@ -55,6 +63,7 @@ AUTOENCODER = Path("autoencoder.safetensors")
 TOKENIZER = Path("diffusion", "tokenizer.json")
 FOCUS = Path("diffusion", "focus.json")
 TAESD = Path("taesd.safetensors")
+BEGUN = Path("begun.safetensors")  # the model that a folder began with
 
 # What the files say of themselves.
 MADE_BY = "python -m sdscratch.pictograms"
@@ -65,6 +74,7 @@ TAESD_CHANNELS = 16  # a quarter of the decoder's time
 # Of the decoder's loss, when it alone is trained: squares count most, as they do in PSNR. The other terms see
 # to it that edges stay sharp.
 REFINED = {"l1": 0.5, "l2": 8.0, "gradient": 0.5}
+PREVIEWED_STEPS = 10  # of 20 left
 KEPT_MEANING = 0.2  # weight of old latent channels staying what they were, while the autoencoder is grown
 
 MIXTURES = {"some": CPU, "all": FULL}
@@ -77,7 +87,7 @@ class Workshop:
     folder: Path
     shape: Shape
     composer: Composer
-    machine: Machine
+    distributed: DistributedContext
 
     def autoencoder(self, recipe: Recipe, grow: Path | None = None) -> float:
         """Train the autoencoder, normalise its latents, keep it; its PSNR on held-out pictures, in dB.
@@ -91,12 +101,12 @@ class Workshop:
         if grow is not None:
             small, _, _ = embedded.open_trained(grow)
             grow_autoencoder(small, model)
-            small.to(self.machine.device).requires_grad_(False)
+            small.to(self.distributed.device).requires_grad_(False)
             kept = small.config.latent_channels
             terms["meaning"], weights["meaning"] = kept_meaning(small.encoder), KEPT_MEANING
-        model.to(self.machine.device)
+        model.to(self.distributed.device)
         self._train_autoencoder(model, recipe, "autoencoder", terms, weights)
-        mean, std = latent_statistics(self.composer, model.encoder, self.machine.device)
+        mean, std = latent_statistics(self.composer, model.encoder, self.distributed.device)
         mean[:kept], std[:kept] = 0.0, 1.0
         fold_normalisation(model, mean, std)
         return self._keep(model)
@@ -104,7 +114,7 @@ class Workshop:
     def refine(self, recipe: Recipe) -> float:
         """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
         model, _ = self._kept()
-        model.to(self.machine.device).decoder.requires_grad_(True)
+        model.to(self.distributed.device).decoder.requires_grad_(True)
         self._train_autoencoder(model, recipe, "decoder", TERMS, REFINED)
         return self._keep(model)
 
@@ -115,7 +125,7 @@ class Workshop:
             grow: a model whose text encoder and U-Net a new run begins with: a smaller one, or one of the
                 same size, and then what that one knows least is shown most.
         """
-        machine, shape = self.machine, self.shape
+        distributed, shape = self.distributed, self.shape
         coder, figures = self._kept()
         # its words are those of all scenes, whichever are drawn now
         everything = Composer(self.composer.table, shape.size, FULL)
@@ -128,22 +138,22 @@ class Workshop:
             begun, known, known_words = embedded.open_trained(grow)
             grow_diffusion(known, model, known_words, tokenizer)
             same_size = begun.config == coder.config
-        model.to(machine.device)
-        encoder = coder.encoder.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encode = encode_with(encoder, config.autoencoder.latent_scale, machine)
-        words = tokenized(tokenizer, machine.device)
+        model.to(distributed.device)
+        encoder = coder.encoder.to(distributed.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encode = encode_with(encoder, config.autoencoder.latent_scale, distributed)
+        words = tokenized(tokenizer, distributed.device)
         composer = self._focused(model, config, encode, words) if same_size else self.composer
         latents = (
-            LaneLatents(composer, encode, machine.device, recipe.seed)
-            if machine.device.type == "cpu"
-            else FreshLatents(composer, encode, machine.device)
+            ReplayLatents(composer, encode, distributed.device, recipe.seed)
+            if distributed.device.type == "cpu"
+            else FreshLatents(composer, encode, distributed.device)
         )
         loss = DenoisingLoss(
             config.schedule,
             words,
             latents,
-            machine,
-            size=recipe.size(machine.processes),
+            distributed,
+            size=recipe.size(distributed.processes),
             seed=recipe.seed,
             late_bias=LATE_BIAS,
         )
@@ -157,23 +167,53 @@ class Workshop:
 
     def _focused(self, model: Diffusion, config: ModelConfig, encode: Encode, words: Words) -> Composer:
         """The composer of a run that goes on from a model: shows most what that knows least."""
-        measure = partial(unexplained, model, config.schedule, self.composer, encode, words, self.machine)
+        measure = partial(unexplained, model, config.schedule, self.composer, encode, words, self.distributed)
         return self.composer.focused(kept_focus(self.folder / FOCUS, measure))
+
+    def decoder(self, recipe: Recipe) -> float:
+        """Teach the decoder alone to draw what the model's own sampler leaves; return its PSNR."""
+        distributed, config = self.distributed, self.shape.autoencoder
+        coder, _ = self._kept()
+        diffusion, tokenizer, _ = trained_diffusion(self.folder, self.shape)
+        for network in (coder.to(distributed.device), diffusion.to(distributed.device).requires_grad_(False)):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encode = encode_with(coder.encoder, config.latent_scale, distributed)
+        schedule = embedded.model_config(tokenizer, self.shape).schedule
+        words = tokenized(tokenizer, distributed.device)
+        redraw = redrawing(diffusion, schedule, words, self.shape.defaults, distributed)
+        examples = SampledLatents(
+            self.composer,
+            encode,
+            redraw,
+            distributed.device,
+            size=recipe.size(distributed.processes),
+            seed=recipe.seed,
+            folder=self.folder / "sampled" / "groups",
+        )
+        torch.manual_seed(recipe.seed)
+        critic = Discriminator(CRITIC_CHANNELS).to(distributed.device)
+        module = DecoderWithCritic(coder.decoder.requires_grad_(True), critic)
+        loss = CrispLoss(examples, config.latent_scale, distributed)
+        preview = self._sampled_preview(coder, encode, redraw)
+        self._train(module, loss, recipe, "sampled", preview)
+        return self._keep(coder)
 
     def taesd(self, recipe: Recipe) -> Path:
         """Teach a tiny decoder what the decoder shows; it draws previews."""
-        machine, config = self.machine, self.shape.autoencoder
+        distributed, config = self.distributed, self.shape.autoencoder
         coder, _ = self._kept()
-        coder.to(machine.device)
+        coder.to(distributed.device)
         tiny = tiny_config(config, TAESD_CHANNELS)
         torch.manual_seed(recipe.seed)
-        network = TinyDecoder(tiny).to(machine.device)
-        encode = encode_with(coder.encoder, config.latent_scale, machine)
-        latents = FreshLatents(self.composer, encode, machine.device)
-        loss = DistillationLoss(latents, lambda values: coder.decoder(values / config.latent_scale), machine)
+        network = TinyDecoder(tiny).to(distributed.device)
+        encode = encode_with(coder.encoder, config.latent_scale, distributed)
+        latents = FreshLatents(self.composer, encode, distributed.device)
+        loss = DistillationLoss(
+            latents, lambda values: coder.decoder(values / config.latent_scale), distributed
+        )
         self._train(network, loss, recipe, "taesd", lambda step: None)
         path = self.folder / TAESD
-        if machine.leads:
+        if distributed.leads:
             save_taesd(path, tiny, network, torch.float16, {"made_by": MADE_BY, "data": DATA})
         return path
 
@@ -185,11 +225,11 @@ class Workshop:
         terms: Mapping[str, Term],
         weights: Mapping[str, float],
     ) -> None:
-        size = recipe.size(self.machine.processes)
+        size = recipe.size(self.distributed.processes)
         loss = ReconstructionLoss(
             self.composer,
             model.config,
-            self.machine,
+            self.distributed,
             size=size,
             seed=recipe.seed,
             terms=terms,
@@ -197,30 +237,45 @@ class Workshop:
         )
         self._train(model, loss, recipe, name, lambda step: self._preview(name, model))
 
-    def _train(self, model: nn.Module, loss: Loss, recipe: Recipe, name: str, watch: Watch) -> None:
+    def _train(self, model: nn.Module, loss: Loss, recipe: Recipe, name: str, validate: Validate) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with Display(quiet=not self.machine.leads) as display:
-            train(model, loss, recipe, self.folder / name, self.machine, show=display, watch=watch)
+        with Display(quiet=not self.distributed.leads) as display:
+            train(model, loss, recipe, self.folder / name, self.distributed, show=display, validate=validate)
+
+    def _sampled_preview(self, coder: Autoencoder, encode: Encode, redraw: Redraw) -> Validate:
+        """Held-out scenes above, what the sampler makes of them below, as one picture."""
+        scale = self.shape.autoencoder.latent_scale
+
+        def look(step: int) -> None:
+            shown = self.composer.held_out(16, self.distributed.device)
+            rng = generator(self.distributed.device, "preview")
+            latents = redraw(encode(shown.pictures), shown.captions, PREVIEWED_STEPS, rng)
+            with torch.no_grad():
+                drawn = coder.decoder(latents / scale)
+            path = self.folder / "sampled" / "preview.png"
+            save_grid(torch.cat([shown.pictures, drawn]), path, columns=16)
+
+        return look
 
     def _kept(self) -> tuple[Autoencoder, dict[str, float]]:
         return embedded.load_autoencoder(self.folder / AUTOENCODER, self.shape)
 
     def _keep(self, model: Autoencoder) -> float:
         """Measure an autoencoder on held-out pictures, and keep it for what follows."""
-        psnr = held_out_psnr(self.composer, model, self.machine.device)
-        if self.machine.leads:
+        psnr = held_out_psnr(self.composer, model, self.distributed.device)
+        if self.distributed.leads:
             embedded.save_autoencoder(self.folder / AUTOENCODER, model, {"psnr": psnr})
         return psnr
 
     def _preview(self, name: str, model: Autoencoder) -> None:
         """Held-out scenes above, their reconstructions below, as one picture."""
-        picture = self.composer.held_out(16, self.machine.device).pictures
+        picture = self.composer.held_out(16, self.distributed.device).pictures
         with torch.no_grad():
             save_grid(torch.cat([picture, model(picture)[0]]), self.folder / name / "preview.png", columns=16)
 
 
 def begin(folder: Path, shape: Shape, path: Path) -> None:
-    """Lay a model's autoencoder and tokenizer into a new folder, so that training goes on from the model.
+    """Lay a model into a new folder, so that training goes on from it.
 
     Raises:
         UsageError: the model has another shape, or the folder is in use.
@@ -229,11 +284,32 @@ def begin(folder: Path, shape: Shape, path: Path) -> None:
     target = folder / AUTOENCODER
     if target.exists():
         raise UsageError(f"{target} is there already; name another --folder, or go on with this one")
-    autoencoder, _, tokenizer = embedded.open_trained(path)
+    autoencoder, diffusion, tokenizer = embedded.open_trained(path)
     if autoencoder.config != shape.autoencoder:
         raise UsageError(f"{path} is no model for {shape.size}×{shape.size} pixels; say another --size")
+    provenance = json.loads(open_model(str(path)).metadata.get(PROVENANCE, "{}"))
     embedded.save_tokenizer(folder / TOKENIZER, tokenizer)
-    embedded.save_autoencoder(target, autoencoder, {})
+    embedded.save_embedded(folder / BEGUN, shape, autoencoder, diffusion, tokenizer, provenance)
+    figures = {name: provenance[name] for name in ("psnr",) if name in provenance}
+    embedded.save_autoencoder(target, autoencoder, figures)  # last: it says that the folder is in use
+
+
+def trained_diffusion(folder: Path, shape: Shape) -> tuple[Diffusion, Tokenizer, int]:
+    """Text encoder and U-Net as they are in a folder, with their tokenizer and the steps behind them.
+
+    They are those of the last checkpoint, or those of the model that the folder began with.
+
+    Raises:
+        SdscratchError: there are none.
+    """
+    tokenizer = embedded.load_tokenizer(folder / TOKENIZER)
+    if (folder / BEGUN).is_file() and newest_checkpoint(folder / TOKENIZER.parent / FOLDER) is None:
+        _, model, _ = embedded.open_trained(folder / BEGUN)
+        steps = json.loads(open_model(str(folder / BEGUN)).metadata[PROVENANCE]).get("steps", 0)
+    else:
+        model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
+        steps = load_weights(folder / TOKENIZER.parent, model)
+    return model.eval(), tokenizer, steps
 
 
 def export(folder: Path, shape: Shape, path: Path) -> int:
@@ -242,9 +318,7 @@ def export(folder: Path, shape: Shape, path: Path) -> int:
     The tiny decoder, where there is one, goes beside it, under the name by which it is found there.
     """
     autoencoder, figures = embedded.load_autoencoder(folder / AUTOENCODER, shape)
-    tokenizer = embedded.load_tokenizer(folder / TOKENIZER)
-    model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
-    steps = load_weights(folder / "diffusion", model)
+    model, tokenizer, steps = trained_diffusion(folder, shape)
     provenance = {
         "made_by": MADE_BY,
         "data": DATA,
@@ -278,7 +352,7 @@ def workshop(
     name = scenes or ("some" if placement.device.type == "cpu" else "all")
     if name not in MIXTURES:
         raise UsageError(f"no choice of scenes is called {name!r}; say {' or '.join(MIXTURES)}")
-    with joined(placement.device, placement.dtype) as machine:
+    with joined(placement.device, placement.dtype) as distributed:
         yield Workshop(
-            folder, shape, Composer(load_sprites(folder, font), shape.size, MIXTURES[name], seed), machine
+            folder, shape, Composer(load_sprites(folder, font), shape.size, MIXTURES[name], seed), distributed
         )

@@ -125,7 +125,7 @@ def test_epochs_and_seeds_differ_and_crops_and_flips_are_even() -> None:
     plans = [Plan(members, 8, seed, random_crop=True, random_flip=True) for seed in (0, 1)]
     orders = [[plan.batch(step) for step in range(start, start + 32)] for plan in plans for start in (0, 32)]
     assert len({str(order) for order in orders}) == 4
-    views = [plans[0].view(step, place) for step in range(64) for place in range(8)]
+    views = [plans[0].view(step, index) for step in range(64) for index in range(8)]
     assert 200 < sum(view.flipped for view in views) < 312
     for axis in (0, 1):
         assert 0.45 < sum(view.at[axis] for view in views) / len(views) < 0.55

@@ -24,8 +24,8 @@ MIXED = ((64, 64), (96, 60), (60, 96), (70, 64))
 AUGMENTED = {"multiple": 16, "random_flip": True, "seed": 3, "batch": 4}
 
 
-def pictures(source: Source, step: int, places: range) -> Tensor:
-    return source.batch(step, places, CPU).pictures
+def pictures(source: Source, step: int, indices: range) -> Tensor:
+    return source.batch(step, indices, CPU).pictures
 
 
 def test_a_batch_shows_the_pictures_with_their_captions(tmp_path: Path) -> None:
@@ -38,15 +38,15 @@ def test_a_batch_shows_the_pictures_with_their_captions(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_are_parts_of_the_whole(tmp_path: Path) -> None:
-    """Two processes, or four parts that are accumulated: the same pictures as one of all places."""
+    """Two processes, or four parts that are accumulated: the same pictures as one of all indices."""
     captioned(tmp_path, 12, MIXED)
     whole, half, other, parts = (folder_source(tmp_path, **AUGMENTED) for _ in range(4))
     for step in range(6):
         expected = pictures(whole, step, range(4))
         assert torch.equal(pictures(half, step, range(2)), expected[:2])
         assert torch.equal(pictures(other, step, range(2, 4)), expected[2:])
-        for place in range(4):
-            assert torch.equal(pictures(parts, step, range(place, place + 1)), expected[place : place + 1])
+        for index in range(4):
+            assert torch.equal(pictures(parts, step, range(index, index + 1)), expected[index : index + 1])
 
 
 @pytest.mark.parametrize("threads", [1, 5])
@@ -62,11 +62,11 @@ def test_a_resumed_run_sees_what_it_would_have_seen(tmp_path: Path, threads: int
 def test_several_threads_may_ask_at_once(tmp_path: Path) -> None:
     captioned(tmp_path, 9, MIXED)
     alone, shared = (folder_source(tmp_path, **AUGMENTED) for _ in range(2))
-    asked = [(step, place) for step in range(8) for place in range(4)]
+    asked = [(step, index) for step in range(8) for index in range(4)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda at: pictures(shared, at[0], range(at[1], at[1] + 1)), asked))
-    for (step, place), picture in zip(asked, found, strict=True):
-        assert torch.equal(picture, pictures(alone, step, range(place, place + 1)))
+    for (step, index), picture in zip(asked, found, strict=True):
+        assert torch.equal(picture, pictures(alone, step, range(index, index + 1)))
 
 
 def test_a_step_has_pictures_of_one_bucket(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_views_are_fixed_where_nothing_is_cropped_at_random(tmp_path: Path) -> N
     source = folder_source(tmp_path, center_crop=True, random_flip=True, seed=1)
     views = source.views()
     assert len(views) == 10 == len(set(views))
-    assert {source.plan.view(step, place) for step in range(30) for place in range(2)} == set(views)
+    assert {source.plan.view(step, index) for step in range(30) for index in range(2)} == set(views)
 
 
 def test_autoencoders_need_no_captions(tmp_path: Path) -> None:

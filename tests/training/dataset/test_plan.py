@@ -1,4 +1,4 @@
-"""What stands at which place, without reading any picture."""
+"""What stands at which index, without reading any picture."""
 
 from __future__ import annotations
 

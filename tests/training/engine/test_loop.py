@@ -15,12 +15,13 @@ from torch.testing import assert_close
 from sdscratch.errors import CheckpointError, SdscratchError, UsageError
 from sdscratch.training.engine import state as state_module
 from sdscratch.training.engine.ema import EMA
-from sdscratch.training.engine.loop import Standing, train
-from sdscratch.training.engine.metrics import METRICS, read_metrics
+from sdscratch.training.engine.loop import Progress, train
+from sdscratch.training.engine.metrics import METRICS, Metrics, read_metrics
 from sdscratch.training.engine.recipe import Budget, Recipe, learning_rate
-from sdscratch.training.engine.replicas import Figures, Team, split
+from sdscratch.training.engine.replicas import Replicas, split
 from sdscratch.training.engine.rng import generator, seed_of
 from sdscratch.training.engine.state import FOLDER, checkpoints, load_weights, newest_checkpoint
+from sdscratch.training.engine.step import backward
 from support.training import CPU
 
 BATCH = 12
@@ -31,8 +32,8 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(2, 8), nn.Linear(8, 1))
 
 
-def loss(module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
-    x = torch.randn(BATCH, 3, generator=generator("cpu", 1, step))[places.start : places.stop]
+def loss(module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
+    x = torch.randn(BATCH, 3, generator=generator("cpu", 1, step))[indices.start : indices.stop]
     return (module(x)[:, 0] - x.prod(dim=1)).square().mean(), {"mean": x.mean()}
 
 
@@ -51,10 +52,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path:
     whole, halves = network(), network()
     train(whole, loss, recipe(20), tmp_path / "whole", CPU)
 
-    def stopping(module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+    def stopping(module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
         if step == 8:
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss(module, step, places)
+        return loss(module, step, indices)
 
     with pytest.raises(SystemExit) as end:
         train(halves, stopping, recipe(20), tmp_path / "halves", CPU)
@@ -74,10 +75,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_bit_for_bit(tmp_path:
 
 
 def test_ctrl_c_saves_and_a_second_one_ends_at_once(tmp_path: Path) -> None:
-    def stopping(module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+    def stopping(module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
         for _ in range({3: 1, 8: 2}.get(step, 0)):
             os.kill(os.getpid(), signal.SIGINT)
-        return loss(module, step, places)
+        return loss(module, step, indices)
 
     for done in (4, 4):  # the step in hand is finished; at the second time it is not
         with pytest.raises(KeyboardInterrupt):
@@ -95,18 +96,18 @@ def test_signals_are_left_to_others_afterwards(number: int, tmp_path: Path) -> N
 def test_training_descends_and_tells_how_far_it_is(tmp_path: Path) -> None:
     module = network()
     before = loss(module, 999, range(BATCH))[0].detach()
-    told: list[Standing] = []
+    told: list[Progress] = []
     train(module, loss, recipe(200, ema=0.5), tmp_path, CPU, show=told.append)
     assert loss(module, 999, range(BATCH))[0] < 0.6 * before
-    assert (told[-1].step, told[-1].progress) == (200, 1.0)
-    assert told[-1].figures["loss"] == read_metrics(tmp_path / METRICS)[-1]["loss"]
+    assert (told[-1].step, told[-1].share) == (200, 1.0)
+    assert told[-1].metrics["loss"] == read_metrics(tmp_path / METRICS)[-1]["loss"]
 
 
 def test_the_average_is_what_is_left_loaded_and_shown(tmp_path: Path) -> None:
     module, loaded = network(), network()
     shown: list[Tensor] = []
-    plan = recipe(6, ema=0.5, look_steps=2)
-    train(module, loss, plan, tmp_path, CPU, watch=lambda step: shown.append(module[0].weight.clone()))
+    plan = recipe(6, ema=0.5, validation_steps=2)
+    train(module, loss, plan, tmp_path, CPU, validate=lambda step: shown.append(module[0].weight.clone()))
     assert load_weights(tmp_path, loaded) == 6
     assert_close(loaded.state_dict(), module.state_dict(), rtol=0, atol=0)
     assert len(shown) == 3
@@ -121,9 +122,9 @@ def test_the_average_is_what_is_left_loaded_and_shown(tmp_path: Path) -> None:
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path: Path) -> None:
-    def broken(module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
-        value, figures = loss(module, step, places)
-        return value * (float("nan") if step == 5 else 1.0), figures
+    def broken(module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
+        value, metrics = loss(module, step, indices)
+        return value * (float("nan") if step == 5 else 1.0), metrics
 
     with pytest.raises(SdscratchError, match="step 6 is not finite"):
         train(network(), broken, recipe(9, save_steps=4), tmp_path, CPU)
@@ -149,10 +150,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogC
 
 
 def failing_at(step: int) -> object:
-    def failing(module: nn.Module, now: int, places: range) -> tuple[Tensor, Figures]:
+    def failing(module: nn.Module, now: int, indices: range) -> tuple[Tensor, Metrics]:
         if now == step:
             raise SdscratchError("no")
-        return loss(module, now, places)
+        return loss(module, now, indices)
 
     return failing
 
@@ -195,17 +196,17 @@ def test_however_a_batch_is_shared_the_gradient_is_the_same(workers: int, accumu
     module, reference = network(), network()
     value, _ = loss(reference, 5, range(BATCH))
     value.backward()
-    figures = Team(module, workers, accumulate).descend(loss, 5, range(BATCH))
-    assert_close(figures["loss"], value.detach())
+    metrics = backward(Replicas(module, workers), loss, 5, range(BATCH), accumulate)
+    assert_close(metrics["loss"], value.detach())
     for one, other in zip(module.parameters(), reference.parameters(), strict=True):
         assert_close(one.grad, other.grad)
 
 
 def test_replicas_share_weights() -> None:
-    team = Team(network(), 3)
+    replicas = Replicas(network(), 3)
     with torch.no_grad():
-        next(team.replicas[0].parameters()).fill_(3.0)
-    assert all((next(replica.parameters()) == 3.0).all() for replica in team.replicas)
+        next(replicas.modules[0].parameters()).fill_(3.0)
+    assert all((next(replica.parameters()) == 3.0).all() for replica in replicas.modules)
 
 
 def test_what_cannot_be_shared_out_is_refused() -> None:
@@ -217,7 +218,7 @@ def test_what_cannot_be_shared_out_is_refused() -> None:
 
 
 def test_no_two_purposes_have_the_same_seed() -> None:
-    seeds = {seed_of(name, step, place) for name in ("a", "b") for step in range(50) for place in range(50)}
+    seeds = {seed_of(name, step, index) for name in ("a", "b") for step in range(50) for index in range(50)}
     assert len({seed & 0xFFFFFFFF for seed in seeds}) == 5000  # torch's CPU generator takes no more of them
     assert seed_of(1, "23") != seed_of("1", 23) != seed_of(12, "3")
 
@@ -236,8 +237,8 @@ def test_the_learning_rate_rises_then_falls_to_its_final_share(
 
 
 def test_a_budget_counts_steps_or_seconds() -> None:
-    assert Budget(steps=10).progress(5, 1e6) == 0.5
-    assert Budget(seconds=60).progress(10**6, 90) == 1.0
+    assert Budget(steps=10).share(5, 1e6) == 0.5
+    assert Budget(seconds=60).share(10**6, 90) == 1.0
     for wrong in ({}, {"steps": 1, "seconds": 1.0}):
         with pytest.raises(UsageError):
             Budget(**wrong)

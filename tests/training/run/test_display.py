@@ -7,13 +7,13 @@ import io
 import pytest
 from rich.console import Console
 
-from sdscratch.training.engine.loop import Standing
+from sdscratch.training.engine.loop import Progress
 from sdscratch.training.run import display as display_module
 from sdscratch.training.run.display import Display, duration
 
 
-def standing(step: int, progress: float) -> Standing:
-    return Standing(step, progress, 5000.0, 1234.5, {"step": step, "loss": 0.123456})
+def progress(step: int, share: float) -> Progress:
+    return Progress(step, share, 5000.0, 1234.5, {"step": step, "loss": 0.123456})
 
 
 def test_a_bar_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ def test_a_bar_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display_module, "Console", lambda **options: console)
     display = Display()
     with display:
-        display(standing(1_234_567, 0.42))
+        display(progress(1_234_567, 0.42))
         drawn = console.render_lines(display.bar.get_renderable(), pad=False)
     text = "".join(segment.text for segment in drawn[0])
     assert len(drawn) == 1
@@ -34,12 +34,12 @@ def test_a_bar_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_log_gets_a_line_at_the_start_and_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     with Display() as display:
         for step in range(1, 101):
-            display(standing(step, step / 100))
+            display(progress(step, step / 100))
     out, err = capsys.readouterr()
     assert out == ""
     assert [line.split()[1] for line in err.splitlines()] == ["1", "100"]
     with Display(quiet=True) as display:
-        display(standing(1, 1.0))
+        display(progress(1, 1.0))
         display.note("a note")
     assert capsys.readouterr() == ("", "")
 

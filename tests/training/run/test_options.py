@@ -102,11 +102,11 @@ def test_choices_are_found_in_optional_types_too() -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_shapes_fit_any_tokenizer_and_autoencoder(name: str) -> None:
     tokenizer = Tokenizer.from_merges([("d", "o")], length=20)
-    coder = replace(SD1.autoencoder, latent_channels=8)
-    made = fitted(architecture(name), coder, tokenizer)
+    autoencoder = replace(SD1.autoencoder, latent_channels=8)
+    made = fitted(architecture(name), autoencoder, tokenizer)
     assert (made.text.vocabulary, made.text.length, made.unet.latent_channels) == (515, 20, 8)
     assert made.text.width == made.unet.context
-    assert made.autoencoder == coder
+    assert made.autoencoder == autoencoder
     assert all(
         width * m % made.unet.heads == 0 for m in made.unet.multipliers for width in [made.unet.channels]
     )

@@ -19,21 +19,21 @@ from sdscratch.training.tasks.adversarial import (
     DELTA,
     AdversarialAutoencoder,
     AdversarialLoss,
-    Critic,
-    Verdict,
+    Discriminator,
+    Scores,
     adaptive_weight,
-    critic_loss,
+    discriminator_loss,
 )
 from sdscratch.training.tasks.autoencoder import Autoencoder, ReconstructionLoss
 from support.training import CPU, Squares
 
 TINY = AutoencoderConfig(8, (1, 2), 1, 4, 1.0, 4)
-SIZE = 4  # places of a batch
+SIZE = 4  # of a batch
 
 
 def model() -> AdversarialAutoencoder:
     torch.manual_seed(0)
-    return AdversarialAutoencoder(Autoencoder(TINY), Critic(channels=16))
+    return AdversarialAutoencoder(Autoencoder(TINY), Discriminator(channels=16))
 
 
 def reconstruction() -> ReconstructionLoss:
@@ -74,7 +74,7 @@ def test_one_backward_pass_gives_each_its_own_gradient() -> None:
 
 def test_the_hinge_lets_go_of_what_is_judged_well_enough() -> None:
     scores = [torch.tensor(values, requires_grad=True) for values in ([0.0], [-2.0, 0.5], [3.0, 0.5])]
-    loss = critic_loss(Verdict(*scores))
+    loss = discriminator_loss(Scores(*scores))
     loss.backward()
     assert float(loss.detach()) == 0.5 * (0.25 + 0.75)
     assert [score.grad if score.grad is None else score.grad.tolist() for score in scores] == [
@@ -96,12 +96,12 @@ def test_both_terms_pull_equally_hard_at_the_last_layer() -> None:
 
 
 def test_a_score_sees_70_pixels_of_its_picture_alone() -> None:
-    critic = Critic(channels=16)
-    for layer in critic.layers:
+    discriminator = Discriminator(channels=16)
+    for layer in discriminator.layers:
         if isinstance(layer, torch.nn.GroupNorm):
             layer.forward = lambda x: x  # type: ignore[method-assign]  # it sees the whole picture
     pictures = torch.randn(2, 3, 160, 160, requires_grad=True)
-    scores = critic(pictures)
+    scores = discriminator(pictures)
     assert scores.shape == (2, 1, 18, 18)
     scores[0, 0, 9, 9].backward()
     assert pictures.grad is not None
@@ -111,16 +111,16 @@ def test_a_score_sees_70_pixels_of_its_picture_alone() -> None:
 
 
 def test_scores_do_not_depend_on_the_company() -> None:
-    critic = Critic(channels=16)
+    discriminator = Discriminator(channels=16)
     pictures = torch.randn(3, 3, 64, 64)
-    assert_close(critic(pictures)[1:2], critic(pictures[1:2]))
+    assert_close(discriminator(pictures)[1:2], discriminator(pictures[1:2]))
 
 
 def recipe(steps: int) -> Recipe:
     return Recipe(Budget(steps=steps), 2e-3, batch=SIZE, warm_up=1, save_seconds=None)
 
 
-def test_the_critic_learns_to_tell_and_the_autoencoder_still_learns(tmp_path: Path) -> None:
+def test_the_discriminator_learns_to_tell_and_the_autoencoder_still_learns(tmp_path: Path) -> None:
     train(model(), AdversarialLoss(reconstruction(), 0.2), recipe(40), tmp_path, CPU)
     records = read_metrics(tmp_path / METRICS)
     assert {"l1", "adversarial", "critic", "balance", "psnr"} <= records[0].keys()
@@ -133,7 +133,7 @@ def test_the_critic_learns_to_tell_and_the_autoencoder_still_learns(tmp_path: Pa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_resumed_run_has_its_critic_and_moments_again(tmp_path: Path, workers: int) -> None:
+def test_a_resumed_run_has_its_discriminator_and_moments_again(tmp_path: Path, workers: int) -> None:
     recipes = [Recipe(Budget(steps=n), 2e-3, batch=SIZE, workers=workers, decay="constant") for n in (3, 6)]
     loss = AdversarialLoss(reconstruction(), 0.5)
     whole, stopped, resumed = model(), model(), model()

@@ -97,10 +97,10 @@ def test_a_frozen_encoder_stays_while_the_decoder_learns(model: Autoencoder, tmp
 
 def test_the_loss_is_the_weighted_sum_of_its_terms_and_the_same_for_any_split(model: Autoencoder) -> None:
     loss = ReconstructionLoss(Squares(), TINY, CPU, size=6, seed=1, weights={"l1": 2.0, "kl": 0.1, "l2": 0.0})
-    value, figures = loss(model, 4, range(6))
-    assert set(figures) == {"l1", "kl", "psnr"}
-    assert_close(value, 2.0 * figures["l1"] + 0.1 * figures["kl"])
-    parts = [loss(model, 4, places)[0] for places in (range(2), range(2, 4), range(4, 6))]
+    value, metrics = loss(model, 4, range(6))
+    assert set(metrics) == {"l1", "kl", "psnr"}
+    assert_close(value, 2.0 * metrics["l1"] + 0.1 * metrics["kl"])
+    parts = [loss(model, 4, indices)[0] for indices in (range(2), range(2, 4), range(4, 6))]
     assert_close(torch.stack(parts).mean(), value)
 
 

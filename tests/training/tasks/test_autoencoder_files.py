@@ -17,9 +17,9 @@ from sdscratch.generation.pipeline import load
 from sdscratch.images.tensors import to_tensor
 from sdscratch.models.config import SD1, AutoencoderConfig
 from sdscratch.training.tasks.autoencoder import Autoencoder
-from sdscratch.training.tasks.autoencoder_files import coder_of, open_coder, save_coder
+from sdscratch.training.tasks.autoencoder_files import autoencoder_of, open_autoencoder, save_autoencoder
 from sdscratch.training.tasks.diffusion import tokenized
-from sdscratch.training.tasks.samples import Studio
+from sdscratch.training.tasks.samples import SampleGrid
 from support.checkpoints import TINY, ldm_tensors, self_contained, write_diffusers, write_ldm
 from support.training import CPU
 
@@ -30,8 +30,8 @@ SMALL = AutoencoderConfig(channels=4, multipliers=(1, 2), residual_blocks=1, lat
 def test_an_autoencoder_alone_is_read_as_it_was_written(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Autoencoder(SMALL)
-    save_coder(tmp_path / "coder.safetensors", model, torch.float32, {"steps": 3})
-    files = open_coder(str(tmp_path / "coder.safetensors"))
+    save_autoencoder(tmp_path / "autoencoder.safetensors", model, torch.float32, {"steps": 3})
+    files = open_autoencoder(str(tmp_path / "autoencoder.safetensors"))
     assert (files.config, files.model) == (SMALL, None)
     both = files.load_both(CPU.device)
     assert_close(both.state_dict(), model.state_dict(), rtol=0, atol=0)
@@ -48,7 +48,7 @@ def form_folder(folder: Path) -> Path:
 
 @pytest.mark.parametrize("form", [form_model, form_folder])
 def test_the_autoencoder_of_a_model_is_found(form: Callable[[Path], Path], tmp_path: Path) -> None:
-    files = open_coder(str(form(tmp_path)))
+    files = open_autoencoder(str(form(tmp_path)))
     assert files.model is not None
     expected = open_model(files.model.path).load("encoder", "cpu", torch.float32)
     assert_close(files.load("encoder", CPU.device).state_dict(), expected.state_dict(), rtol=0, atol=0)
@@ -59,12 +59,12 @@ def test_what_is_no_whole_autoencoder_is_refused(tmp_path: Path) -> None:
     tensors: dict[str, Tensor] = {"encoder.conv_in.weight": torch.zeros(SD1.autoencoder.channels, 3, 3, 3)}
     save_file(tensors, path)
     with pytest.raises(CheckpointError, match=r"no whole autoencoder: first_stage_model\.\S+ is missing"):
-        open_coder(str(path))
+        open_autoencoder(str(path))
     save_file(tensors, path, {"sdscratch.autoencoder": "{"})
     with pytest.raises(CheckpointError, match=r"broken sdscratch\.autoencoder"):
-        open_coder(str(path))
+        open_autoencoder(str(path))
     with pytest.raises(CheckpointError):
-        open_coder(str(tmp_path / "nothing.safetensors"))
+        open_autoencoder(str(tmp_path / "nothing.safetensors"))
 
 
 def test_samples_are_what_the_pipeline_draws(tiny_model: Path) -> None:
@@ -72,14 +72,14 @@ def test_samples_are_what_the_pipeline_draws(tiny_model: Path) -> None:
     text, unet = (files.load(part, "cpu", torch.float32) for part in ("text", "unet"))
     words = tokenized(files.tokenizer, CPU.device)
     defaults = files.defaults.__class__(64, 64, 3, 4.0, "euler", "trailing")
-    studio = Studio(
+    grid = SampleGrid(
         files.config,
         defaults,
         lambda prompt: text(words([prompt])),
-        lambda: coder_of(files).load("decoder", CPU.device),
+        lambda: autoencoder_of(files).load("decoder", CPU.device),
         CPU,
     )
-    drawn = studio.draw(unet, ["the dog", "a red apple"], seed=5)
+    drawn = grid.draw(unet, ["the dog", "a red apple"], seed=5)
     pipeline = load(str(tiny_model), device="cpu", dtype="float32")
     asked = {
         "width": 64,

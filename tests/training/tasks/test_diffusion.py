@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from sdscratch.diffusion.guidance import Prediction, network_denoiser
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import make_sigma_schedule
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import (
     AutoencoderConfig,
     ModelConfig,
@@ -32,7 +33,7 @@ from sdscratch.training.tasks.diffusion import (
     stratified_timesteps,
     tokenized,
 )
-from sdscratch.training.tasks.latents import Encode, FreshLatents, LaneLatents, encode_with
+from sdscratch.training.tasks.latents import Encode, FreshLatents, ReplayLatents, encode_with
 from support.training import CPU, TOKENIZER, Squares
 
 TINY = ModelConfig(
@@ -56,13 +57,13 @@ TINY = ModelConfig(
 class Rewording(Squares):
     """Says at each wording what it is asked."""
 
-    def caption(self, step: int, place: int, wording: int) -> str:
-        return f"{step} {place} {wording}"
+    def caption(self, step: int, index: int, wording: int) -> str:
+        return f"{step} {index} {wording}"
 
 
 @pytest.fixture(autouse=True)
-def small_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latents_module, "LANE", 4)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents_module, "BUFFER", 4)
     monkeypatch.setattr(latents_module, "PASSES", 4)
 
 
@@ -82,7 +83,9 @@ def test_the_samplers_read_the_target_as_it_is_meant(prediction: Prediction) -> 
     for sigma, timestep in zip(path.sigmas, path.timesteps, strict=False):
         alpha_bar = torch.tensor([schedule.alphas_bar[int(timestep)]]).float()
         noisy, target = denoising_target(latent, noise, alpha_bar, prediction)
-        denoise = network_denoiser(lambda x, t, c, v=target: v, path, prediction, torch.zeros(1, 1, 1))
+        denoise = network_denoiser(
+            lambda x, t, c, v=target: v, path, prediction, Conditioning(torch.zeros(1, 1, 1))
+        )
         atol = 1e-4 if prediction == "v" else 1e-6 * sigma  # ε is divided by √ᾱ
         assert_close(denoise(noisy * math.sqrt(1 + sigma**2), sigma), latent, rtol=1e-4, atol=max(atol, 1e-4))
 
@@ -107,15 +110,15 @@ def test_min_snr_weights_the_error_of_the_latent_alike_for_both_predictions() ->
 
 @pytest.mark.parametrize("bias", [1.0, 0.6])
 def test_timesteps_are_stratified_from_end_to_end_in_any_order(bias: float) -> None:
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     firsts = set()
     for _ in range(40):
-        timesteps = stratified_timesteps(10, 1000, chance, bias)
+        timesteps = stratified_timesteps(10, 1000, rng, bias)
         firsts.add(int(timesteps[0]) // 100)
         shares = (timesteps.sort().values / 1000) ** (1 / bias)  # of all draws, how many come earlier
         assert ((shares * 10 - torch.arange(10) - 0.5).abs() < 0.52).all()  # a timestep is rounded down
     assert len(firsts) > 5
-    drawn = torch.cat([stratified_timesteps(100, 1000, chance, bias) for _ in range(200)])
+    drawn = torch.cat([stratified_timesteps(100, 1000, rng, bias) for _ in range(200)])
     assert (0 <= drawn.min() < 10, drawn.max()) == (True, 999)
     assert float((drawn >= 500).float().mean()) == pytest.approx(1 - 0.5 ** (1 / bias), abs=0.01)
 
@@ -128,10 +131,10 @@ def test_captions_are_padded_as_prompts_are() -> None:
 
 
 def test_a_lane_is_passed_over_whole_in_a_new_order_each_time(encode: Encode) -> None:
-    stream = LaneLatents(Squares(), encode, CPU.device, seed=1)
+    stream = ReplayLatents(Squares(), encode, CPU.device, seed=1)
     captions = [stream(step, range(3)).captions for step in range(4 * 5)]
-    for place in range(3):
-        passes = [[captions[4 * turn + k][place] for k in range(4)] for turn in range(5)]
+    for index in range(3):
+        passes = [[captions[4 * turn + k][index] for k in range(4)] for turn in range(5)]
         assert all(len(set(shown)) == 4 for shown in passes)
         assert len({tuple(shown) for shown in passes[:4]}) > 1
         assert set(passes[0]) == set(passes[3])
@@ -148,10 +151,10 @@ def test_latents_belong_to_their_captions_wherever_a_run_begins_and_however_it_i
         for batch in [source.batch(step, range(4), CPU.device)]
         for caption, picture in zip(batch.captions, batch.pictures, strict=True)
     }
-    whole = LaneLatents(source, encode, CPU.device, seed=1)(22, range(4))
+    whole = ReplayLatents(source, encode, CPU.device, seed=1)(22, range(4))
     expected = encode(torch.stack([known[caption] for caption in whole.captions]))
     assert_close(whole.values, expected)
-    warm = LaneLatents(source, encode, CPU.device, seed=1)
+    warm = ReplayLatents(source, encode, CPU.device, seed=1)
     for step in (40, 2):
         warm(step, range(2, 4))
     assert torch.equal(warm(22, range(2, 4)).values, whole.values[2:])  # to the last bit: runs go on exactly
@@ -165,7 +168,7 @@ def test_a_picture_is_encoded_when_it_is_first_shown(encode: Encode) -> None:
         encoded.append(len(pictures))
         return encode(pictures)
 
-    stream = LaneLatents(Squares(), counting, CPU.device, seed=1)
+    stream = ReplayLatents(Squares(), counting, CPU.device, seed=1)
     stream(0, range(3))
     assert encoded == [1, 1, 1]
     for step in range(16):  # LANE × PASSES
@@ -174,8 +177,8 @@ def test_a_picture_is_encoded_when_it_is_first_shown(encode: Encode) -> None:
 
 
 def test_each_pass_has_its_own_words(encode: Encode) -> None:
-    stream = LaneLatents(Rewording(), encode, CPU.device, seed=1)
-    plain = LaneLatents(Squares(), encode, CPU.device, seed=1)
+    stream = ReplayLatents(Rewording(), encode, CPU.device, seed=1)
+    plain = ReplayLatents(Squares(), encode, CPU.device, seed=1)
     assert stream(3, range(2)).captions == plain(3, range(2)).captions
     turned = [stream(step, range(2)).captions for step in range(8, 12)]
     assert sorted(turned[k][1] for k in range(4)) == [f"{row} 1 2" for row in range(4)]
@@ -206,7 +209,7 @@ def test_the_loss_is_the_same_for_any_split(encode: Encode, options: dict[str, f
     model = warmed(Diffusion.from_config(TINY))
     loss = make_loss(encode, 6, **options)
     whole = loss(model, 7, range(6))[0]
-    parts = [loss(model, 7, places)[0] for places in (range(2), range(2, 4), range(4, 6))]
+    parts = [loss(model, 7, indices)[0] for indices in (range(2), range(2, 4), range(4, 6))]
     assert_close(torch.stack(parts).mean(), whole)
     assert loss(model, 8, range(6))[0] != whole
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from sdscratch.checkpoints.model import ModelFiles, open_model
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.models.conditioning import Conditioning
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.gradient_checkpointing import recompute_blocks
 from sdscratch.training.engine.loop import train
 from sdscratch.training.engine.metrics import read_metrics
@@ -36,29 +37,29 @@ def descend(
     folder: Path,
     steps: int,
     plan: LoraPlan = BOTH,
-    machine: Machine = CPU,
+    distributed: DistributedContext = CPU,
     *,
     recompute: bool = False,
     **recipe: object,
 ) -> dict[str, Tensor]:
     """Train to step `steps`, going on from what `folder` holds; the adapters."""
-    module, adapters = lora_module(model, plan, machine, seed=1)
+    module, adapters = lora_module(model, plan, distributed, seed=1)
     if recompute:
         recompute_blocks(module)
     encode = encode_with(model.load("encoder", "cpu", torch.float32), 0.18215, CPU)
     ids = tokenized(model.tokenizer, CPU.device)
-    text = model.load("text", "cpu", machine.precision)
+    text = model.load("text", "cpu", distributed.precision)
 
     def words(captions):  # type: ignore[no-untyped-def]
         with torch.no_grad():
-            return ids(captions) if plan.text_encoder else text(ids(captions))
+            return ids(captions) if plan.text_encoder else Conditioning(text(ids(captions)))
 
     latents = FreshLatents(Squares(size=64), encode, CPU.device)
-    loss = DenoisingLoss(model.config.schedule, words, latents, machine, size=BATCH, seed=2)
+    loss = DenoisingLoss(model.config.schedule, words, latents, distributed, size=BATCH, seed=2)
     options = {"batch": BATCH, "warm_up": 1, "decay": "constant", "ema": None} | recipe
     # a larger ε: or else rounding decides the first steps of weights with next to no gradient
     options |= {"eps": 1e-4}
-    train(module, loss, Recipe(Budget(steps=steps), 5e-3, **options), folder, machine)  # type: ignore[arg-type]
+    train(module, loss, Recipe(Budget(steps=steps), 5e-3, **options), folder, distributed)  # type: ignore[arg-type]
     return adapters.state_dict()
 
 
@@ -106,8 +107,8 @@ def test_training_descends(
     model: ModelFiles, tmp_path: Path, precision: torch.dtype, text_encoder: bool
 ) -> None:
     plan = LoraPlan(rank=8, text_encoder=text_encoder)
-    machine = Machine(torch.device("cpu"), precision)
-    adapters = descend(model, tmp_path, 16, plan, machine)
+    distributed = DistributedContext(torch.device("cpu"), precision)
+    adapters = descend(model, tmp_path, 16, plan, distributed)
     losses = [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")]
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
     assert {tensor.dtype for tensor in adapters.values()} == {torch.float32}

@@ -14,11 +14,11 @@ from sdscratch.training.tasks.perceptual import normalised_pyramid, pyramid_dist
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
     """Squares of many sizes and greys: edges at every scale."""
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     canvas = torch.zeros(1, 3, 64, 64)
     for _ in range(40):
-        x, y, w, h = (int(v) for v in torch.randint(0, 48, (4,), generator=chance))
-        canvas[:, :, y : y + h, x : x + w] = torch.rand(3, 1, 1, generator=chance) - 0.5
+        x, y, w, h = (int(v) for v in torch.randint(0, 48, (4,), generator=rng))
+        canvas[:, :, y : y + h, x : x + w] = torch.rand(3, 1, 1, generator=rng) - 0.5
     return canvas
 
 

@@ -32,9 +32,9 @@ FIXED = ["--train-batch-size", 4, "--workers", 1, "--device", "cpu", "--lr-warmu
 OPTIONS = {"steps": 2, "seed": 5, "width": 64, "height": 64}
 
 
-def random_latents(step: int, places: range) -> Latents:
-    chance = torch.Generator().manual_seed(step)
-    return Latents(torch.randn(len(places), 4, 6, 6, generator=chance), ("",) * len(places))
+def random_latents(step: int, indices: range) -> Latents:
+    rng = torch.Generator().manual_seed(step)
+    return Latents(torch.randn(len(indices), 4, 6, 6, generator=rng), ("",) * len(indices))
 
 
 def colours(latents: Tensor) -> Tensor:
@@ -60,13 +60,13 @@ def test_training_brings_it_near_to_what_the_decoder_shows(tmp_path: Path) -> No
 
 
 def test_the_loss_is_the_same_for_any_split_of_a_batch() -> None:
-    def rows(step: int, places: range) -> Latents:
-        values = random_latents(step, range(6)).values[places.start : places.stop]
-        return Latents(values, ("",) * len(places))
+    def rows(step: int, indices: range) -> Latents:
+        values = random_latents(step, range(6)).values[indices.start : indices.stop]
+        return Latents(values, ("",) * len(indices))
 
     network = TinyDecoder(TinyDecoderConfig(4, 8, (1, 1)))
     loss = DistillationLoss(rows, colours, CPU)
-    parts = [loss(network, 1, places)[0] for places in (range(3), range(3, 6))]
+    parts = [loss(network, 1, indices)[0] for indices in (range(3), range(3, 6))]
     torch.testing.assert_close(torch.stack(parts).mean(), loss(network, 1, range(6))[0])
 
 
@@ -75,8 +75,8 @@ def test_what_is_saved_is_what_is_opened(dtype: torch.dtype, tmp_path: Path) -> 
     config = TinyDecoderConfig(8, 8, (2, 1, 1))
     network = TinyDecoder(config)
     save_taesd(tmp_path / "it.safetensors", config, network, dtype, {"steps": 3})
-    coder = AutoencoderConfig(multipliers=(1, 2, 4), latent_channels=8)
-    opened = open_taesd(str(tmp_path / "it.safetensors"), coder)
+    autoencoder = AutoencoderConfig(multipliers=(1, 2, 4), latent_channels=8)
+    opened = open_taesd(str(tmp_path / "it.safetensors"), autoencoder)
     assert opened.config == config
     state = opened.load(torch.device("cpu"), torch.float32).state_dict()
     assert all(

@@ -12,6 +12,7 @@ from sdscratch import load
 from sdscratch.addons.apply import open_with_addons
 from sdscratch.checkpoints.convert import convert
 from sdscratch.checkpoints.model import open_model
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.training.run.lora_options import LoraPlan, parse_targets
 from sdscratch.training.tasks.lora import adapt, save_lora
 from support.checkpoints import TINY, ldm_tensors, self_contained, tiny_tokenizer, write_ldm
@@ -46,11 +47,11 @@ def train(folder: Path, name: str, plan: LoraPlan) -> None:
     parts = {part: model.load(part, "cpu", torch.float32) for part in ("text", "unet")}
     adapters = adapt(parts, TINY, plan, seed=1)
     optimiser = torch.optim.AdamW(adapters.parameters(), lr=0.04)
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for _ in range(3):
-        ids = torch.randint(0, TINY.text.vocabulary, (2, 20), generator=chance)
-        x, target = torch.randn(2, 2, 4, 8, 8, generator=chance)
-        prediction = parts["unet"](x, torch.tensor([100.0, 700.0]), parts["text"](ids))
+        ids = torch.randint(0, TINY.text.vocabulary, (2, 20), generator=rng)
+        x, target = torch.randn(2, 2, 4, 8, 8, generator=rng)
+        prediction = parts["unet"](x, torch.tensor([100.0, 700.0]), Conditioning(parts["text"](ids)))
         (prediction - target).square().mean().backward()
         optimiser.step()
         optimiser.zero_grad()

@@ -3,7 +3,7 @@
     captions.py       what the pictures show: tables, and text files beside them
     folder.py         what can be trained on, and what cannot, with reasons
     buckets.py        pictures of many shapes at a few sizes
-    plan.py           which picture stands at which place of which step
+    plan.py           which picture stands at which index of which step
     source.py         what a step is given: pictures or latents
     folder_source.py  a folder as that, decoded in the background
     cache.py          latents and text embeddings on disk

@@ -142,13 +142,13 @@ class CachedLatents:
             pool.shutdown(cancel_futures=True)
         self.encoder = None
 
-    def __call__(self, step: int, places: range) -> Latents:
-        """The scaled posterior means at `places` of step `step`'s batch.
+    def __call__(self, step: int, indices: range) -> Latents:
+        """The scaled posterior means at `indices` of step `step`'s batch.
 
         Raises:
             ImageError: all pictures of a bucket are broken.
         """
-        found = [self.source.sound(self.source.plan.view(step, place), self.mean) for place in places]
+        found = [self.source.sound(self.source.plan.view(step, index), self.mean) for index in indices]
         means = torch.stack([mean for _, mean in found]).to(self.device)
         return Latents(means * self.scale, tuple(self.source.caption(view) for view, _ in found))
 

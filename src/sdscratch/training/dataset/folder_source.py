@@ -96,7 +96,7 @@ def open_folder(
 
 
 class FolderSource:
-    """A `Source`: what stands at a place depends on the folder's content and (seed, step, place) alone.
+    """A `Source`: what stands at an index depends on the folder's content and (seed, step, index) alone.
 
     A picture that turns out to be broken is told of once, and the next one of its bucket takes its place.
 
@@ -180,13 +180,13 @@ class FolderSource:
         """
         return _framed(self.path(view), view)
 
-    def batch(self, step: int, places: range, device: torch.device) -> Batch:
-        """The pictures at `places` of step `step`'s batch.
+    def batch(self, step: int, indices: range, device: torch.device) -> Batch:
+        """The pictures at `indices` of step `step`'s batch.
 
         Raises:
             ImageError: all pictures of a bucket are broken.
         """
-        found = self._ahead(step, places)
+        found = self._ahead(step, indices)
         captions = tuple(self.caption(view) for view, _ in found)
         return Batch(to_tensor([levels for _, levels in found], device), captions)
 
@@ -224,8 +224,8 @@ class FolderSource:
                 reason = reason or error
         raise ImageError(f"none of the pictures of one size can be read any more ({reason})")
 
-    def _levels_at(self, step: int, place: int) -> tuple[View, Levels]:
-        return self.sound(self.plan.view(step, place), self.levels)
+    def _levels_at(self, step: int, index: int) -> tuple[View, Levels]:
+        return self.sound(self.plan.view(step, index), self.levels)
 
     def tell(self, view: View, error: ImageError) -> None:
         """Remember that a view's picture is broken, and say so the first time."""
@@ -238,7 +238,7 @@ class FolderSource:
 
 
 class _Ahead:
-    """Calls `make(step, place)` in threads, before anyone asks for it."""
+    """Calls `make(step, index)` in threads, before anyone asks for it."""
 
     def __init__(self, make: Callable[[int, int], tuple[View, Levels]], threads: int) -> None:
         self.make = make
@@ -246,16 +246,16 @@ class _Ahead:
         self.lock = threading.Lock()
         self.begun: dict[tuple[int, int], Future[tuple[View, Levels]]] = {}
 
-    def __call__(self, step: int, places: range) -> list[tuple[View, Levels]]:
-        """What stands at `places`; the same places of the next steps are begun."""
+    def __call__(self, step: int, indices: range) -> list[tuple[View, Levels]]:
+        """What stands at `indices`; the same indices of the next steps are begun."""
         with self.lock:
             for key in [key for key in self.begun if not step <= key[0] <= step + AHEAD]:
                 self.begun.pop(key).cancel()  # the trainer is elsewhere by now
             for later in range(step, step + 1 + AHEAD):
-                for place in places:
-                    if (later, place) not in self.begun:
-                        self.begun[later, place] = self.pool.submit(self.make, later, place)
-            asked = [self.begun.pop((step, place)) for place in places]
+                for index in indices:
+                    if (later, index) not in self.begun:
+                        self.begun[later, index] = self.pool.submit(self.make, later, index)
+            asked = [self.begun.pop((step, index)) for index in indices]
         return [future.result() for future in asked]
 
 

@@ -1,4 +1,4 @@
-"""Which picture stands at which place of which step, and how it is cropped: functions of (seed, step, place).
+"""Which picture stands at which index of which step, and how it is cropped: functions of (seed, step, index).
 
 Nothing is remembered from step to step, so a resumed run, and any number of processes, see the same.
 This module imports no torch.
@@ -56,17 +56,17 @@ class Plan:
         self._epoch = lru_cache(maxsize=2)(self._order)  # this one, and the next, which is decoded ahead
 
     def batch(self, step: int) -> tuple[Size, tuple[int, ...]]:
-        """The size of step `step`'s pictures, and which they are, by place."""
+        """The size of step `step`'s pictures, and which they are, by index."""
         epoch, within = divmod(step, self.steps)
         return self._epoch(epoch)[within]
 
-    def view(self, step: int, place: int) -> View:
-        """What stands at one place."""
+    def view(self, step: int, index: int) -> View:
+        """What stands at one index."""
         size, pictures = self.batch(step)
-        dice = Random(f"view {self.seed} {step} {place}")
-        across, down, side = dice.random(), dice.random(), dice.random()
+        rng = Random(f"view {self.seed} {step} {index}")
+        across, down, side = rng.random(), rng.random(), rng.random()
         return View(
-            pictures[place],
+            pictures[index],
             size,
             (across, down) if self.random_crop else (0.5, 0.5),
             self.random_flip and side < 0.5,
@@ -78,22 +78,22 @@ class Plan:
         They are made as they are asked for: hardly ever, while folders may be large.
         """
         members = self.buckets[view.size]
-        place = members.index(view.picture)
-        for each in chain(islice(members, place + 1, None), islice(members, place)):
+        index = members.index(view.picture)
+        for each in chain(islice(members, index + 1, None), islice(members, index)):
             yield View(each, view.size, view.at, view.flipped)
 
     def _order(self, epoch: int) -> list[tuple[Size, tuple[int, ...]]]:
-        dice = Random(f"epoch {self.seed} {epoch}")
+        rng = Random(f"epoch {self.seed} {epoch}")
         batches = []
         for size, members in self.buckets.items():
-            order = _shuffled(members, dice)
+            order = _shuffled(members, rng)
             for start in range(0, len(order), self.size):
-                places = range(start, start + self.size)
-                batches.append((size, tuple(order[place % len(order)] for place in places)))
-        return _shuffled(batches, dice)
+                indices = range(start, start + self.size)
+                batches.append((size, tuple(order[index % len(order)] for index in indices)))
+        return _shuffled(batches, rng)
 
 
-def _shuffled(items: Sequence[T], dice: Random) -> list[T]:
+def _shuffled(items: Sequence[T], rng: Random) -> list[T]:
     """By `random()` alone, which Python promises to keep; its `shuffle` may change between versions."""
-    keys = [dice.random() for _ in items]
+    keys = [rng.random() for _ in items]
     return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__)]

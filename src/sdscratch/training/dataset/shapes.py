@@ -121,16 +121,16 @@ class Scene:
 
 def scene(seed: int, index: int) -> Scene:
     """Picture `index` of the data set `seed`; it depends on nothing else."""
-    dice = Random(f"shapes {seed} {index}")
-    shape = _pick(tuple(OUTLINES), dice)
-    colour = _pick([name for name in COLOURS if name != UNSEEN[shape]], dice)
+    rng = Random(f"shapes {seed} {index}")
+    shape = _pick(tuple(OUTLINES), rng)
+    colour = _pick([name for name in COLOURS if name != UNSEEN[shape]], rng)
     others = [name for name in BACKGROUNDS if name not in ("white", colour)]
-    background = "white" if dice.random() < WHITE_SHARE else _pick(others, dice)
-    number = _number(dice.random())
+    background = "white" if rng.random() < WHITE_SHARE else _pick(others, rng)
+    number = _number(rng.random())
     words = f"{_article(colour) if number == 1 else NUMBERS[number - 1]} {colour} {_plural(shape, number)}"
-    if background != "white" or dice.random() < SAID_SHARE:
+    if background != "white" or rng.random() < SAID_SHARE:
         words += f" on {_article(background)} {background} background"
-    return Scene(shape, colour, background, _places(number, dice), words)
+    return Scene(shape, colour, background, _places(number, rng), words)
 
 
 def draw(what: Scene, size: int) -> Image.Image:
@@ -179,13 +179,13 @@ def write_shapes(
         shutil.rmtree(growing, ignore_errors=True)
 
 
-def _pick(items: Sequence[T], dice: Random) -> T:
-    return items[int(dice.random() * len(items))]  # `random()` alone is promised to stay as it is
+def _pick(items: Sequence[T], rng: Random) -> T:
+    return items[int(rng.random() * len(items))]  # `random()` alone is promised to stay as it is
 
 
-def _number(chance: float) -> int:
+def _number(drawn: float) -> int:
     one, two, _ = SHARES
-    return 1 if chance < one else 2 if chance < one + two else 3
+    return 1 if drawn < one else 2 if drawn < one + two else 3
 
 
 def _article(word: str) -> str:
@@ -196,15 +196,15 @@ def _plural(shape: str, number: int) -> str:
     return shape if number == 1 else shape + ("es" if shape.endswith("s") else "s")
 
 
-def _places(number: int, dice: Random) -> tuple[Place, ...]:
+def _places(number: int, rng: Random) -> tuple[Place, ...]:
     """Shapes of about one size that do not touch."""
     low, high = RADII[number - 1]
-    radius = low + (high - low) * dice.random()
+    radius = low + (high - low) * rng.random()
     margin = radius + GAP
     while True:  # all anew: beside two there may be no room for a third
-        points = [[margin + (1 - 2 * margin) * dice.random() for _ in "xy"] for _ in range(number)]
+        points = [[margin + (1 - 2 * margin) * rng.random() for _ in "xy"] for _ in range(number)]
         if all(math.dist(one, other) > 2 * radius + GAP for one, other in combinations(points, 2)):
-            return tuple((x, y, radius, TILT * (2 * dice.random() - 1)) for x, y in points)
+            return tuple((x, y, radius, TILT * (2 * rng.random() - 1)) for x, y in points)
 
 
 def _placed(outline: Sequence[Point], place: Place, side: int) -> list[Point]:

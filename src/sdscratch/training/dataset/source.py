@@ -1,7 +1,7 @@
 """What a step is given: pictures or latents, from a folder or from a generator that never ends.
 
-A step's batch has places 0 to size − 1. Processes, threads and gradient accumulation are only ways to share
-out the places; everything random is a function of (seed, step, place). So a run goes on as the same run after
+A step's batch has indices 0 to size − 1. Processes, threads and gradient accumulation are only ways to share
+them out; everything random is a function of (seed, step, index). So a run goes on as the same run after
 it was stopped, and on two machines as on one.
 """
 
@@ -27,13 +27,13 @@ class Batch:
 class Source(Protocol):
     """Gives every step its pictures.
 
-    What stands at one place of one step's batch depends on the source's seed, the step and the place alone:
+    What stands at one index of one step's batch depends on the source's seed, the step and the index alone:
     not on how many processes share the batch, nor on whether the run was stopped in between. Several threads
     ask at once.
     """
 
-    def batch(self, step: int, places: range, device: torch.device) -> Batch:
-        """The pictures at `places` of step `step`'s batch."""
+    def batch(self, step: int, indices: range, device: torch.device) -> Batch:
+        """The pictures at `indices` of step `step`'s batch."""
         ...
 
     def held_out(self, count: int, device: torch.device) -> Batch:
@@ -45,8 +45,8 @@ class Source(Protocol):
 class RewordingSource(Source, Protocol):
     """A source that can say what its pictures show in other words, without making them again."""
 
-    def caption(self, step: int, place: int, wording: int) -> str:
-        """A caption of the picture at one place; wording 0 is the one that `batch` gives with it."""
+    def caption(self, step: int, index: int, wording: int) -> str:
+        """A caption of the picture at one index; wording 0 is the one that `batch` gives with it."""
         ...
 
 
@@ -59,8 +59,8 @@ class Latents:
 
 
 class LatentSource(Protocol):
-    """Gives every step its latents; a function of the step and the places, as a `Source` is."""
+    """Gives every step its latents; a function of the step and the indices, as a `Source` is."""
 
-    def __call__(self, step: int, places: range) -> Latents:
-        """The latents at `places` of step `step`'s batch."""
+    def __call__(self, step: int, indices: range) -> Latents:
+        """The latents at `indices` of step `step`'s batch."""
         ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Machine", "joined", "launched_processes", "workers_for"]
+__all__ = ["DistributedContext", "joined", "launched_processes", "without_sharing", "workers_for"]
 
 # rank 0 may write, draw samples and validate while the others wait for it
 PATIENCE = timedelta(hours=2)
@@ -26,8 +26,8 @@ FUSED_ABOVE = 512  # positions
 
 
 @dataclass(frozen=True)
-class Machine:
-    """One process's share of the machines."""
+class DistributedContext:
+    """One process among those that share a run, and what it computes on."""
 
     device: torch.device
     precision: torch.dtype = torch.float32  # of the arithmetic; weights are float32, whatever it is
@@ -85,6 +85,11 @@ class Machine:
         return said.tolist()
 
 
+def without_sharing(module: nn.Module) -> AbstractContextManager[None]:
+    """Within, several processes do not average gradients yet."""
+    return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+
 def launched_processes() -> tuple[int, int, int]:
     """Rank, number of processes, and rank on this machine, as torchrun says them; (0, 1, 0) without it."""
     found = (os.environ.get(name, default) for name, default in LAUNCH)
@@ -96,24 +101,25 @@ LAUNCH = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 @contextmanager
-def joined(device: torch.device, precision: torch.dtype) -> Iterator[Machine]:
+def joined(device: torch.device, precision: torch.dtype) -> Iterator[DistributedContext]:
     """This process among those that torchrun started, each with a GPU of its own; or alone."""
     rank, processes, local = launched_processes()
     if processes == 1:
-        yield Machine(device, precision)
+        yield DistributedContext(device, precision)
         return
     if device.type == "cuda":
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Machine(device, precision, rank, processes, dist.new_group(backend="gloo", timeout=PATIENCE))
+        control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        yield DistributedContext(device, precision, rank, processes, control)
     finally:
         dist.destroy_process_group()
 
 
-def workers_for(machine: Machine, batch: int) -> int:
+def workers_for(distributed: DistributedContext, batch: int) -> int:
     """How many threads should share a batch: on a CPU that no other process shares, one a core."""
-    if machine.device.type != "cpu" or machine.processes > 1:
+    if distributed.device.type != "cpu" or distributed.processes > 1:
         return 1
     return max(count for count in range(1, (os.cpu_count() or 1) + 1) if batch % count == 0)

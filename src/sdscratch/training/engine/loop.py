@@ -1,7 +1,8 @@
-"""The training loop that every network here shares: schedule, optimiser, average, checkpoints, metrics.
+"""The training loop that every network here shares: steps, checkpoints, metrics, validation.
 
 A step draws what it needs from generators that begin anew for (seed, purpose, step), so a run that was
 stopped, killed even, goes on bit for bit as if nothing had happened (on a CPU, at a budget counted in steps).
+What a step does is told in `step`.
 """
 
 from __future__ import annotations
@@ -15,39 +16,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.fast.attention import swap_attention
 from sdscratch.files import make_folder
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.streams import HANG_UP, leave_terminal
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.ema import EMA
-from sdscratch.training.engine.metrics import Metrics
+from sdscratch.training.engine.metrics import MetricsLog
 from sdscratch.training.engine.recipe import Recipe, learning_rate
-from sdscratch.training.engine.replicas import Loss, Team
+from sdscratch.training.engine.replicas import Replicas
 from sdscratch.training.engine.state import FOLDER, State, forget_later, newest_checkpoint, prune
+from sdscratch.training.engine.step import Loss, TrainingStep, make_optimiser
 
-__all__ = ["Record", "Show", "Standing", "Watch", "train"]
+__all__ = ["Progress", "Record", "Show", "Validate", "train"]
 
 log = logging.getLogger(__name__)
 
-SETTLE_EVERY = 1.0  # seconds between two looks at what the device has computed
+FLUSH_EVERY = 1.0  # seconds between two looks at what the device has computed
 
 
 @dataclass(frozen=True)
-class Standing:
+class Progress:
     """How far a run is."""
 
     step: int
-    progress: float  # share of the budget, 0 to 1
+    share: float  # of the budget, 0 to 1
     seconds: float  # spent, earlier parts of the run included
     speed: float  # pictures a second, since this part of the run began
-    figures: dict[str, float]  # the newest step's line of the metrics
+    metrics: dict[str, float]  # the newest step's line
 
 
-Show = Callable[[Standing], None]
+Show = Callable[[Progress], None]
 Record = Callable[[dict[str, float]], None]  # takes a line of the metrics
-Watch = Callable[[int], None]  # takes the step; meanwhile the module has its averaged weights
+Validate = Callable[[int], None]  # takes the step; meanwhile the module has its averaged weights
 
 
 def train(
@@ -55,12 +58,12 @@ def train(
     loss: Loss,
     recipe: Recipe,
     folder: Path,
-    machine: Machine,
+    distributed: DistributedContext,
     *,
     positions: int = 0,
     resume: Path | None = None,
-    show: Show = lambda standing: None,
-    watch: Watch = lambda step: None,
+    show: Show = lambda progress: None,
+    validate: Validate = lambda step: None,
     record: Record = lambda line: None,
 ) -> int:
     """Train what requires gradients in `module`; leave the averaged weights in it, and return the steps done.
@@ -72,21 +75,23 @@ def train(
         positions: how many see each other in the network's largest attention.
         resume: a checkpoint to go on from instead.
         show: told once a second or at every step, whichever is rarer.
-        watch: called at checkpoints, or every `recipe.look_steps` and at the end; by the process that leads.
-        record: told every step's figures, a little later.
+        validate: called at checkpoints, or every `recipe.validation_steps` and at the end; by the process
+            that leads.
+        record: given every step's line of the metrics, a little later.
 
     Raises:
-        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written before.
+        KeyboardInterrupt, SystemExit: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written before.
         SdscratchError: a loss or gradient is not finite, or the disk is full.
         CheckpointError: the checkpoint is of another network.
     """
-    if machine.processes > 1 and recipe.workers > 1:
+    if distributed.processes > 1 and recipe.workers > 1:
         raise UsageError(
             "workers are threads of a single process; with torchrun, start more processes instead"
         )
-    run = _Run(module, loss, recipe, folder, machine, show, watch, record)
+    swap_attention(module)
+    run = _Run(module, loss, recipe, folder, distributed, show, validate, record)
     run.begin(resume)
-    with machine.attention(positions), _interruptions() as interrupted:
+    with distributed.attention(positions), _interruptions() as interrupted:
         stopped_by = run.go(interrupted)
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
@@ -105,26 +110,15 @@ class _Run:
         loss: Loss,
         recipe: Recipe,
         folder: Path,
-        machine: Machine,
+        distributed: DistributedContext,
         show: Show,
-        watch: Watch,
+        validate: Validate,
         record: Record,
     ) -> None:
-        self.record = record
-        self.loss, self.recipe, self.machine, self.show, self.watch = loss, recipe, machine, show, watch
-        self.folder = folder
-        trained = [weight for weight in module.parameters() if weight.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            trained,
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            eps=recipe.eps,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        self.ema = EMA(module, recipe.ema) if recipe.ema is not None else None
-        self.state = State(module, self.optimiser, self.ema)
-        self.trained = trained
+        self.loss, self.recipe, self.folder, self.distributed = loss, recipe, folder, distributed
+        self.show, self.validate, self.record = show, validate, record
+        ema = EMA(module, recipe.ema) if recipe.ema is not None else None
+        self.state = State(module, make_optimiser(module, recipe), ema)
 
     def begin(self, resume: Path | None) -> None:
         """Find where to go on, and prepare what only a run needs."""
@@ -133,107 +127,102 @@ class _Run:
         if path is not None:
             self.state.load(path)
             log.info("going on after step %d", self.state.step)
-        most, least = self.machine.agree(self.state.step, -self.state.step)
+        most, least = self.distributed.agree(self.state.step, -self.state.step)
         if most != -least:
             raise SdscratchError(
                 f"the processes find different checkpoints in {self.folder}; it must be one folder that "
                 "all machines share"
             )
-        recipe = self.recipe
-        if self.machine.leads:
+        if self.distributed.leads:
             forget_later(self.folder / FOLDER, self.state.step)
-        self.metrics = Metrics(self.folder, self.state.step, self.record) if self.machine.leads else None
-        self.team = Team(self.machine.shared(self.state.module), recipe.workers, recipe.accumulate)
-        share = recipe.size(1)
-        self.places = range(self.machine.rank * share, (self.machine.rank + 1) * share)
+            self.metrics: MetricsLog | None = MetricsLog(self.folder, self.state.step, self.record)
+        else:
+            self.metrics = None
+        replicas = Replicas(self.distributed.shared(self.state.module), self.recipe.workers)
+        self.step = TrainingStep(self.loss, self.recipe, replicas, self.distributed)
         self.first = self.state.step
         self.started = time.monotonic()
         self.before = self.state.seconds
 
     def go(self, interrupted: Callable[[], int]) -> int:
         """Step until the budget is spent, or a signal came; return its number, or 0."""
-        saved = looked = self.state.step
-        saved_at = settled_at = time.monotonic()
+        saved = validated = self.state.step
+        saved_at = flushed_at = time.monotonic()
         while True:
             step = self.state.step
-            seconds, stop = self.machine.agree(self.before + time.monotonic() - self.started, interrupted())
-            self.state.seconds = seconds
-            progress = self.recipe.budget.progress(step, seconds)
-            over = progress >= 1.0 or stop > 0
-            if time.monotonic() - settled_at > SETTLE_EVERY or over:
-                self._settle(progress)
-                settled_at = time.monotonic()
-            if step > saved and (over or self._due(step, seconds, saved_at)):
-                self._settle(progress)
+            spent = self.before + time.monotonic() - self.started
+            self.state.seconds, stop = self.distributed.agree(spent, interrupted())
+            share = self.recipe.budget.share(step, self.state.seconds)
+            over = share >= 1.0 or stop > 0
+            if over or time.monotonic() - flushed_at > FLUSH_EVERY:
+                self._flush(share)
+                flushed_at = time.monotonic()
+            if step > saved and (over or self._save_is_due(step, saved_at)):
+                self._flush(share)
                 self._save()
                 saved, saved_at = step, time.monotonic()
-            every = self.recipe.look_steps
-            worth_a_look = step == saved if every is None else over or step % every == 0
-            if worth_a_look and step > looked and not stop:
-                self._look()
-                looked = step
+            every = self.recipe.validation_steps
+            due = step == saved if every is None else over or step % every == 0
+            if due and step > validated and not stop:
+                self._validate()
+                validated = step
             if over:
                 return int(stop)
-            self._step(progress)
+            self._step(share)
 
-    def _due(self, step: int, seconds: float, saved_at: float) -> bool:
+    def _save_is_due(self, step: int, saved_at: float) -> bool:
         recipe = self.recipe
         by_steps = recipe.save_steps is not None and step % recipe.save_steps == 0
         by_time = recipe.save_seconds is not None and time.monotonic() - saved_at > recipe.save_seconds
         return by_steps or by_time
 
-    def _step(self, progress: float) -> None:
-        state = self.state
-        rate = learning_rate(self.recipe, state.step, progress)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        figures = self.team.descend(self.loss, state.step, self.places)
-        means = self.machine.mean(torch.stack(list(figures.values())))
-        norm = nn.utils.clip_grad_norm_(self.trained, self.recipe.clip)
-        self.optimiser.step()
-        if self.ema is not None:
-            self.ema.update(state.step)
-        state.step += 1
+    def _step(self, share: float) -> None:
+        rate = learning_rate(self.recipe, self.state.step, share)
+        metrics = self.step(self.state, rate)
         if self.metrics is not None:
-            about: dict[str, Tensor] = dict(zip(figures, means.unbind(), strict=True)) | {"norm": norm}
-            self.metrics.add(state.step, about, rate=rate, seconds=state.seconds)
+            self.metrics.add(self.state.step, metrics, rate=rate, seconds=self.state.seconds)
 
-    def _settle(self, progress: float) -> None:
-        """See what the steps gave, and tell it."""
-        if self.metrics is not None and (newest := self.metrics.settle()):
-            done = (self.state.step - self.first) * self.recipe.size(self.machine.processes)
+    def _flush(self, share: float) -> None:
+        """Write what the steps gave, and show it."""
+        if self.metrics is not None and (newest := self.metrics.flush()):
+            done = (self.state.step - self.first) * self.recipe.size(self.distributed.processes)
             speed = done / max(time.monotonic() - self.started, 1e-9)
-            self.show(Standing(self.state.step, progress, self.state.seconds, speed, newest))
+            self.show(Progress(self.state.step, share, self.state.seconds, speed, newest))
 
     def _save(self) -> None:
-        if self.machine.leads:
+        if self.distributed.leads:
             self.state.save(self.folder / FOLDER)
             prune(self.folder / FOLDER, self.recipe.keep)
 
-    def _look(self) -> None:
-        if self.machine.leads:
-            with self.ema.in_place() if self.ema is not None else nullcontext():
-                self.watch(self.state.step)
+    def _validate(self) -> None:
+        if self.distributed.leads:
+            with self.state.ema.in_place() if self.state.ema is not None else nullcontext():
+                self.validate(self.state.step)
 
     def finish(self) -> None:
         """Leave the averages in the module."""
-        if self.ema is not None:
-            for weight, average in zip(self.ema.weights, self.ema.averages, strict=True):
+        if (ema := self.state.ema) is not None:
+            for weight, average in zip(ema.weights, ema.averages, strict=True):
                 weight.data = average
 
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], int]]:
-    """Within, the first SIGINT or SIGTERM is remembered instead of ending the process within a step.
+    """Within, the first SIGINT, SIGTERM or SIGHUP is remembered instead of ending the process within a step.
 
     A second one does what it would have done before.
     """
     came = 0
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, *(() if HANG_UP is None else (HANG_UP,)))
+    before = {number: signal.getsignal(number) for number in numbers}
+    if HANG_UP is not None and before[HANG_UP] == signal.SIG_IGN:  # nohup
+        del before[HANG_UP]
 
     def remember(number: int, _: FrameType | None) -> None:
         nonlocal came
         came = number
+        if number == HANG_UP:
+            leave_terminal()
         log.warning("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
         restore()
 

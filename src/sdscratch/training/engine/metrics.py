@@ -13,13 +13,16 @@ from torch import Tensor
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write, write_error
 
-__all__ = ["METRICS", "Metrics", "read_metrics"]
+__all__ = ["METRICS", "Metrics", "MetricsLog", "read_metrics"]
 
 METRICS = "metrics.jsonl"
 
+Metrics = Mapping[str, Tensor]
+"""Numbers worth keeping, 0-dimensional and without gradients: nobody waits for a GPU to have them."""
 
-class Metrics:
-    """What each step gave. Steps wait in memory until `settle`, which alone waits for the device."""
+
+class MetricsLog:
+    """What each step gave. Steps wait in memory until `flush`, which alone waits for the device."""
 
     def __init__(
         self, folder: Path, step: int, record: Callable[[dict[str, float]], None] = lambda line: None
@@ -34,26 +37,26 @@ class Metrics:
         """
         self.path = folder / METRICS
         self.record = record
-        self.waiting: list[tuple[dict[str, float], Mapping[str, Tensor]]] = []
+        self.waiting: list[tuple[dict[str, float], Metrics]] = []
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         with atomic_write(self.path, overwrite=True) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
 
-    def add(self, step: int, figures: Mapping[str, Tensor], **known: float) -> None:
+    def add(self, step: int, metrics: Metrics, **known: float) -> None:
         """Take in one step."""
-        self.waiting.append(({"step": step, **known}, figures))
+        self.waiting.append(({"step": step, **known}, metrics))
 
-    def settle(self) -> dict[str, float]:
+    def flush(self) -> dict[str, float]:
         """Write the lines that wait; return the newest.
 
         Raises:
-            SdscratchError: a figure is not finite, or the operating system refuses.
+            SdscratchError: a value is not finite, or the operating system refuses.
         """
         if not self.waiting:
             return {}
         names = list(self.waiting[0][1])
         values = torch.stack(
-            [torch.stack([figures[name].float() for name in names]) for _, figures in self.waiting]
+            [torch.stack([metrics[name].float() for name in names]) for _, metrics in self.waiting]
         )
         records = []
         for (known, _), row in zip(self.waiting, values.tolist(), strict=True):

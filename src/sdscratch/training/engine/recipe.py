@@ -1,4 +1,4 @@
-"""How to descend, and for how long (no torch)."""
+"""The recipe of a training: batch, optimiser, learning rate, and for how long (no torch)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Budget:
         if (self.steps is None) == (self.seconds is None):
             raise UsageError("give a training run either a number of steps or a time")
 
-    def progress(self, step: int, seconds: float) -> float:
-        """What share is spent, 0 to 1."""
+    def share(self, step: int, seconds: float) -> float:
+        """How much of it is spent, 0 to 1."""
         spent = step / self.steps if self.steps else seconds / (self.seconds or 1.0)
         return min(spent, 1.0)
 
@@ -41,11 +41,11 @@ FALLS: dict[Decay, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to descend."""
+    """Everything that a run is asked for besides what it trains."""
 
     budget: Budget
     learning_rate: float
-    batch: int  # pictures a process takes at once; a step has batch · accumulate · processes places
+    batch: int  # pictures a process takes at once; a step has batch · accumulate · processes
     accumulate: int = 1  # how many such batches make a step
     workers: int = 1  # threads that share each of them
     seed: int = 0
@@ -61,20 +61,24 @@ class Recipe:
     save_seconds: float | None = 180.0  # a checkpoint at least so often
     save_steps: int | None = None
     keep: int | None = 2  # newest checkpoints; None keeps all
-    look_steps: int | None = None  # how often to call the watcher; None is at every checkpoint
+    validation_steps: int | None = None  # how often to validate; None is at every checkpoint
 
     def __post_init__(self) -> None:
         if self.batch % self.workers:
             raise UsageError(f"a batch of {self.batch} cannot be shared out to {self.workers} workers")
 
     def size(self, processes: int) -> int:
-        """How many places a step's batch has."""
+        """How many pictures a step's batch has."""
         return self.batch * self.accumulate * processes
 
 
-def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
-    """A linear rise, then level, then a fall to the final share."""
+def learning_rate(recipe: Recipe, step: int, share: float) -> float:
+    """A linear rise, then level, then a fall to the final share.
+
+    Args:
+        share: of the budget, that is spent.
+    """
     rise = min(1.0, (step + 1) / max(recipe.warm_up, 1))
-    falling = max(0.0, progress - recipe.decay_from) / max(1.0 - recipe.decay_from, 1e-9)
+    falling = max(0.0, share - recipe.decay_from) / max(1.0 - recipe.decay_from, 1e-9)
     fallen = FALLS[recipe.decay](min(falling, 1.0))
     return recipe.learning_rate * rise * (1.0 - (1.0 - recipe.final_share) * fallen)

@@ -1,4 +1,4 @@
-"""Randomness that can be asked for again: a generator for every purpose, step and place."""
+"""Random numbers that can be had again: a generator for every purpose, step and index."""
 
 from __future__ import annotations
 

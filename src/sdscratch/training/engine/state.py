@@ -1,7 +1,7 @@
 """A run at one moment, as a file: everything that its next step depends on.
 
 A checkpoint is a safetensors file: weights, their average and the optimiser's moments by our names, float32,
-what is not trained left out. What is random in a run is a function of the step (`chance`), so a step's number
+what is not trained left out. What is random in a run is a function of the step (`rng`), so a step's number
 stands for every generator.
 """
 
@@ -43,6 +43,11 @@ class State:
     ema: EMA | None
     step: int = 0
     seconds: float = 0.0
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The weights that a step changes."""
+        return self.optimiser.param_groups[0]["params"]  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> Path:
         """Write a checkpoint, complete or not at all.

@@ -7,10 +7,11 @@ import time
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from sdscratch.training.engine.loop import Standing
+from sdscratch.training.engine.loop import Progress
 
 __all__ = ["Display"]
 
@@ -18,22 +19,22 @@ LINE_EVERY = 30.0  # seconds, in a log
 
 
 class Display:
-    """Shows a run's standing while its context lasts."""
+    """Shows a run's progress while its context lasts."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.console = Console(stderr=True)
-        self.bar = Progress(
+        self.bar = ProgressBar(
             TextColumn("{task.fields[step]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:.0f}%"),
-            TextColumn("{task.fields[figures]}", style="cyan"),
+            TextColumn("{task.fields[metrics]}", style="cyan"),
             TextColumn("{task.fields[left]} left"),
             console=self.console,
             expand=True,
             redirect_stdout=False,
         )
-        self.task = self.bar.add_task("", total=1.0, step="starting", figures="", left="?")
+        self.task = self.bar.add_task("", total=1.0, step="starting", metrics="", left="?")
         self.moves = self.console.is_terminal and not quiet
         self.spoken = -LINE_EVERY
 
@@ -46,19 +47,19 @@ class Display:
         if self.moves:
             self.bar.stop()
 
-    def __call__(self, standing: Standing) -> None:
+    def __call__(self, progress: Progress) -> None:
         """Show it."""
-        spent = max(standing.progress, 1e-9)
-        left = duration(standing.seconds * (1.0 - spent) / spent)
-        figures = f"loss {standing.figures['loss']:.4f}  {standing.speed:.3g} pictures/s"
+        spent = max(progress.share, 1e-9)
+        left = duration(progress.seconds * (1.0 - spent) / spent)
+        metrics = f"loss {progress.metrics['loss']:.4f}  {progress.speed:.3g} pictures/s"
         self.bar.update(
-            self.task, completed=standing.progress, step=f"step {standing.step}", figures=figures, left=left
+            self.task, completed=progress.share, step=f"step {progress.step}", metrics=metrics, left=left
         )
         now = time.monotonic()
-        due = now - self.spoken > LINE_EVERY or standing.progress >= 1.0
+        due = now - self.spoken > LINE_EVERY or progress.share >= 1.0
         if due and not self.moves and not self.quiet:
             self.spoken = now
-            line = f"step {standing.step}  {standing.progress:4.0%}  {figures}  {left} left"
+            line = f"step {progress.step}  {progress.share:4.0%}  {metrics}  {left} left"
             print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:

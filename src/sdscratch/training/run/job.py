@@ -12,15 +12,15 @@ from torch import nn
 
 from sdscratch.device import choose
 from sdscratch.errors import SdscratchError
-from sdscratch.models.processor import multiplies
+from sdscratch.fast.processor import multiplies
 from sdscratch.training.dataset.captions import COLUMNS
 from sdscratch.training.dataset.folder_source import FolderSource, Framing, open_folder
-from sdscratch.training.engine.distributed import Machine, workers_for
+from sdscratch.training.engine.distributed import DistributedContext, workers_for
 from sdscratch.training.engine.gradient_checkpointing import recompute_blocks
 from sdscratch.training.engine.loop import Show, train
 from sdscratch.training.engine.metrics import METRICS, read_metrics
 from sdscratch.training.engine.recipe import Budget, Recipe
-from sdscratch.training.engine.replicas import Loss
+from sdscratch.training.engine.step import Loss
 from sdscratch.training.run.curve import draw_curve
 from sdscratch.training.run.options import TrainOptions
 from sdscratch.training.run.run_folder import SAMPLES, RunFolder
@@ -39,7 +39,7 @@ class Work:
 
     module: nn.Module
     loss: Loss
-    look: Callable[[Path], None]  # draws a grid of samples with the weights as they are
+    validate: Callable[[Path], None]  # draws a grid of samples with the weights as they are
     save: Callable[[Path, Mapping[str, Any]], Path]  # into the run's folder, with provenance
 
 
@@ -61,8 +61,8 @@ class Job(Protocol):
         """The resolution, and what sides must be multiples of."""
         ...
 
-    def prepare(self, source: FolderSource, machine: Machine, size: int, folder: Path) -> Work:
-        """Load and make everything; `size` is the number of a step's places."""
+    def prepare(self, source: FolderSource, distributed: DistributedContext, size: int, folder: Path) -> Work:
+        """Load and make everything; `size` is the number of a step's pictures."""
         ...
 
 
@@ -91,7 +91,7 @@ def precision_of(options: TrainOptions) -> tuple[torch.device, torch.dtype]:
     return placement.device, torch.bfloat16 if half else torch.float32
 
 
-def recipe_of(options: TrainOptions, rate: float, machine: Machine) -> Recipe:
+def recipe_of(options: TrainOptions, rate: float, distributed: DistributedContext) -> Recipe:
     """The options as the loop takes them."""
     minutes = options.max_train_minutes
     averages = options.model is None if options.use_ema is None else options.use_ema
@@ -100,7 +100,7 @@ def recipe_of(options: TrainOptions, rate: float, machine: Machine) -> Recipe:
         rate,
         batch=options.train_batch_size,
         accumulate=options.gradient_accumulation_steps,
-        workers=options.workers or workers_for(machine, options.train_batch_size),
+        workers=options.workers or workers_for(distributed, options.train_batch_size),
         seed=options.seed,
         warm_up=options.lr_warmup_steps,
         decay=options.lr_scheduler,
@@ -113,7 +113,7 @@ def recipe_of(options: TrainOptions, rate: float, machine: Machine) -> Recipe:
         save_seconds=None,
         save_steps=options.checkpointing_steps,
         keep=options.checkpoints_total_limit,
-        look_steps=options.validation_steps,
+        validation_steps=options.validation_steps,
     )
 
 
@@ -158,7 +158,7 @@ def run_job(
     job: Job,
     folder: RunFolder,
     source: FolderSource,
-    machine: Machine,
+    distributed: DistributedContext,
     show: Show,
     record: Callable[[dict[str, float]], None],
 ) -> Outcome:
@@ -168,22 +168,22 @@ def run_job(
         SdscratchError: see `loop.train`.
     """
     options, path = job.options, folder.path
-    recipe = recipe_of(options, options.learning_rate or job.learning_rate, machine)
+    recipe = recipe_of(options, options.learning_rate or job.learning_rate, distributed)
     if recipe.workers > 1:
         torch.set_num_threads(1)  # the workers share the work
     torch.manual_seed(options.seed)
-    work = job.prepare(source, machine, recipe.size(machine.processes), path)
-    if machine.device.type == "cuda":
+    work = job.prepare(source, distributed, recipe.size(distributed.processes), path)
+    if distributed.device.type == "cuda":
         work.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.gradient_checkpointing:
         recompute_blocks(work.module)
 
     def list_skipped() -> None:
-        if machine.leads and source.skipped:
+        if distributed.leads and source.skipped:
             source.write_skipped(path / SKIPPED)
 
-    def look(step: int) -> None:
-        work.look(path / SAMPLES / f"step-{step:08}.png")
+    def validate(step: int) -> None:
+        work.validate(path / SAMPLES / f"step-{step:08}.png")
 
     list_skipped()
     steps = train(
@@ -191,16 +191,16 @@ def run_job(
         work.loss,
         recipe,
         path,
-        machine,
+        distributed,
         positions=(job.framing[0] // LATENT) ** 2,
         resume=folder.checkpoint,
         show=show,
-        watch=look,
+        validate=validate,
         record=record,
     )
     list_skipped()  # some are found to be broken when their turn comes
     records = read_metrics(path / METRICS)
-    if machine.leads:
+    if distributed.leads:
         if not records:
             raise SdscratchError(f"{path} holds no metrics; nothing was trained")
         about = provenance(options, folder.command, steps, len(source.folder.pictures))

@@ -80,25 +80,34 @@ class LoraOptions(DenoisingOptions):
 
     model: str | None = setting(
         "default",
-        "What the LoRA is for: a file, a folder, a name, or a hub id.",
+        "Model that the LoRA is for: a file, a folder, a name, or a hub id.",
         MODEL,
         default="the embedded model",
     )
-    rank: int = setting(4, "Of a layer's two matrices; 4 to 32 are usual.", MODEL, low=1, high=MAX_RANK)
+    rank: int = setting(4, "Rank of a layer's two matrices; 4 to 32 are usual.", MODEL, low=1, high=MAX_RANK)
     lora_alpha: float | None = setting(
-        None, "A change is multiplied by alpha / rank.", MODEL, low=0, high=MAX_RANK, default="the rank"
+        None,
+        "Scale of the changes: each is multiplied by alpha / rank.",
+        MODEL,
+        low=0,
+        high=MAX_RANK,
+        default="the rank",
     )
     lora_targets: str = setting(
         "attention",
-        f"Which layers change: {', '.join(TARGETS)}, joined by commas; or all.",
+        f"Layers that change: {', '.join(TARGETS)}, joined by commas; or all.",
         MODEL,
         metavar="NAMES",
     )
     train_text_encoder: bool = setting(False, "Change the text encoder, too.", MODEL)
-    learning_rate: float | None = setting(None, "The highest rate.", RATE, low=0, high=10, default="1e-4")
-    use_ema: bool | None = setting(False, "Keep a moving average, which is the result.", RATE)
+    learning_rate: float | None = setting(
+        None, "Learning rate after the warm-up, the highest.", RATE, low=0, high=10, default="1e-4"
+    )
+    use_ema: bool | None = setting(
+        False, "Keep a moving average of the weights (EMA), which is the result.", RATE
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
-        "auto", "What the LoRA's file is written in.", OUTPUT, default="auto: float32"
+        "auto", "Precision that the LoRA's file is written in.", OUTPUT, default="auto: float32"
     )
 
     def __post_init__(self) -> None:

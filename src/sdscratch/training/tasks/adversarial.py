@@ -1,9 +1,10 @@
-"""An adversarial term for the autoencoder: a critic of patches (Isola et al. 2017; Esser et al. 2021).
+"""An adversarial term for the autoencoder: a discriminator of patches (Isola et al. 2017; Esser et al. 2021).
 
-The critic learns to tell pictures from reconstructions, and the autoencoder to be taken for the picture. Both
-descend in one backward pass: what teaches the critic takes the reconstruction as given, and what teaches the
-autoencoder takes the critic as given. So the critic is a part of the module that is trained: its weights and
-its optimiser's moments are in every checkpoint, and processes share its gradients, like all the others.
+The discriminator learns to tell pictures from reconstructions, and the autoencoder to be taken for the
+picture. Both descend in one backward pass: what teaches the discriminator takes the reconstruction as given,
+and what teaches the autoencoder takes the discriminator as given. So the discriminator is a part of the
+module that is trained: its weights and its optimiser's moments are in every checkpoint, and processes share
+its gradients, like all the others. Checkpoints and metrics know it as `critic`.
 
 Begin with it when reconstructions are good already (`train autoencoder --model`): before, it only disturbs.
 """
@@ -20,17 +21,17 @@ from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
 from sdscratch.models.vae import Gaussian
-from sdscratch.training.engine.distributed import Machine
-from sdscratch.training.engine.replicas import Figures
+from sdscratch.training.engine.distributed import DistributedContext
+from sdscratch.training.engine.metrics import Metrics
 from sdscratch.training.tasks.autoencoder import Autoencoder, ReconstructionLoss
 
 __all__ = [
     "AdversarialAutoencoder",
     "AdversarialLoss",
-    "Critic",
-    "Verdict",
+    "Discriminator",
+    "Scores",
     "adaptive_weight",
-    "critic_loss",
+    "discriminator_loss",
 ]
 
 CHANNELS = 64
@@ -39,7 +40,7 @@ LARGEST_WEIGHT = 1e4
 DELTA = 1e-6  # Esser et al. 2021, below eq. 7
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """PatchGAN (Isola et al. 2017, appendix 6.1.2), with group instead of batch normalisation.
 
     A score must not depend on what else is in the batch, nor on how many processes share it.
@@ -66,37 +67,39 @@ class Critic(nn.Module):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The critic's scores; float32."""
+class Scores:
+    """The discriminator's scores; float32."""
 
-    tried: Tensor  # of the reconstruction; its gradient is the autoencoder's
-    made: Tensor  # the same; its gradient is the critic's
+    generated: Tensor  # of the reconstruction; its gradient is the autoencoder's
+    fake: Tensor  # the same; its gradient is the discriminator's
     real: Tensor  # of the picture
 
 
 class AdversarialAutoencoder(nn.Module):
-    """An autoencoder with its critic, trained as one."""
+    """An autoencoder with its discriminator, trained as one."""
 
-    def __init__(self, autoencoder: Autoencoder, critic: Critic) -> None:
+    def __init__(self, autoencoder: Autoencoder, discriminator: Discriminator) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.critic = critic
+        self.critic = discriminator  # its name in checkpoints
 
-    def forward(self, picture: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Gaussian, Verdict]:
-        """What `Autoencoder` gives, and the verdict on it."""
+    def forward(self, picture: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Gaussian, Scores]:
+        """What `Autoencoder` gives, and the scores of it."""
         output, posterior = self.autoencoder(picture, noise)
         weights = {name: weight.detach() for name, weight in self.critic.named_parameters()}
-        tried = functional_call(self.critic, weights, (output,))
-        made, real = self.critic(torch.cat([output.detach(), picture])).chunk(2)
-        return output, posterior, Verdict(tried.float(), made.float(), real.float())
+        generated = functional_call(self.critic, weights, (output,))
+        fake, real = self.critic(torch.cat([output.detach(), picture])).chunk(2)
+        return output, posterior, Scores(generated.float(), fake.float(), real.float())
 
 
-def critic_loss(verdict: Verdict) -> Tensor:
-    """The hinge loss, ½·(max(0, 1 − real) + max(0, 1 + made)) (Lim & Ye 2017; Esser et al. 2021)."""
-    return 0.5 * (F.relu(1.0 - verdict.real).mean() + F.relu(1.0 + verdict.made).mean())
+def discriminator_loss(scores: Scores) -> Tensor:
+    """The hinge loss, ½·(max(0, 1 − real) + max(0, 1 + fake)) (Lim & Ye 2017; Esser et al. 2021)."""
+    return 0.5 * (F.relu(1.0 - scores.real).mean() + F.relu(1.0 + scores.fake).mean())
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor, machine: Machine) -> Tensor:
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, last: Tensor, distributed: DistributedContext
+) -> Tensor:
     """λ = ‖∇ reconstruction‖ / (‖∇ adversarial‖ + δ), at the decoder's last layer (Esser et al. 2021, eq. 7).
 
     Both terms then pull equally hard, however the one's scale changes. The gradients are those of all
@@ -105,13 +108,13 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor, m
     norms = []
     for term in (reconstruction, adversarial):
         (gradient,) = torch.autograd.grad(term, last, retain_graph=True)
-        norms.append(machine.mean(gradient).norm())
+        norms.append(distributed.mean(gradient).norm())
     balance: Tensor = norms[0] / (norms[1] + DELTA)
     return balance.clamp(max=LARGEST_WEIGHT)
 
 
 class AdversarialLoss:
-    """The mean loss at some places of a step's batch, as `Team` descends it.
+    """The mean loss at some indices of a step's batch: a `Loss`.
 
     Args:
         reconstruction: the terms beside it.
@@ -121,18 +124,18 @@ class AdversarialLoss:
     def __init__(self, reconstruction: ReconstructionLoss, weight: float) -> None:
         self.reconstruction, self.weight = reconstruction, weight
 
-    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+    def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
         """The loss of `module`, an `AdversarialAutoencoder` or what is called like one."""
-        machine = self.reconstruction.machine
-        picture, noise = self.reconstruction.inputs(step, places)
-        with machine.autocast():
-            output, posterior, verdict = module(picture, noise)
-        value, figures = self.reconstruction.of(output, posterior, picture)
-        adversarial, critic = -verdict.tried.mean(), critic_loss(verdict)
-        balance = adaptive_weight(value, adversarial, _last_layer(module), machine)
+        distributed = self.reconstruction.distributed
+        picture, noise = self.reconstruction.inputs(step, indices)
+        with distributed.autocast():
+            output, posterior, scores = module(picture, noise)
+        value, metrics = self.reconstruction.of(output, posterior, picture)
+        adversarial, critic = -scores.generated.mean(), discriminator_loss(scores)
+        balance = adaptive_weight(value, adversarial, _last_layer(module), distributed)
         total = value + self.weight * balance * adversarial + critic
         about = {"adversarial": adversarial.detach(), "critic": critic.detach(), "balance": balance}
-        return total, {**figures, **about}
+        return total, {**metrics, **about}
 
 
 def _last_layer(module: nn.Module) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Decoder, Encoder, Gaussian
 from sdscratch.training.dataset.source import Source
-from sdscratch.training.engine.distributed import Machine
-from sdscratch.training.engine.replicas import Figures
+from sdscratch.training.engine.distributed import DistributedContext
+from sdscratch.training.engine.metrics import Metrics
 from sdscratch.training.engine.rng import generator
 from sdscratch.training.tasks.perceptual import pyramid_distance
 
@@ -90,21 +90,21 @@ def psnr(output: Tensor, picture: Tensor) -> Tensor:
 
 def weighted_sum(
     made: Reconstruction, weights: Mapping[str, float], terms: Mapping[str, Term] = TERMS
-) -> tuple[Tensor, Figures]:
+) -> tuple[Tensor, Metrics]:
     """The loss: the weighted sum of the terms that have a weight; each of them, and the PSNR."""
     values = {name: terms[name](made) for name in weights}
     total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
-    figures = {name: value.detach() for name, value in values.items()}
-    return total, figures | {"psnr": psnr(made.output.detach(), made.picture).mean()}
+    metrics = {name: value.detach() for name, value in values.items()}
+    return total, metrics | {"psnr": psnr(made.output.detach(), made.picture).mean()}
 
 
 class ReconstructionLoss:
-    """The mean loss at some places of a step's batch, as `Team` descends it.
+    """The mean loss at some indices of a step's batch: a `Loss`.
 
     Weights that require no gradient stay as they are: with the encoder so frozen, latents keep their meaning.
 
     Args:
-        size: places of a step's batch, of all processes.
+        size: of a step's batch, over all processes.
         weights: of the terms, by their names.
     """
 
@@ -112,7 +112,7 @@ class ReconstructionLoss:
         self,
         source: Source,
         config: AutoencoderConfig,
-        machine: Machine,
+        distributed: DistributedContext,
         *,
         size: int,
         seed: int,
@@ -120,32 +120,32 @@ class ReconstructionLoss:
         terms: Mapping[str, Term] = TERMS,
     ) -> None:
         self.terms = terms
-        self.source, self.config, self.machine = source, config, machine
+        self.source, self.config, self.distributed = source, config, distributed
         self.size, self.seed = size, seed
         self.weights = {name: weight for name, weight in weights.items() if weight}
 
-    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+    def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
         """The loss of `module`, an `Autoencoder` or what is called like one."""
-        picture, noise = self.inputs(step, places)
-        with self.machine.autocast():
+        picture, noise = self.inputs(step, indices)
+        with self.distributed.autocast():
             output, posterior = module(picture, noise)
         return self.of(output, posterior, picture)
 
-    def inputs(self, step: int, places: range) -> tuple[Tensor, Tensor]:
+    def inputs(self, step: int, indices: range) -> tuple[Tensor, Tensor]:
         """Pictures and the noise that their latents are drawn with."""
-        picture = self.source.batch(step, places, self.machine.device).pictures
-        return picture, self._noise(step, picture.shape[2:])[places.start : places.stop]
+        picture = self.source.batch(step, indices, self.distributed.device).pictures
+        return picture, self._noise(step, picture.shape[2:])[indices.start : indices.stop]
 
-    def of(self, output: Tensor, posterior: Gaussian, picture: Tensor) -> tuple[Tensor, Figures]:
+    def of(self, output: Tensor, posterior: Gaussian, picture: Tensor) -> tuple[Tensor, Metrics]:
         """The weighted sum of the terms, and each of them."""
         exact = Gaussian(posterior.mean.float(), posterior.log_variance.float())
         return weighted_sum(Reconstruction(output.float(), picture, exact), self.weights, self.terms)
 
     def _noise(self, step: int, size: torch.Size) -> Tensor:
-        chance = generator(self.machine.device, self.seed, "noise", step)
+        rng = generator(self.distributed.device, self.seed, "noise", step)
         sides = (side // self.config.downscale for side in size)
         shape = (self.size, self.config.latent_channels, *sides)
-        return torch.randn(shape, generator=chance, device=self.machine.device)
+        return torch.randn(shape, generator=rng, device=self.distributed.device)
 
 
 @torch.no_grad()
@@ -163,7 +163,7 @@ def latent_statistics(
     """Mean and standard deviation of each latent channel over `count` pictures; [c] each.
 
     Args:
-        batch: places of one of the source's batches; pictures of several batches may have several sizes.
+        batch: size of one of the source's batches; pictures of several batches may have several sizes.
     """
     parts = [
         encoder(source.batch(step, range(batch), device).pictures).mean.transpose(0, 1).flatten(1)

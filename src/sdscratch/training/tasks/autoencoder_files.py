@@ -17,18 +17,19 @@ from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.places import find_local
 from sdscratch.checkpoints.writer import PROVENANCE, SAFETENSORS_NAMES, Entry, write_safetensors
+from sdscratch.fast.attention import swap_attention
 from sdscratch.files import atomic_write
 from sdscratch.models.config import AutoencoderConfig, ModelConfig
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.training.tasks.autoencoder import Autoencoder
 
-__all__ = ["CoderFiles", "coder_of", "open_coder", "save_coder"]
+__all__ = ["AutoencoderFiles", "autoencoder_of", "open_autoencoder", "save_autoencoder"]
 
 UNET = "model.diffusion_model."
 
 
 @dataclass(frozen=True)
-class CoderFiles:
+class AutoencoderFiles:
     """An autoencoder of which nothing is in memory yet."""
 
     name: str
@@ -42,6 +43,7 @@ class CoderFiles:
         network = empty_network(part, whole)
         state = {w.name: self.read(w).to(device, torch.float32) for w in weights(whole) if w.part == part}
         network.load_state_dict(state, assign=True)
+        swap_attention(network)
         return network.eval().requires_grad_(False)
 
     def load_both(self, device: torch.device) -> Autoencoder:
@@ -53,12 +55,12 @@ class CoderFiles:
         return both.requires_grad_(True)
 
 
-def coder_of(files: ModelFiles) -> CoderFiles:
+def autoencoder_of(files: ModelFiles) -> AutoencoderFiles:
     """The autoencoder of a model."""
-    return CoderFiles(files.name, files.config.autoencoder, files.read, files)
+    return AutoencoderFiles(files.name, files.config.autoencoder, files.read, files)
 
 
-def open_coder(name: str) -> CoderFiles:
+def open_autoencoder(name: str) -> AutoencoderFiles:
     """The autoencoder in a model, or in a file that holds it alone (in any form, `addons.vae`).
 
     Raises:
@@ -66,14 +68,16 @@ def open_coder(name: str) -> CoderFiles:
     """
     path = find_local(name)
     if path is None or path.is_dir():
-        return coder_of(open_model(name))
+        return autoencoder_of(open_model(name))
     if any(key.startswith(UNET) for key in open_tensors(path).tensors):
-        return coder_of(open_model(path))
+        return autoencoder_of(open_model(path))
     vae = open_vae(str(path))
-    return CoderFiles(vae.name, vae.config, vae.read, None)
+    return AutoencoderFiles(vae.name, vae.config, vae.read, None)
 
 
-def save_coder(path: Path, model: Autoencoder, dtype: torch.dtype, provenance: Mapping[str, Any]) -> None:
+def save_autoencoder(
+    path: Path, model: Autoencoder, dtype: torch.dtype, provenance: Mapping[str, Any]
+) -> None:
     """Write an autoencoder alone, in LDM's names.
 
     Raises:

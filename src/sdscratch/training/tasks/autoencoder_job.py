@@ -11,12 +11,12 @@ from torch import nn
 
 from sdscratch.training.dataset.folder_source import FolderSource
 from sdscratch.training.dataset.source import Source
-from sdscratch.training.engine.distributed import Machine
-from sdscratch.training.engine.replicas import Loss
+from sdscratch.training.engine.distributed import DistributedContext
+from sdscratch.training.engine.step import Loss
 from sdscratch.training.run.job import Work
 from sdscratch.training.run.options import AutoencoderOptions
 from sdscratch.training.run.run_folder import MODEL
-from sdscratch.training.tasks.adversarial import AdversarialAutoencoder, AdversarialLoss, Critic
+from sdscratch.training.tasks.adversarial import AdversarialAutoencoder, AdversarialLoss, Discriminator
 from sdscratch.training.tasks.architectures import architecture
 from sdscratch.training.tasks.autoencoder import (
     Autoencoder,
@@ -24,7 +24,7 @@ from sdscratch.training.tasks.autoencoder import (
     fold_normalisation,
     latent_statistics,
 )
-from sdscratch.training.tasks.autoencoder_files import CoderFiles, open_coder, save_coder
+from sdscratch.training.tasks.autoencoder_files import AutoencoderFiles, open_autoencoder, save_autoencoder
 from sdscratch.training.tasks.model_file import dtype_asked, save_trained
 from sdscratch.training.tasks.samples import save_grid
 
@@ -39,7 +39,9 @@ class AutoencoderJob:
 
     def __init__(self, options: AutoencoderOptions) -> None:
         self.options = options
-        self.base: CoderFiles | None = open_coder(options.model) if options.model is not None else None
+        self.base: AutoencoderFiles | None = None
+        if options.model is not None:
+            self.base = open_autoencoder(options.model)
         made = architecture(options.architecture).autoencoder
         self.config = self.base.config if self.base is not None else made
 
@@ -55,42 +57,42 @@ class AutoencoderJob:
         own = files.defaults.width if files is not None else RESOLUTION
         return self.options.resolution or own, self.config.downscale
 
-    def prepare(self, source: FolderSource, machine: Machine, size: int, folder: Path) -> Work:
+    def prepare(self, source: FolderSource, distributed: DistributedContext, size: int, folder: Path) -> Work:
         """Everything that the loop takes."""
         options = self.options
         model = (
-            self.base.load_both(machine.device)
+            self.base.load_both(distributed.device)
             if self.base is not None
-            else Autoencoder(self.config).to(machine.device)
+            else Autoencoder(self.config).to(distributed.device)
         )
         if options.freeze_encoder:
             model.encoder.requires_grad_(False)
         module: nn.Module = model
         loss: Loss
         loss = plain = ReconstructionLoss(
-            source, self.config, machine, size=size, seed=options.seed, weights=options.weights()
+            source, self.config, distributed, size=size, seed=options.seed, weights=options.weights()
         )
         if options.adversarial_weight:
-            module = AdversarialAutoencoder(model, Critic().to(machine.device))
+            module = AdversarialAutoencoder(model, Discriminator().to(distributed.device))
             loss = AdversarialLoss(plain, options.adversarial_weight)
 
-        def look(path: Path) -> None:
-            pictures = _shown(source, machine.device, size)
-            with torch.no_grad(), machine.autocast():
+        def validate(path: Path) -> None:
+            pictures = _shown(source, distributed.device, size)
+            with torch.no_grad(), distributed.autocast():
                 made = model(pictures)[0]
             save_grid(torch.cat([pictures, made.float()]), path, columns=len(pictures))
 
         def save(path: Path, provenance: Mapping[str, Any]) -> Path:
-            return self._save(path / MODEL, model, source, machine, size, provenance)
+            return self._save(path / MODEL, model, source, distributed, size, provenance)
 
-        return Work(module, loss, look, save)
+        return Work(module, loss, validate, save)
 
     def _save(
         self,
         path: Path,
         model: Autoencoder,
         source: Source,
-        machine: Machine,
+        distributed: DistributedContext,
         size: int,
         provenance: Mapping[str, Any],
     ) -> Path:
@@ -105,9 +107,9 @@ class AutoencoderJob:
         else:
             if self.base is None:
                 fold_normalisation(
-                    model, *latent_statistics(source, model.encoder, machine.device, batch=size)
+                    model, *latent_statistics(source, model.encoder, distributed.device, batch=size)
                 )
-            save_coder(path, model, dtype, provenance)
+            save_autoencoder(path, model, dtype, provenance)
         return path
 
 

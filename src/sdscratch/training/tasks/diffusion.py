@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,18 @@ from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, ScheduleConfig
 from sdscratch.models.layers import ResidualBlock
 from sdscratch.models.unet import SpatialTransformer, UNet
+from sdscratch.text.cutting import plain_row
 from sdscratch.text.tokenizer import Tokenizer
+from sdscratch.training.dataset.cache import CachedTexts, fingerprint
 from sdscratch.training.dataset.source import LatentSource
-from sdscratch.training.engine.distributed import Machine
-from sdscratch.training.engine.replicas import Figures
+from sdscratch.training.engine.distributed import DistributedContext
+from sdscratch.training.engine.metrics import Metrics
 from sdscratch.training.engine.rng import generator
 
 __all__ = [
     "DenoisingLoss",
     "Diffusion",
+    "FrozenText",
     "Words",
     "denoising_target",
     "initialise",
@@ -37,7 +41,8 @@ __all__ = [
 
 KNOWN_CAPTIONS = 1 << 16  # whose tokens are remembered
 
-Words = Callable[[Sequence[str]], Tensor]  # captions → [n, t] ids, or [n, t, width] what a text encoder says
+Words = Callable[[Sequence[str]], Tensor | Conditioning]
+"""Captions → what a module is told of them: [n, t] ids, or, where it has no text encoder, a conditioning."""
 
 
 class Diffusion(nn.Module):
@@ -64,7 +69,7 @@ class Diffusion(nn.Module):
 def initialise(model: Diffusion) -> None:
     """Begin with blocks that pass their input on: each block's last layer is 0 (Dhariwal & Nichol 2021)."""
     nn.init.normal_(model.text.positions.weight, std=0.1)  # words matter more than places
-    last = [model.unet.conv_out]
+    last: list[nn.Conv2d | nn.Linear] = [model.unet.conv_out]
     for module in model.unet.modules():
         if isinstance(module, ResidualBlock):
             last.append(module.conv2)
@@ -92,19 +97,19 @@ def denoising_target(
     return signal * latent + spread * noise, target
 
 
-def stratified_timesteps(count: int, total: int, chance: torch.Generator, late_bias: float = 1.0) -> Tensor:
+def stratified_timesteps(count: int, total: int, rng: torch.Generator, late_bias: float = 1.0) -> Tensor:
     """`count` timesteps of 0…total−1, one in each of as many equally likely parts: the loss wobbles less.
 
-    Which place gets which part is drawn, too.
+    Which index gets which part is drawn, too.
 
     Args:
         late_bias: below 1, late timesteps come more often: what a caption looks like is learnt from noise,
             and learnt slowest.
     """
-    device = chance.device
-    parts = torch.randperm(count, generator=chance, device=device)
-    places = (parts + torch.rand(count, generator=chance, device=device)) / count
-    return (places**late_bias * total).long().clamp(max=total - 1)
+    device = rng.device
+    parts = torch.randperm(count, generator=rng, device=device)
+    shares = (parts + torch.rand(count, generator=rng, device=device)) / count
+    return (shares**late_bias * total).long().clamp(max=total - 1)
 
 
 def snr_weight(alpha_bar: Tensor, gamma: float, prediction: Prediction) -> Tensor:
@@ -117,24 +122,62 @@ def snr_weight(alpha_bar: Tensor, gamma: float, prediction: Prediction) -> Tenso
     return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1.0)
 
 
-def tokenized(tokenizer: Tokenizer, device: torch.device) -> Words:
+def tokenized(tokenizer: Tokenizer, device: torch.device) -> Callable[[Sequence[str]], Tensor]:
     """Captions to [n, t] padded ids on a device."""
 
     @lru_cache(KNOWN_CAPTIONS)
     def ids(text: str) -> list[int]:
-        return tokenizer.encode(text).padded(tokenizer.length, tokenizer.pad)
+        return plain_row(tokenizer, text)
 
     return lambda captions: torch.tensor([ids(text) for text in captions]).to(device, non_blocking=True)
 
 
+class FrozenText:
+    """`Words` of a text encoder that does not change: kept on disk, and let go of once all are known."""
+
+    def __init__(
+        self,
+        load: Callable[[torch.device], nn.Module],
+        tokenizer: Tokenizer,
+        distributed: DistributedContext,
+        folder: Path,
+    ) -> None:
+        self.load, self.distributed = load, distributed
+        self.ids = tokenized(tokenizer, distributed.device)
+        self.network: nn.Module | None = load(distributed.device)
+        key = fingerprint(self.network, tokenizer.to_json())
+        self.cache = CachedTexts(self._encode, key, folder, distributed.device)
+
+    def fill(self, captions: Sequence[str]) -> None:
+        """Compute what training will ask for, and let go of the encoder."""
+        for caption in ("", *captions):
+            self.cache([caption])
+        self.network = None
+
+    def __call__(self, captions: Sequence[str]) -> Conditioning:
+        """What a U-Net alone is told."""
+        return Conditioning(self.context(captions))
+
+    def context(self, captions: Sequence[str]) -> Tensor:
+        """[n, t, d]."""
+        return self.cache(captions)
+
+    @torch.no_grad()
+    def _encode(self, caption: str) -> Tensor:
+        network = self.network or self.load(self.distributed.device)  # loaded again for a prompt that is new
+        with torch.autocast(self.distributed.device.type, enabled=False):
+            context: Tensor = network(self.ids([caption]))
+        return context[0].float().cpu()
+
+
 class DenoisingLoss:
-    """The mean loss at some places of a step's batch, as `Team` descends it.
+    """The mean loss at some indices of a step's batch: a `Loss`.
 
     Noise, timesteps and which captions are dropped are drawn for the whole batch, whoever computes what part
     of it.
 
     Args:
-        size: places of a step's batch, of all processes.
+        size: of a step's batch, over all processes.
         dropout: share of captions that are left out, so that guidance knows what there is without a prompt
             (Ho & Salimans 2022, section 3.2).
         late_bias: see `stratified_timesteps`.
@@ -146,7 +189,7 @@ class DenoisingLoss:
         schedule: ScheduleConfig,
         words: Words,
         latents: LatentSource,
-        machine: Machine,
+        distributed: DistributedContext,
         *,
         size: int,
         seed: int,
@@ -155,23 +198,23 @@ class DenoisingLoss:
         snr_gamma: float | None = None,
     ) -> None:
         self.prediction = schedule.prediction
-        self.alphas_bar = torch.from_numpy(Schedule(schedule).alphas_bar).float().to(machine.device)
-        self.words, self.latents, self.machine = words, latents, machine
+        self.alphas_bar = torch.from_numpy(Schedule(schedule).alphas_bar).float().to(distributed.device)
+        self.words, self.latents, self.distributed = words, latents, distributed
         self.size, self.seed, self.dropout = size, seed, dropout
         self.late_bias, self.snr_gamma = late_bias, snr_gamma
 
-    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+    def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
         """The loss of `module`, a `Diffusion` or what is called like one."""
-        chosen = slice(places.start, places.stop)
-        chance = generator(self.machine.device, self.seed, "noise", step)
-        timesteps = stratified_timesteps(self.size, len(self.alphas_bar), chance, self.late_bias)[chosen]
-        clean = self.latents(step, places)
+        chosen = slice(indices.start, indices.stop)
+        rng = generator(self.distributed.device, self.seed, "noise", step)
+        timesteps = stratified_timesteps(self.size, len(self.alphas_bar), rng, self.late_bias)[chosen]
+        clean = self.latents(step, indices)
         shape = (self.size, *clean.values.shape[1:])
-        noise = torch.randn(shape, generator=chance, device=self.machine.device)[chosen]
+        noise = torch.randn(shape, generator=rng, device=self.distributed.device)[chosen]
         alpha_bar = self.alphas_bar[timesteps]
         noisy, target = denoising_target(clean.values, noise, alpha_bar, self.prediction)
         captions = self._dropped(clean.captions, step, chosen)
-        with self.machine.autocast():
+        with self.distributed.autocast():
             prediction = module(noisy, timesteps.float(), self.words(captions))
         losses = (prediction.float() - target).square().flatten(1).mean(1)
         if self.snr_gamma is not None:
@@ -179,7 +222,6 @@ class DenoisingLoss:
         return losses.mean(), {}
 
     def _dropped(self, captions: Sequence[str], step: int, chosen: slice) -> list[str]:
-        dice = torch.rand(self.size, generator=generator("cpu", self.seed, "dropout", step))[chosen]
-        return [
-            text if kept else "" for text, kept in zip(captions, (dice >= self.dropout).tolist(), strict=True)
-        ]
+        drawn = torch.rand(self.size, generator=generator("cpu", self.seed, "dropout", step))[chosen]
+        kept = (drawn >= self.dropout).tolist()
+        return [text if keep else "" for text, keep in zip(captions, kept, strict=True)]

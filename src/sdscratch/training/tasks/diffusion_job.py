@@ -13,24 +13,21 @@ from torch import Tensor, nn
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.vae import Encoder
 from sdscratch.options import Defaults
 from sdscratch.text.tokenizer import Tokenizer
-from sdscratch.training.dataset.cache import CachedLatents, CachedTexts, fingerprint
 from sdscratch.training.dataset.folder_source import FolderSource
-from sdscratch.training.dataset.source import LatentSource
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.run.job import Work
 from sdscratch.training.run.options import DenoisingOptions, DiffusionOptions
 from sdscratch.training.run.run_folder import MODEL
 from sdscratch.training.tasks.architectures import architecture, fitted
-from sdscratch.training.tasks.autoencoder_files import CoderFiles, coder_of, open_coder
-from sdscratch.training.tasks.diffusion import DenoisingLoss, Diffusion, Words, tokenized
-from sdscratch.training.tasks.latents import FreshLatents, LaneLatents, encode_with
+from sdscratch.training.tasks.autoencoder_files import AutoencoderFiles, autoencoder_of, open_autoencoder
+from sdscratch.training.tasks.diffusion import DenoisingLoss, Diffusion, FrozenText, Words, tokenized
+from sdscratch.training.tasks.latents import latents_of
 from sdscratch.training.tasks.model_file import dtype_asked, save_trained
-from sdscratch.training.tasks.samples import Studio, save_grid
+from sdscratch.training.tasks.samples import SampleGrid, save_grid
 
-__all__ = ["DiffusionJob", "FrozenText", "latents_of", "prompts_of"]
+__all__ = ["DiffusionJob"]
 
 EMBEDDED = "default"
 LEAST_SIDE = 64  # that a model draws
@@ -43,27 +40,28 @@ class DiffusionJob:
 
     def __init__(self, options: DiffusionOptions) -> None:
         self.options = options
-        given = options.tokenizer
+        tokenizer = options.tokenizer
         self.base: ModelFiles | None = None
         if options.model is not None:
-            self.base = open_model(options.model, tokenizer=given)
-        self.coder: CoderFiles = (
-            coder_of(self.base)
+            self.base = open_model(options.model, tokenizer=tokenizer)
+        self.autoencoder: AutoencoderFiles = (
+            autoencoder_of(self.base)
             if self.base is not None and options.vae is None
-            else open_coder(options.vae or EMBEDDED)
+            else open_autoencoder(options.vae or EMBEDDED)
         )
         if self.base is not None:
             self.tokenizer = self.base.tokenizer
-            self.config = replace(self.base.config, autoencoder=self.coder.config)
+            self.config = replace(self.base.config, autoencoder=self.autoencoder.config)
         else:
             self.tokenizer = (
-                Tokenizer.from_path(given) if given is not None else open_model(EMBEDDED).tokenizer
+                Tokenizer.from_path(tokenizer) if tokenizer is not None else open_model(EMBEDDED).tokenizer
             )
-            self.config = fitted(architecture(options.architecture), self.coder.config, self.tokenizer)
-        if self.config.unet.latent_channels != self.coder.config.latent_channels:
+            self.config = fitted(architecture(options.architecture), self.autoencoder.config, self.tokenizer)
+        given, taken = self.autoencoder.config.latent_channels, self.config.unet.latent_channels
+        if given != taken:
             raise CheckpointError(
-                f"the latents of {self.coder.name} have {self.coder.config.latent_channels} channels, but "
-                f"the U-Net takes {self.config.unet.latent_channels}; give another --vae"
+                f"the latents of {self.autoencoder.name} have {given} channels, but the U-Net takes {taken}; "
+                "give another --vae"
             )
         if options.prediction_type is not None:
             schedule = replace(self.config.schedule, prediction=options.prediction_type)
@@ -86,7 +84,7 @@ class DiffusionJob:
     @property
     def framing(self) -> tuple[int, int]:
         """The resolution, and what sides must be multiples of."""
-        files = self.base or self.coder.model
+        files = self.base or self.autoencoder.model
         own = files.defaults.width if files is not None else LEAST_SIDE
         # the U-Net's skips meet at any size, but models know multiples of 8 positions best
         return self.options.resolution or own, max(8, self.config.autoencoder.downscale)
@@ -100,28 +98,28 @@ class DiffusionJob:
         side = resolution - resolution % 8
         return Defaults(width=side, height=side, **FROM_NOTHING)  # type: ignore[arg-type]
 
-    def prepare(self, source: FolderSource, machine: Machine, size: int, folder: Path) -> Work:
+    def prepare(self, source: FolderSource, distributed: DistributedContext, size: int, folder: Path) -> Work:
         """Everything that the loop takes."""
         options = self.options
-        model = self._networks(machine)
+        model = self._networks(distributed)
         trains_text = self.trains_text
         cache = Path(options.cache) if options.cache is not None else folder / "cache"
         words: Words
         if trains_text:
             module: nn.Module = model
-            words = tokenized(self.tokenizer, machine.device)
+            words = tokenized(self.tokenizer, distributed.device)
             encode = _encoder_of(model.text, words)
         else:
             module = model.unet
-            frozen = FrozenText(self._text, self.tokenizer, machine, cache / "texts")
+            frozen = FrozenText(self._text, self.tokenizer, distributed, cache / "texts")
             frozen.fill(source.captions)
-            words, encode = frozen, lambda prompt: frozen([prompt])
+            words, encode = frozen, lambda prompt: frozen.context([prompt])
             model.text = None  # type: ignore[assignment]
         loss = DenoisingLoss(
             self.config.schedule,
             words,
-            latents_of(source, self.coder, machine, cache / "latents", options.seed),
-            machine,
+            latents_of(source, self.autoencoder, distributed, cache / "latents", options.seed),
+            distributed,
             size=size,
             seed=options.seed,
             dropout=options.caption_dropout,
@@ -130,15 +128,17 @@ class DiffusionJob:
         )
         side = self.framing[0] // 8 * 8
         asked = replace(self.defaults, width=side, height=side)
-        studio = Studio(
-            self.config, asked, encode, lambda: self.coder.load("decoder", machine.device), machine
-        )
+
+        def decoder() -> nn.Module:
+            return self.autoencoder.load("decoder", distributed.device)
+
+        grid = SampleGrid(self.config, asked, encode, decoder, distributed)
         prompts = prompts_of(options, source)
 
-        def look(path: Path) -> None:
+        def validate(path: Path) -> None:
             if not prompts:
                 return
-            save_grid(studio.draw(model.unet, prompts, options.seed), path, columns=len(prompts))
+            save_grid(grid.draw(model.unet, prompts, options.seed), path, columns=len(prompts))
 
         def save(path: Path, provenance: Mapping[str, Any]) -> Path:
             parts = {"unet": model.unet} | ({"text": model.text} if trains_text else {})
@@ -148,13 +148,13 @@ class DiffusionJob:
             save_trained(target, self.config, parts, self._rest, self.tokenizer, self.defaults, about, dtype)
             return target
 
-        return Work(module, loss, look, save)
+        return Work(module, loss, validate, save)
 
-    def _networks(self, machine: Machine) -> Diffusion:
+    def _networks(self, distributed: DistributedContext) -> Diffusion:
         if self.base is None:
-            return Diffusion.from_config(self.config).to(machine.device)
-        unet = self.base.load("unet", machine.device, torch.float32).requires_grad_(True)
-        text = self._text(machine.device) if self.trains_text else nn.Identity()
+            return Diffusion.from_config(self.config).to(distributed.device)
+        unet = self.base.load("unet", distributed.device, torch.float32).requires_grad_(True)
+        text = self._text(distributed.device) if self.trains_text else nn.Identity()
         return Diffusion(text.requires_grad_(True), unet)  # type: ignore[arg-type]
 
     def _text(self, device: torch.device) -> nn.Module:
@@ -164,69 +164,13 @@ class DiffusionJob:
     def _rest(self, weight: Weight) -> Tensor:
         """What is not trained."""
         if weight.part in ("encoder", "decoder"):
-            return self.coder.read(weight)
+            return self.autoencoder.read(weight)
         assert self.base is not None
         return self.base.read(weight)
 
 
-class FrozenText:
-    """`Words` of a text encoder that does not change: kept on disk, and let go of once all are known."""
-
-    def __init__(
-        self,
-        load: Callable[[torch.device], nn.Module],
-        tokenizer: Tokenizer,
-        machine: Machine,
-        folder: Path,
-    ) -> None:
-        self.load, self.machine = load, machine
-        self.ids = tokenized(tokenizer, machine.device)
-        self.network: nn.Module | None = load(machine.device)
-        key = fingerprint(self.network, tokenizer.to_json())
-        self.cache = CachedTexts(self._encode, key, folder, machine.device)
-
-    def fill(self, captions: Sequence[str]) -> None:
-        """Compute what training will ask for, and let go of the encoder."""
-        for caption in ("", *captions):
-            self.cache([caption])
-        self.network = None
-
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """[n, t, d]."""
-        return self.cache(captions)
-
-    @torch.no_grad()
-    def _encode(self, caption: str) -> Tensor:
-        network = self.network or self.load(self.machine.device)  # loaded again for a prompt that is new
-        with torch.autocast(self.machine.device.type, enabled=False):
-            context: Tensor = network(self.ids([caption]))
-        return context[0].float().cpu()
-
-
 def _encoder_of(text: nn.Module, words: Words) -> Callable[[str], Tensor]:
     return lambda prompt: text(words([prompt]))
-
-
-def latents_of(
-    source: FolderSource, coder: CoderFiles, machine: Machine, cache: Path, seed: int
-) -> LatentSource:
-    """From a cache where views never change, else encoded as they come; on a CPU, each a few times over."""
-    scale = coder.config.latent_scale
-
-    def load_encoder() -> Encoder:
-        encoder = coder.load("encoder", machine.device)
-        assert isinstance(encoder, Encoder)
-        return encoder
-
-    if source.fixed_views:
-        kept = CachedLatents(source, load_encoder, coder.config, cache, machine.device)
-        kept.fill(machine.rank, machine.processes)
-        machine.agree(0.0)  # all wait until all is there
-        return kept
-    encode = encode_with(load_encoder(), scale, machine)
-    if machine.device.type == "cpu" and len(source.plan.buckets) == 1:
-        return LaneLatents(source, encode, machine.device, seed)
-    return FreshLatents(source, encode, machine.device)
 
 
 def prompts_of(options: DenoisingOptions, source: FolderSource) -> Sequence[str]:

@@ -1,38 +1,68 @@
-"""Where a step's latents come from: pictures encoded for it, or in blocks that are gone over again."""
+"""Where a step's latents come from: a cache, pictures encoded for it, or a replay buffer of encoded ones."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sdscratch.models.vae import Encoder
-from sdscratch.training.dataset.source import Latents, RewordingSource, Source
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.dataset.cache import CachedLatents
+from sdscratch.training.dataset.folder_source import FolderSource
+from sdscratch.training.dataset.source import Latents, LatentSource, RewordingSource, Source
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.rng import seed_of
+from sdscratch.training.tasks.autoencoder_files import AutoencoderFiles
 
-__all__ = ["Encode", "FreshLatents", "LaneLatents", "encode_with"]
+__all__ = ["Encode", "FreshLatents", "ReplayLatents", "encode_with", "latents_of"]
 
-PASSES = 8  # over a block
-# Pictures of a block, a place. With 64 the loss fell by 8 % within a block, to rise again with the next.
-LANE = 512
+PASSES = 8  # over a buffer
+# Pictures of a buffer. With 64 the loss fell by 8 % while one was gone over, to rise again with the next.
+BUFFER = 512
 
 
 Encode = Callable[[Tensor], Tensor]  # pictures → scaled latents, without gradients
 
 
-def encode_with(encoder: Encoder, scale: float, machine: Machine) -> Encode:
+def encode_with(encoder: Encoder, scale: float, distributed: DistributedContext) -> Encode:
     """The means of an encoder's posteriors, times `scale`."""
 
     def encode(pictures: Tensor) -> Tensor:
-        with torch.no_grad(), machine.autocast():
+        with torch.no_grad(), distributed.autocast():
             mean: Tensor = encoder(pictures).mean
         return mean.float() * scale
 
     return encode
+
+
+def latents_of(
+    source: FolderSource,
+    autoencoder: AutoencoderFiles,
+    distributed: DistributedContext,
+    cache: Path,
+    seed: int,
+) -> LatentSource:
+    """From a cache where views never change, else encoded as they come; on a CPU, each a few times over."""
+    scale = autoencoder.config.latent_scale
+
+    def load_encoder() -> Encoder:
+        encoder = autoencoder.load("encoder", distributed.device)
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    if source.fixed_views:
+        kept = CachedLatents(source, load_encoder, autoencoder.config, cache, distributed.device)
+        kept.fill(distributed.rank, distributed.processes)
+        distributed.agree(0.0)  # all wait until all is there
+        return kept
+    encode = encode_with(load_encoder(), scale, distributed)
+    if distributed.device.type == "cpu" and len(source.plan.buckets) == 1:
+        return ReplayLatents(source, encode, distributed.device, seed)
+    return FreshLatents(source, encode, distributed.device)
 
 
 class FreshLatents:
@@ -41,58 +71,58 @@ class FreshLatents:
     def __init__(self, source: Source, encode: Encode, device: torch.device) -> None:
         self.source, self.encode, self.device = source, encode, device
 
-    def __call__(self, step: int, places: range) -> Latents:
+    def __call__(self, step: int, indices: range) -> Latents:
         """The source's pictures, encoded."""
-        batch = self.source.batch(step, places, self.device)
+        batch = self.source.batch(step, indices, self.device)
         return Latents(self.encode(batch.pictures), batch.captions)
 
 
-class LaneLatents:
-    """Encoding costs next to nothing: each place has a lane of `LANE` pictures, gone over `PASSES` times.
+class ReplayLatents:
+    """Encoding costs next to nothing: each index of a batch has a replay buffer, gone over `PASSES` times.
 
-    They are the pictures that the source has for this place in its next steps; each is encoded when it is
-    first shown, by itself (in a batch its last bits would be others, and a run that goes on would differ),
-    then shown again, each time in another order and, where the source can, in other words. Then the lane
-    gets new pictures. Lanes know nothing of each other: so nothing depends on who computes which.
+    A buffer holds the pictures that the source has for this index in its next `BUFFER` steps; each is encoded
+    when it is first shown, by itself (in a batch its last bits would be others, and a run that goes on would
+    differ), then shown again, each time in another order and, where the source can, in other words. Then the
+    buffer gets new pictures. Buffers know nothing of each other: so nothing depends on who computes which.
     """
 
     def __init__(self, source: Source, encode: Encode, device: torch.device, seed: int) -> None:
         self.source, self.encode, self.device, self.seed = source, encode, device, seed
-        self.lanes: dict[int, Lane] = {}  # of places
+        self.buffers: dict[int, ReplayBuffer] = {}  # by index
 
-    def __call__(self, step: int, places: range) -> Latents:
-        """One picture of each place's lane."""
-        index, within = divmod(step, PASSES * LANE)
-        turn, position = divmod(within, LANE)
+    def __call__(self, step: int, indices: range) -> Latents:
+        """One picture of each index's buffer."""
+        filling, within = divmod(step, PASSES * BUFFER)
+        turn, position = divmod(within, BUFFER)
         values, words = [], []
-        for place in places:
-            lane = self.lanes.get(place)
-            if lane is None or lane.index != index:
-                lane = self.lanes[place] = Lane(index)
-            if lane.turn != turn:
-                lane.turn, lane.order = turn, self._order(place, index, turn)
-            row = lane.order[position]
-            if row not in lane.rows:
-                batch = self.source.batch(LANE * index + row, range(place, place + 1), self.device)
-                lane.rows[row] = self.encode(batch.pictures)[0], batch.captions[0]
-            value, text = lane.rows[row]
+        for index in indices:
+            buffer = self.buffers.get(index)
+            if buffer is None or buffer.filling != filling:
+                buffer = self.buffers[index] = ReplayBuffer(filling)
+            if buffer.turn != turn:
+                buffer.turn, buffer.order = turn, self._order(index, filling, turn)
+            row = buffer.order[position]
+            if row not in buffer.rows:
+                batch = self.source.batch(BUFFER * filling + row, range(index, index + 1), self.device)
+                buffer.rows[row] = self.encode(batch.pictures)[0], batch.captions[0]
+            value, text = buffer.rows[row]
             if turn and isinstance(self.source, RewordingSource):
-                text = self.source.caption(LANE * index + row, place, turn)
+                text = self.source.caption(BUFFER * filling + row, index, turn)
             values.append(value)
             words.append(text)
         return Latents(torch.stack(values), tuple(words))
 
-    def _order(self, place: int, index: int, turn: int) -> list[int]:
-        order = list(range(LANE))
-        random.Random(seed_of(self.seed, "order", index, turn, place)).shuffle(order)
+    def _order(self, index: int, filling: int, turn: int) -> list[int]:
+        order = list(range(BUFFER))
+        random.Random(seed_of(self.seed, "order", filling, turn, index)).shuffle(order)
         return order
 
 
 @dataclass
-class Lane:
-    """What a place shows for a while."""
+class ReplayBuffer:
+    """What one index shows for a while."""
 
-    index: int  # of the block
+    filling: int  # how often its pictures have been replaced by new ones
     turn: int = -1  # how often it has been gone over before
     order: Sequence[int] = ()
     rows: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  # latents [c, h, w] and captions

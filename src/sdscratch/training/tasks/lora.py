@@ -26,7 +26,7 @@ from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.writer import PROVENANCE, SAFETENSORS_NAMES, Entry, write_safetensors
 from sdscratch.files import atomic_write
 from sdscratch.models.config import ModelConfig
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.run.lora_options import LoraPlan
 from sdscratch.training.tasks.diffusion import Diffusion
 
@@ -39,11 +39,11 @@ class Adapter(nn.Module):
     Its tensors are named as in kohya's files.
     """
 
-    def __init__(self, base: nn.Linear | nn.Conv2d, plan: LoraPlan, chance: torch.Generator) -> None:
+    def __init__(self, base: nn.Linear | nn.Conv2d, plan: LoraPlan, rng: torch.Generator) -> None:
         """
         Args:
             base: the layer to change.
-            chance: what `down` is drawn from (the generator of the CPU).
+            rng: what `down` is drawn from (the generator of the CPU).
         """
         super().__init__()
         self.scale = plan.scale
@@ -58,7 +58,7 @@ class Adapter(nn.Module):
             self.lora_down = nn.Linear(base.in_features, plan.rank, bias=False)
             self.lora_up = nn.Linear(plan.rank, base.out_features, bias=False)
         self.register_buffer("alpha", torch.tensor(plan.scale * plan.rank))
-        nn.init.kaiming_uniform_(self.lora_down.weight, a=math.sqrt(5), generator=chance)  # ±1/√in
+        nn.init.kaiming_uniform_(self.lora_down.weight, a=math.sqrt(5), generator=rng)  # ±1/√in
         nn.init.zeros_(self.lora_up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def adapt(
         networks: "unet", and "text" where the plan changes the text encoder.
         seed: of the random start of `down`; the same on every device.
     """
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     adapters: dict[str, nn.Module] = {}
     for network in networks.values():
         network.requires_grad_(False)
@@ -105,25 +105,25 @@ def adapt(
         network, path = networks[weight.part], weight.name.removesuffix(".weight")
         base = network.get_submodule(path)
         assert isinstance(base, nn.Linear | nn.Conv2d)
-        adapter = Adapter(base, plan, chance).to(base.weight.device)
+        adapter = Adapter(base, plan, rng).to(base.weight.device)
         network.set_submodule(path, Adapted(base, adapter))
         adapters[kohya_name(weight)] = adapter
     return nn.ModuleDict(adapters)
 
 
 def lora_module(
-    files: ModelFiles, plan: LoraPlan, machine: Machine, *, seed: int
+    files: ModelFiles, plan: LoraPlan, distributed: DistributedContext, *, seed: int
 ) -> tuple[nn.Module, nn.ModuleDict]:
     """What a run trains, loaded for it, and the adapters in it.
 
     That is the U-Net, which is then given what the text encoder says of captions; or, where the plan changes
-    the text encoder, a `Diffusion`, which is given their ids. The base is in the machine's precision.
+    the text encoder, a `Diffusion`, which is given their ids. The base is in the precision of `distributed`.
 
     Raises:
         CheckpointError: the file has changed since it was opened.
     """
     parts: tuple[Part, ...] = ("text", "unet") if plan.text_encoder else ("unet",)
-    networks = {part: files.load(part, machine.device, machine.precision) for part in parts}
+    networks = {part: files.load(part, distributed.device, distributed.precision) for part in parts}
     adapters = adapt(networks, files.config, plan, seed=seed)
     module = Diffusion(**networks) if plan.text_encoder else networks["unet"]  # type: ignore[arg-type]
     return module.to(memory_format=torch.channels_last), adapters  # type: ignore[call-overload]

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from sdscratch.checkpoints.model import open_model
 from sdscratch.errors import UsageError
 from sdscratch.training.dataset.folder_source import FolderSource
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.run.job import Work
 from sdscratch.training.run.lora_options import LoraOptions
-from sdscratch.training.tasks.autoencoder_files import coder_of
-from sdscratch.training.tasks.diffusion import DenoisingLoss, Diffusion, Words, tokenized
-from sdscratch.training.tasks.diffusion_job import EMBEDDED, LEAST_SIDE, FrozenText, latents_of
+from sdscratch.training.tasks.autoencoder_files import autoencoder_of
+from sdscratch.training.tasks.diffusion import DenoisingLoss, Diffusion, FrozenText, Words, tokenized
+from sdscratch.training.tasks.diffusion_job import EMBEDDED, LEAST_SIDE
+from sdscratch.training.tasks.latents import latents_of
 from sdscratch.training.tasks.lora import lora_module, save_lora
-from sdscratch.training.tasks.samples import Studio, save_grid
+from sdscratch.training.tasks.samples import SampleGrid, save_grid
 
 __all__ = ["LORA", "LoraJob"]
 
@@ -36,7 +37,7 @@ class LoraJob:
     def __init__(self, options: LoraOptions) -> None:
         self.options = options
         self.base = open_model(options.model or EMBEDDED, tokenizer=options.tokenizer)
-        self.coder = coder_of(self.base)
+        self.autoencoder = autoencoder_of(self.base)
         self.tokenizer = self.base.tokenizer
         resolution, _ = self.framing
         if resolution < LEAST_SIDE:
@@ -45,31 +46,31 @@ class LoraJob:
     @property
     def framing(self) -> tuple[int, int]:
         """The resolution, and what sides must be multiples of."""
-        return self.options.resolution or self.base.defaults.width, max(8, self.coder.config.downscale)
+        return self.options.resolution or self.base.defaults.width, max(8, self.autoencoder.config.downscale)
 
-    def prepare(self, source: FolderSource, machine: Machine, size: int, folder: Path) -> Work:
+    def prepare(self, source: FolderSource, distributed: DistributedContext, size: int, folder: Path) -> Work:
         """Everything that the loop takes.
 
         The encoders come and go before the U-Net is loaded: never more than is needed is in memory.
         """
         options, plan, config = self.options, self.options.plan, self.base.config
         cache = Path(options.cache) if options.cache is not None else folder / "cache"
-        latents = latents_of(source, self.coder, machine, cache / "latents", options.seed)
-        frozen = None if plan.text_encoder else self._frozen_text(source, machine, cache / "texts")
-        module, adapters = lora_module(self.base, plan, machine, seed=options.seed)
+        latents = latents_of(source, self.autoencoder, distributed, cache / "latents", options.seed)
+        frozen = None if plan.text_encoder else self._frozen_text(source, distributed, cache / "texts")
+        module, adapters = lora_module(self.base, plan, distributed, seed=options.seed)
         words: Words
         encode: Callable[[str], Tensor]
         if frozen is not None:
-            unet, words, encode = module, frozen, lambda prompt: frozen([prompt])
+            unet, words, encode = module, frozen, lambda prompt: frozen.context([prompt])
         else:
             assert isinstance(module, Diffusion)
-            unet, text, ids = module.unet, module.text, tokenized(self.tokenizer, machine.device)
+            unet, text, ids = module.unet, module.text, tokenized(self.tokenizer, distributed.device)
             words, encode = ids, lambda prompt: text(ids([prompt]))
         loss = DenoisingLoss(
             config.schedule,
             words,
             latents,
-            machine,
+            distributed,
             size=size,
             seed=options.seed,
             dropout=options.caption_dropout,
@@ -78,21 +79,23 @@ class LoraJob:
         )
         side = self.framing[0] // SIDE_STEP * SIDE_STEP
         as_trained = replace(self.base.defaults, width=side, height=side)
-        studio = Studio(
-            config, as_trained, encode, lambda: self.coder.load("decoder", machine.device), machine
-        )
 
-        def look(path: Path) -> None:
+        def decoder() -> nn.Module:
+            return self.autoencoder.load("decoder", distributed.device)
+
+        grid = SampleGrid(config, as_trained, encode, decoder, distributed)
+
+        def validate(path: Path) -> None:
             if prompts := options.validation_prompt:
-                save_grid(studio.draw(unet, prompts, options.seed), path, columns=len(prompts))
+                save_grid(grid.draw(unet, prompts, options.seed), path, columns=len(prompts))
 
-        return Work(module, loss, look, lambda path, about: self._save(path / LORA, adapters, about))
+        return Work(module, loss, validate, lambda path, about: self._save(path / LORA, adapters, about))
 
-    def _frozen_text(self, source: FolderSource, machine: Machine, cache: Path) -> FrozenText:
+    def _frozen_text(self, source: FolderSource, distributed: DistributedContext, cache: Path) -> FrozenText:
         def load(device: torch.device) -> nn.Module:
             return self.base.load("text", device, torch.float32)
 
-        frozen = FrozenText(load, self.tokenizer, machine, cache)
+        frozen = FrozenText(load, self.tokenizer, distributed, cache)
         frozen.fill(source.captions)
         return frozen
 

@@ -19,13 +19,13 @@ from sdscratch.files import atomic_write
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import Defaults
-from sdscratch.training.engine.distributed import Machine
+from sdscratch.training.engine.distributed import DistributedContext
 
-__all__ = ["Studio", "save_grid"]
+__all__ = ["SampleGrid", "save_grid"]
 
 
 @dataclass(frozen=True)
-class Studio:
+class SampleGrid:
     """What it takes to draw with a model's own defaults, besides the networks that are trained.
 
     Args:
@@ -37,19 +37,19 @@ class Studio:
     defaults: Defaults
     encode: Callable[[str], Tensor]
     decoder: Callable[[], nn.Module]
-    machine: Machine
+    distributed: DistributedContext
 
     @torch.no_grad()
     def draw(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Tensor:
         """A picture of each prompt with the same seed; [n, 3, H, W] float32 on the CPU."""
-        with self.machine.autocast():
+        with self.distributed.autocast():
             latents = list(self._latents(unet, prompts, seed))
             decoder = self.decoder()
             scale = self.config.autoencoder.latent_scale
             return torch.cat([decoder(latent / scale).float().cpu() for latent in latents])
 
     def _latents(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Iterator[Tensor]:
-        defaults, device = self.defaults, self.machine.device
+        defaults, device = self.defaults, self.distributed.device
         schedule = Schedule(self.config.schedule)
         steps = min(defaults.steps, len(schedule))
         path = make_sigma_schedule(schedule, defaults.sampler, defaults.scheduler, steps)

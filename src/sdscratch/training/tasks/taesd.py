@@ -17,8 +17,8 @@ from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.models.vae import Gaussian
 from sdscratch.training.dataset.source import LatentSource
-from sdscratch.training.engine.distributed import Machine
-from sdscratch.training.engine.replicas import Figures
+from sdscratch.training.engine.distributed import DistributedContext
+from sdscratch.training.engine.metrics import Metrics
 from sdscratch.training.tasks.autoencoder import LOSS_WEIGHTS, Reconstruction, weighted_sum
 
 __all__ = ["DistillationLoss", "save_taesd", "tiny_config"]
@@ -35,19 +35,21 @@ def tiny_config(autoencoder: AutoencoderConfig, channels: int) -> TinyDecoderCon
 
 
 class DistillationLoss:
-    """How far a `TinyDecoder` is from the decoder, at some places of a step's batch, as `Team` descends it.
+    """How far a `TinyDecoder` is from the decoder, at some indices of a step's batch: a `Loss`.
 
     Args:
         show: latents [n, c, h, w], as the U-Net sees them → what the model's own decoder shows.
     """
 
-    def __init__(self, latents: LatentSource, show: Callable[[Tensor], Tensor], machine: Machine) -> None:
-        self.latents, self.show, self.machine = latents, show, machine
+    def __init__(
+        self, latents: LatentSource, show: Callable[[Tensor], Tensor], distributed: DistributedContext
+    ) -> None:
+        self.latents, self.show, self.distributed = latents, show, distributed
 
-    def __call__(self, module: nn.Module, step: int, places: range) -> tuple[Tensor, Figures]:
+    def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
         """The weighted sum of the terms, and each of them."""
-        latents = self.latents(step, places).values
-        with self.machine.autocast():
+        latents = self.latents(step, indices).values
+        with self.distributed.autocast():
             with torch.no_grad():
                 shown = self.show(latents)
             output = module(latents)

@@ -1,0 +1,174 @@
+"""Our own record of how a picture was made, and the web UIs' infotext written beside it.
+
+The record is JSON in pure ASCII, so nothing in a prompt can break it. The infotext is for other tools; it is
+not injective (a prompt may contain "Steps: 3, Sampler: x, Seed: 1"), so the record is read first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from reprlib import repr as short
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+
+from sdscratch.errors import ImageError
+from sdscratch.images.metadata.infotext import NEGATIVE, quote
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
+from sdscratch.version import __version__
+
+__all__ = ["LoraRecord", "Record"]
+
+T = TypeVar("T")
+
+# Options that old records do not have; a picture that is exact says nothing of them.
+APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
+
+# The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
+SAMPLER_NAMES = {
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "dpm++2m": "DPM++ 2M",
+}
+
+
+@dataclass(frozen=True)
+class LoraRecord:
+    """A LoRA that a picture was made with."""
+
+    name: str  # no path
+    weight: float
+    hash: str  # first 10 hex digits of the file's SHA-256
+    tagged: bool  # a tag in the prompt asked for it, no option
+    unet_weight: float | None = None  # where the U-Net's is another
+    blocks: tuple[float, ...] | None = None  # weights of the U-Net's blocks
+    start: int | None = None  # the first sampling step with it, where it is not there from the beginning
+    stop: int | None = None  # the first one without
+
+    def to_record(self) -> dict[str, Any]:
+        """Its fields without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that a picture depends on; the model's weights and the init picture it names by hash.
+
+    It says nothing about the batch, the time or the place: a picture's file is the same whether it was made
+    alone or among others. `options.seed` is therefore the picture's own.
+    """
+
+    mode: Literal["txt2img", "img2img"]
+    options: ResolvedOptions
+    model: str  # its name, no path
+    model_hash: str  # first 10 hex digits of the SHA-256
+    dtype: str
+    device: str  # its kind: cpu, cuda, mps
+    fit: Fit | None = None  # img2img: how the init picture was brought to size
+    init_hash: str | None = None  # img2img: picture_hash of the init picture as read, before fitting
+    loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
+    sdscratch: str = __version__
+
+    def to_json(self) -> str:
+        """The record as one line of ASCII JSON; what does not apply is left out."""
+        own = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.loras is not None:
+            own["loras"] = [lora.to_record() for lora in self.loras]
+        for name, exact in APPROXIMATIONS.items():
+            if own["options"][name] == exact:
+                del own["options"][name]
+        return json.dumps({"sdscratch": own.pop("sdscratch"), **own}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ImageError: not a record that this version understands.
+        """
+        try:
+            values = json.loads(text)
+            options = _typed(ResolvedOptions, {**APPROXIMATIONS, **values.pop("options")})
+            if "loras" in values:
+                values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
+            return _typed(cls, {**values, "options": options})
+        # RecursionError: JSON nested deeper than the interpreter's stack
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ImageError(f"its sdscratch record cannot be read ({error})") from error
+
+    def infotext(self) -> str:
+        """The web UIs' text: prompt, negative prompt if there is one, and a line of parameters.
+
+        A LoRA that was not asked for in the prompt is added to it as a tag, as the web UIs would have it.
+        A NUL, which PNG text cannot hold, and halves of surrogate pairs become replacement characters.
+        """
+        options = self.options
+        tags = "".join(
+            f" <lora:{lora.name}:{lora.weight:.10g}>" for lora in self.loras or () if not lora.tagged
+        )
+        negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
+        line = ", ".join(f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value)
+        text = f"{options.prompt}{tags}\n{negative}{line}".replace("\0", "\ufffd")
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+    def _parameters(self) -> dict[str, str]:
+        options = self.options
+        return {
+            "Steps": str(options.steps),
+            "Sampler": SAMPLER_NAMES.get(options.sampler, options.sampler),
+            "Schedule type": (options.scheduler or "").capitalize(),
+            "CFG scale": f"{options.cfg_scale:.10g}",
+            "Seed": str(options.seed),
+            "Size": f"{options.width}x{options.height}",
+            "Model hash": self.model_hash,
+            "Model": self.model,
+            "Denoising strength": f"{options.strength:.10g}" if self.mode == "img2img" else "",
+            "Clip skip": str(options.clip_skip + 1) if options.clip_skip else "",  # theirs counts one more
+            "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
+            "Guidance interval": options.cfg_interval or "",
+            "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
+            "VAE tile": str(options.tile) if options.tile else "",
+            "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
+        }
+
+
+def _with_tuples(values: Any) -> dict[str, Any]:
+    """JSON's lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _quoted(value: str) -> str:
+    """As `quote`, and also where blanks at the ends or a quotation mark would not come back."""
+    plain = value == value.strip() and not value.startswith('"')
+    return str(quote(value)) if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _typed(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass made from untrusted values, each of its declared type.
+
+    Raises:
+        TypeError: a value of another type, or a name that is unknown or missing.
+    """
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise TypeError(f"it has a field {short(name)}, unknown to version {__version__}")
+        if not _fits(value, hints[name]):
+            raise TypeError(f"its {name} is {short(value)}")
+    return kind(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:  # tuple[X, ...]
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if get_args(hint):  # X | None
+        return any(_fits(value, choice) for choice in get_args(hint))
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint  # no isinstance: True is an int to it
