@@ -85,18 +85,9 @@ def test_python_and_the_command_line_give_the_same_pictures(
 
 
 def test_python_takes_the_names_of_the_command_line() -> None:
-    own = {
-        "model",
-        "tokenizer",
-        "lora",
-        "device",
-        "dtype",
-        "compile",
-        "low_memory",
-        "taesd",
-        "vae",
-        "embedding",
-    }  # of load
+    of_load = {"model", "tokenizer", "lora", "embedding", "vae", "taesd"}
+    of_the_machine = {"device", "dtype", "compile", "low_memory"}
+    own = of_load | of_the_machine
     batches = {"batch_count", "batch_size"}
     of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose"}
     beside_init = {"init", "prompt", "init_img", "fit", "background"}
