@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from sdscratch.checkpoints.taesd import taesd_beside
+from sdscratch.errors import SdscratchError
 from sdscratch.generation.pipeline import load
 from sdscratch.pictograms import model as embedded
-from sdscratch.pictograms import workshop
+from sdscratch.pictograms import sampled, workshop
 from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.focus import focus_of
 from sdscratch.pictograms.mixtures import FULL
@@ -55,6 +56,8 @@ def test_from_nothing_to_a_grown_model_with_its_tiny_decoder(tmp_path: Path) -> 
     assert [line["step"] for line in read_metrics(large.folder / "diffusion" / "metrics.jsonl")] == [1, 2, 3]
     after = large.refine(recipe(3))
     assert after != before
+    taught = large.decoder(recipe(2))
+    assert taught != after
     large.taesd(recipe(2))
 
     path = tmp_path / "model.safetensors"
@@ -92,3 +95,42 @@ def test_a_run_from_a_model_of_its_size_shows_most_what_that_knows_least(
     further.diffusion(recipe(2), model)  # goes on, and does not measure again
     assert seen == [json.loads(kept)]
     assert (further.folder / workshop.FOCUS).read_text() == kept
+
+
+def test_the_decoder_alone_learns_what_the_sampler_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampled, "GROUP", 2)
+    monkeypatch.setattr(sampled, "LEFT", {2: 1})
+    first = shop(tmp_path / "first", SMALL)
+    first.autoencoder(recipe(1))
+    first.diffusion(recipe(2))
+    model = tmp_path / "model.safetensors"
+    export(first.folder, SMALL, model)
+
+    further = shop(tmp_path / "further", SMALL)
+    begin(further.folder, SMALL, model)
+    unchanged = tmp_path / "unchanged.safetensors"
+    assert export(further.folder, SMALL, unchanged) == 2  # steps of the model that it began with
+    assert load(str(unchanged)).files.hash() == load(str(model)).files.hash()
+
+    further.decoder(recipe(2))
+    further.decoder(recipe(3))  # goes on where it was stopped
+    metrics = read_metrics(further.folder / "sampled" / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [1, 2, 3]
+    assert (further.folder / "sampled" / "preview.png").is_file()
+    taught = tmp_path / "taught.safetensors"
+    assert export(further.folder, SMALL, taught) == 2
+    (old, old_diffusion, _), (new, new_diffusion, _) = (embedded.open_trained(p) for p in (model, taught))
+    torch.testing.assert_close(new.encoder.state_dict(), old.encoder.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(new_diffusion.state_dict(), old_diffusion.state_dict(), rtol=0, atol=0)
+    assert not torch.equal(new.decoder.conv_out.weight, old.decoder.conv_out.weight)
+
+
+def test_a_folder_without_a_model_teaches_no_decoder(tmp_path: Path) -> None:
+    empty = shop(tmp_path, SMALL)
+    with pytest.raises(SdscratchError, match="train the autoencoder first"):
+        empty.decoder(recipe(1))
+    empty.autoencoder(recipe(1))
+    with pytest.raises(SdscratchError, match="train text encoder and U-Net first"):
+        empty.decoder(recipe(1))

@@ -6,6 +6,7 @@
     python -m sdscratch.pictograms autoencoder --grow small.safetensors --minutes 30
     python -m sdscratch.pictograms diffusion --grow small.safetensors --minutes 90
     python -m sdscratch.pictograms refine --minutes 15
+    python -m sdscratch.pictograms decoder --minutes 75 --decay-from 0.5
     python -m sdscratch.pictograms taesd --minutes 5
     python -m sdscratch.pictograms export weights/default.safetensors
     python -m sdscratch.pictograms samples weights/default.safetensors samples.png
@@ -154,6 +155,14 @@ def refine(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     typer.echo(f"{shop.refine(recipe):.2f} dB on held-out pictures")
 
 
+@stage(seed=4, batch=4, rate=3e-4, ema=0.995)
+def decoder(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+    """Teach the decoder alone to draw what the model's own sampler leaves: flat colours, sharp edges."""
+    if grow is not None:
+        raise UsageError("decoder goes on with the model that there is; --grow is for a new one")
+    typer.echo(f"{shop.decoder(recipe):.2f} dB on held-out pictures")
+
+
 @stage(seed=3, batch=8, rate=2e-3, ema=0.995)
 def taesd(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
     """Train a tiny decoder that draws previews; `export` writes it beside the model."""
@@ -174,7 +183,7 @@ def begin(
     folder: Folder = HOME,
     size: Size = 128,
 ) -> None:
-    """Take a model's autoencoder and tokenizer: `diffusion --grow MODEL` then goes on from the model."""
+    """Begin with a model: `decoder` goes on from it, and `diffusion --grow MODEL`."""
     lay_out(folder, _shape(size), model)
 
 

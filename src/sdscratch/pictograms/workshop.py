@@ -5,6 +5,7 @@ Each goes on where it was stopped; what they keep and hand on lies in one folder
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.taesd import taesd_beside
+from sdscratch.checkpoints.writer import PROVENANCE
 from sdscratch.device import choose
 from sdscratch.errors import UsageError
 from sdscratch.files import atomic_write
@@ -22,17 +25,22 @@ from sdscratch.models.config import ModelConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.pictograms import model as embedded
 from sdscratch.pictograms.composer import Composer
+from sdscratch.pictograms.crisp import CRITIC_CHANNELS, CrispLoss, DecoderWithCritic
 from sdscratch.pictograms.focus import kept_focus, unexplained
 from sdscratch.pictograms.grow import grow_autoencoder, grow_diffusion, kept_meaning
 from sdscratch.pictograms.mixtures import CPU, FULL
 from sdscratch.pictograms.model import Shape
 from sdscratch.pictograms.pictograms import load_sprites
+from sdscratch.pictograms.sampled import Redraw, SampledLatents, redrawing
+from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.engine.distributed import Machine, joined
 from sdscratch.training.engine.loop import Watch, train
 from sdscratch.training.engine.recipe import Recipe
 from sdscratch.training.engine.replicas import Loss
-from sdscratch.training.engine.state import load_weights
+from sdscratch.training.engine.state import FOLDER, load_weights, newest_checkpoint
+from sdscratch.training.engine.rng import generator
 from sdscratch.training.run.display import Display
+from sdscratch.training.tasks.adversarial import Critic
 from sdscratch.training.tasks.autoencoder import (
     LOSS_WEIGHTS,
     TERMS,
@@ -55,6 +63,7 @@ AUTOENCODER = Path("autoencoder.safetensors")
 TOKENIZER = Path("diffusion", "tokenizer.json")
 FOCUS = Path("diffusion", "focus.json")
 TAESD = Path("taesd.safetensors")
+BEGUN = Path("begun.safetensors")  # the model that a folder began with
 
 # What the files say of themselves.
 MADE_BY = "python -m sdscratch.pictograms"
@@ -65,6 +74,7 @@ TAESD_CHANNELS = 16  # a quarter of the decoder's time
 # Of the decoder's loss, when it alone is trained: squares count most, as they do in PSNR. The other terms see
 # to it that edges stay sharp.
 REFINED = {"l1": 0.5, "l2": 8.0, "gradient": 0.5}
+PREVIEWED_STEPS = 10  # of 20 left
 KEPT_MEANING = 0.2  # weight of old latent channels staying what they were, while the autoencoder is grown
 
 MIXTURES = {"some": CPU, "all": FULL}
@@ -160,6 +170,34 @@ class Workshop:
         measure = partial(unexplained, model, config.schedule, self.composer, encode, words, self.machine)
         return self.composer.focused(kept_focus(self.folder / FOCUS, measure))
 
+    def decoder(self, recipe: Recipe) -> float:
+        """Teach the decoder alone to draw what the model's own sampler leaves; return its PSNR."""
+        machine, config = self.machine, self.shape.autoencoder
+        coder, _ = self._kept()
+        diffusion, tokenizer, _ = trained_diffusion(self.folder, self.shape)
+        for network in (coder.to(machine.device), diffusion.to(machine.device).requires_grad_(False)):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encode = encode_with(coder.encoder, config.latent_scale, machine)
+        schedule = embedded.model_config(tokenizer, self.shape).schedule
+        words = tokenized(tokenizer, machine.device)
+        redraw = redrawing(diffusion, schedule, words, self.shape.defaults, machine)
+        examples = SampledLatents(
+            self.composer,
+            encode,
+            redraw,
+            machine.device,
+            size=recipe.size(machine.processes),
+            seed=recipe.seed,
+            folder=self.folder / "sampled" / "groups",
+        )
+        torch.manual_seed(recipe.seed)
+        critic = Critic(CRITIC_CHANNELS).to(machine.device)
+        module = DecoderWithCritic(coder.decoder.requires_grad_(True), critic)
+        loss = CrispLoss(examples, config.latent_scale, machine)
+        preview = self._sampled_preview(coder, encode, redraw)
+        self._train(module, loss, recipe, "sampled", preview)
+        return self._keep(coder)
+
     def taesd(self, recipe: Recipe) -> Path:
         """Teach a tiny decoder what the decoder shows; it draws previews."""
         machine, config = self.machine, self.shape.autoencoder
@@ -202,6 +240,21 @@ class Workshop:
         with Display(quiet=not self.machine.leads) as display:
             train(model, loss, recipe, self.folder / name, self.machine, show=display, watch=watch)
 
+    def _sampled_preview(self, coder: Autoencoder, encode: Encode, redraw: Redraw) -> Watch:
+        """Held-out scenes above, what the sampler makes of them below, as one picture."""
+        scale = self.shape.autoencoder.latent_scale
+
+        def look(step: int) -> None:
+            shown = self.composer.held_out(16, self.machine.device)
+            chance = generator(self.machine.device, "preview")
+            latents = redraw(encode(shown.pictures), shown.captions, PREVIEWED_STEPS, chance)
+            with torch.no_grad():
+                drawn = coder.decoder(latents / scale)
+            path = self.folder / "sampled" / "preview.png"
+            save_grid(torch.cat([shown.pictures, drawn]), path, columns=16)
+
+        return look
+
     def _kept(self) -> tuple[Autoencoder, dict[str, float]]:
         return embedded.load_autoencoder(self.folder / AUTOENCODER, self.shape)
 
@@ -220,7 +273,7 @@ class Workshop:
 
 
 def begin(folder: Path, shape: Shape, path: Path) -> None:
-    """Lay a model's autoencoder and tokenizer into a new folder, so that training goes on from the model.
+    """Lay a model into a new folder, so that training goes on from it.
 
     Raises:
         UsageError: the model has another shape, or the folder is in use.
@@ -229,11 +282,32 @@ def begin(folder: Path, shape: Shape, path: Path) -> None:
     target = folder / AUTOENCODER
     if target.exists():
         raise UsageError(f"{target} is there already; name another --folder, or go on with this one")
-    autoencoder, _, tokenizer = embedded.open_trained(path)
+    autoencoder, diffusion, tokenizer = embedded.open_trained(path)
     if autoencoder.config != shape.autoencoder:
         raise UsageError(f"{path} is no model for {shape.size}×{shape.size} pixels; say another --size")
+    provenance = json.loads(open_model(str(path)).metadata.get(PROVENANCE, "{}"))
     embedded.save_tokenizer(folder / TOKENIZER, tokenizer)
-    embedded.save_autoencoder(target, autoencoder, {})
+    embedded.save_embedded(folder / BEGUN, shape, autoencoder, diffusion, tokenizer, provenance)
+    figures = {name: provenance[name] for name in ("psnr",) if name in provenance}
+    embedded.save_autoencoder(target, autoencoder, figures)  # last: it says that the folder is in use
+
+
+def trained_diffusion(folder: Path, shape: Shape) -> tuple[Diffusion, Tokenizer, int]:
+    """Text encoder and U-Net as they are in a folder, with their tokenizer and the steps behind them.
+
+    They are those of the last checkpoint, or those of the model that the folder began with.
+
+    Raises:
+        SdscratchError: there are none.
+    """
+    tokenizer = embedded.load_tokenizer(folder / TOKENIZER)
+    if (folder / BEGUN).is_file() and newest_checkpoint(folder / TOKENIZER.parent / FOLDER) is None:
+        _, model, _ = embedded.open_trained(folder / BEGUN)
+        steps = json.loads(open_model(str(folder / BEGUN)).metadata[PROVENANCE]).get("steps", 0)
+    else:
+        model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
+        steps = load_weights(folder / TOKENIZER.parent, model)
+    return model.eval(), tokenizer, steps
 
 
 def export(folder: Path, shape: Shape, path: Path) -> int:
@@ -242,9 +316,7 @@ def export(folder: Path, shape: Shape, path: Path) -> int:
     The tiny decoder, where there is one, goes beside it, under the name by which it is found there.
     """
     autoencoder, figures = embedded.load_autoencoder(folder / AUTOENCODER, shape)
-    tokenizer = embedded.load_tokenizer(folder / TOKENIZER)
-    model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
-    steps = load_weights(folder / "diffusion", model)
+    model, tokenizer, steps = trained_diffusion(folder, shape)
     provenance = {
         "made_by": MADE_BY,
         "data": DATA,
