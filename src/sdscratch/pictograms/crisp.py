@@ -16,10 +16,10 @@ from torch.func import functional_call
 
 from sdscratch.models.vae import Decoder, Gaussian
 from sdscratch.pictograms.sampled import SampledLatents
-from sdscratch.training.tasks.adversarial import Critic, Verdict, critic_loss
-from sdscratch.training.tasks.autoencoder import TERMS, Reconstruction, Term, weighted_sum
 from sdscratch.training.engine.distributed import Machine
 from sdscratch.training.engine.replicas import Figures
+from sdscratch.training.tasks.adversarial import Critic, Verdict, critic_loss
+from sdscratch.training.tasks.autoencoder import TERMS, Reconstruction, Term, weighted_sum
 
 __all__ = ["WEIGHTS", "CrispLoss", "DecoderWithCritic", "fading", "mottling"]
 

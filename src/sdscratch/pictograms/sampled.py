@@ -31,11 +31,11 @@ from sdscratch.files import atomic_write, make_folder
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.options import Defaults
+from sdscratch.training.dataset.source import Source
+from sdscratch.training.engine.distributed import Machine
 from sdscratch.training.engine.rng import generator, seed_of
 from sdscratch.training.tasks.diffusion import Diffusion, Words
 from sdscratch.training.tasks.latents import Encode
-from sdscratch.training.engine.distributed import Machine
-from sdscratch.training.dataset.source import Source
 
 __all__ = ["Example", "Redraw", "SampledLatents", "redrawing"]
 

@@ -37,8 +37,8 @@ from sdscratch.training.engine.distributed import Machine, joined
 from sdscratch.training.engine.loop import Watch, train
 from sdscratch.training.engine.recipe import Recipe
 from sdscratch.training.engine.replicas import Loss
-from sdscratch.training.engine.state import FOLDER, load_weights, newest_checkpoint
 from sdscratch.training.engine.rng import generator
+from sdscratch.training.engine.state import FOLDER, load_weights, newest_checkpoint
 from sdscratch.training.run.display import Display
 from sdscratch.training.tasks.adversarial import Critic
 from sdscratch.training.tasks.autoencoder import (
