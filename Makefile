@@ -55,7 +55,7 @@ check: $(VENV)/.installed-test
 
 # The embedded model: first for 64×64 pixels, then for 128×128 with those weights. How long each stage takes is
 # asked for in minutes, which count over interruptions; what a stage leaves in RUN says that it is over.
-#   make model                                       seven and a half hours of two cores
+#   make model                                       nearly nine hours of two cores
 #   make model DEVICE=cuda BATCH="--batch 256"       the whole vocabulary, and larger batches
 #   make model FROM=weights/default.safetensors      on from a model that there is
 DEVICE ?= auto
@@ -67,6 +67,7 @@ SMALL_DIFFUSION_MINUTES ?= 75
 AUTOENCODER_MINUTES ?= 30
 DIFFUSION_MINUTES ?= 275
 REFINE_MINUTES ?= 40
+DECODER_MINUTES ?= 75
 TAESD_MINUTES ?= 5
 SMALL := $(RUN)/small
 BEGINNING := $(or $(FROM),$(SMALL)/model.safetensors)
@@ -100,6 +101,7 @@ $(RUN)/.diffusion: | $(RUN)/.autoencoder
 
 $(MODEL): | $(RUN)/.diffusion
 	$(EMBEDDED) refine --folder $(RUN) $(TRAINING) $(REFINE_MINUTES)
+	$(EMBEDDED) decoder --folder $(RUN) --decay-from 0.5 $(TRAINING) $(DECODER_MINUTES)
 	$(EMBEDDED) taesd --folder $(RUN) $(TRAINING) $(TAESD_MINUTES)
 	$(EMBEDDED) export $@ --folder $(RUN)
 

@@ -16,10 +16,12 @@ from sdscratch.cli import evaluate as command
 from sdscratch.generation.pipeline import Pipeline
 from sdscratch.images import read_records
 from sdscratch.pictograms.agreement import prompts
+from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.judge import Classes, Judge, save_judge
 from sdscratch.pictograms.vocabulary import concepts
 from support.checkpoints import TINY, ldm_tensors, self_contained, write_ldm
 from support.cli import Result, sdscratch
+from support.sprites import disc_table
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,7 @@ def test_pictograms_are_judged(model: Path, tmp_path: Path, monkeypatch: pytest.
     judge = tmp_path / "judge.safetensors"
     save_judge(judge, Judge(Classes(tuple((name,) for name in names))))
     monkeypatch.setattr(command.Exam, "renders", lambda self, count: squares(count))
+    monkeypatch.setattr(command.Exam, "composer", composer())
     result = run(model, "pictograms", "--prompts", 10, "--limit", 2, "--judge", judge, "--json")
     assert result.code == 0, result.stderr
     facts = json.loads(result.stdout)
@@ -133,10 +136,18 @@ def test_pictograms_are_judged(model: Path, tmp_path: Path, monkeypatch: pytest.
     assert sum(kind["prompts"] for kind in facts["agreement"]["compositions"]["kinds"].values()) == 3
     assert [told["prompt"] for told in facts["judged"]] == [prompt.text for prompt in prompts(10)]
     assert "judging" in result.stderr
+    looks = facts["looks"]
+    assert looks["pictures"] == 10
+    assert looks["drawn"].keys() == looks["renders"].keys() == {"flat", "flat_inside", "gradient"}
+    assert looks["renders"]["flat"] > 0.8  # discs on plain grounds
+    assert looks["drawn"]["flat"] < looks["renders"]["flat"]  # of a model with random weights
+    assert looks["frechet_distance"] > 0
 
     shown = run(model, "pictograms", "--prompts", 10, "--limit", 2, "--judge", judge)
     text = shown.stdout.decode()
     for part in ("the 300 best known", "the whole vocabulary", "backgrounds", "held-out compositions", "%"):
+        assert part in text
+    for part in ("10 pictures", "drawn", "renders", "flat neighbourhoods", "gradient", "Fréchet distance"):
         assert part in text
     assert all(len(line) <= 80 for line in shown.lines if str(model) not in line)
 
@@ -147,6 +158,7 @@ def test_what_was_drawn_is_kept_and_not_drawn_again(
     judge = tmp_path / "judge.safetensors"
     save_judge(judge, Judge(Classes(tuple((concept.name,) for concept in concepts()))))
     monkeypatch.setattr(command.Exam, "renders", lambda self, count: squares(count))
+    monkeypatch.setattr(command.Exam, "composer", composer())
     asked = (model, "pictograms", "--limit", 1, "--judge", judge, "--json")
     plain = run(*asked, "--prompts", 10)
     kept = (*asked, "--pictures", tmp_path / "drawn")
@@ -189,6 +201,11 @@ def test_without_prompts_no_judge_is_needed(model: Path, monkeypatch: pytest.Mon
     result = run(model, "pictograms", "--prompts", 0, "--limit", 1, "--json")
     assert result.code == 0, result.stderr
     assert "agreement" not in json.loads(result.stdout)
+
+
+def composer() -> Composer:
+    """Draws renders without a font."""
+    return Composer(disc_table(), 64)
 
 
 def squares(count: int):  # type: ignore[no-untyped-def]

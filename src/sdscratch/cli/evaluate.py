@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdscratch.cli.evaluation_tables import show
 from sdscratch.cli.progress import View, make_view
 from sdscratch.errors import UsageError
 from sdscratch.files import make_folder
@@ -17,11 +19,12 @@ from sdscratch.options import MAX_SEED, check_placement
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from rich.table import Table
 
     from sdscratch.evaluation.quality import Quality
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.pictograms.agreement import Finding
+    from sdscratch.pictograms.composer import Composer
+    from sdscratch.pictograms.crispness import Looks
     from sdscratch.pictograms.judge import Classes, Judge
     from sdscratch.training.dataset.source import Batch
 
@@ -29,13 +32,6 @@ __all__ = ["evaluate"]
 
 PICTOGRAMS = "pictograms"
 RENDERS = 512  # of pictograms, where --limit says nothing
-PREDICTIONS = {"epsilon": "the noise (epsilon)", "v": "the velocity (v)"}
-ROWS = {
-    "known": "the 300 best known",
-    "vocabulary": "the whole vocabulary",
-    "background": "backgrounds",
-    "compositions": "held-out compositions",
-}
 
 
 def evaluate(
@@ -84,7 +80,8 @@ def evaluate(
     """Measure MODEL on pictures with captions.
 
     What the autoencoder loses (PSNR, and SSIM of luma), and the U-Net's loss by timestep. On pictograms also
-    how often pictures show what their prompts ask for, as a small classifier sees it.
+    how often pictures show what their prompts ask for, as a small classifier sees it, and how crisp they are
+    beside renders: flat where it should be flat, sharp at edges.
 
     Examples:
 
@@ -122,6 +119,7 @@ class Exam:
     skipped: list[tuple[str, str]] = field(default_factory=list)  # path and reason
     findings: list[Finding] = field(default_factory=list)
     classes: Classes | None = None  # that the judge knows
+    looks: Mapping[str, Any] | None = None  # of pictures beside renders
 
     @property
     def size(self) -> tuple[int, int]:
@@ -173,18 +171,23 @@ class Exam:
         if knows is not None:
             self.compare(knows, prompts, folder)
 
-    def renders(self, count: int) -> Iterator[Batch]:
-        """Held-out renders in batches."""
-        import torch
-
+    @cached_property
+    def composer(self) -> Composer:
+        """What draws renders, of the pictures' size."""
         from sdscratch.checkpoints.places import cache_folder
         from sdscratch.pictograms.composer import Composer
         from sdscratch.pictograms.mixtures import FULL
         from sdscratch.pictograms.pictograms import load_sprites
+
+        return Composer(load_sprites(cache_folder()), self.size[0], FULL)
+
+    def renders(self, count: int) -> Iterator[Batch]:
+        """Held-out renders in batches."""
+        import torch
+
         from sdscratch.training.dataset.source import Batch
 
-        composer = Composer(load_sprites(cache_folder()), self.size[0], FULL)
-        held_out = composer.held_out(count, torch.device("cpu"))
+        held_out = self.composer.held_out(count, torch.device("cpu"))
         for start in range(0, count, self.batch_size):
             part = slice(start, start + self.batch_size)
             yield Batch(held_out.pictures[part], held_out.captions[part])
@@ -202,18 +205,36 @@ class Exam:
         """Draw prompts and look at what came."""
         from sdscratch.images.tensors import to_tensor
         from sdscratch.pictograms.agreement import agreement, prompts
+        from sdscratch.pictograms.crispness import Looks
 
         numbers = iter(range(1, count + 1))
+        looks = Looks(judge)
 
         def draw(prompt: str, seed: int) -> Any:
             path = None if folder is None else folder / f"{next(numbers):04d}.png"
-            return to_tensor(self.drawn(prompt, seed, path))
+            picture = to_tensor(self.drawn(prompt, seed, path))
+            looks.add(picture)
+            return picture
 
         self.classes = judge.classes
         with self.view.stage("judging", count, "img") as advance:
             for finding in agreement(draw, judge, prompts(count, self.seed), seed=self.seed):
                 self.findings.append(finding)
                 advance(len(self.findings))
+        self.looks = looks.beside(self.wanted(judge, count))
+
+    def wanted(self, judge: Judge, count: int) -> Looks:
+        """Renders of what as many other prompts ask for: no picture is compared with its own render."""
+        from sdscratch.pictograms.agreement import prompts
+        from sdscratch.pictograms.crispness import Looks
+
+        scenes = [prompt.scene for prompt in prompts(count, self.seed + 1)]
+        looks = Looks(judge)
+        with self.view.stage("rendering", count, "img") as advance:
+            for start in range(0, count, self.batch_size):
+                looks.add(self.composer.draw(scenes[start : start + self.batch_size]))
+                advance(len(looks.each))
+        return looks
 
     def drawn(self, prompt: str, seed: int, path: Path | None) -> Image:
         """The picture of a prompt: from its file where it was drawn before, else drawn, and kept there.
@@ -269,59 +290,6 @@ class Exam:
             from sdscratch.pictograms.agreement import record, summary
 
             found["agreement"] = summary(self.findings)
+            found["looks"] = self.looks
             found["judged"] = [record(finding, self.classes) for finding in self.findings]
         return found
-
-
-def show(facts: Mapping[str, Any]) -> None:
-    """Print the facts as tables."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    size = f"{facts['width']}×{facts['height']}"
-    skipped = f", {len(facts['skipped'])} skipped" if facts["skipped"] else ""
-    console.print(f"{facts['model']} on {facts['data']}: {facts['pictures']} pictures of {size}{skipped}")
-    console.print(
-        f"autoencoder: PSNR {facts['autoencoder']['psnr']:.2f} dB, SSIM {facts['autoencoder']['ssim']:.4f}"
-    )
-    console.print(losses_table(facts["denoising"]))
-    if "agreement" in facts:
-        console.print(agreement_table(facts["agreement"]))
-
-
-def losses_table(denoising: Mapping[str, Any]) -> Table:
-    """The loss, by timestep and over all."""
-    table = plain_table("timesteps", "weight", f"loss of {PREDICTIONS[denoising['prediction']]}")
-    for part in denoising["by_timestep"]:
-        table.add_row(f"{part['first']}–{part['last']}", f"{part['weight']:.2f}", f"{part['loss']:.4f}")
-    table.add_section()
-    table.add_row("all", "1.00", f"{denoising['loss']:.4f}")
-    return table
-
-
-def agreement_table(rows: Mapping[str, Any]) -> Table:
-    """How often pictures show what was asked for."""
-    table = plain_table("prompts of", "number", "thing", "in top 5", "attribute", "both")
-    for row, values in rows.items():
-        table.add_row(ROWS[row], *shares(values))
-        for kind, each in values.get("kinds", {}).items():
-            table.add_row(f"  {kind}", *shares(each))
-    return table
-
-
-def shares(values: Mapping[str, Any]) -> list[str]:
-    """One row's cells."""
-    percents = (values[name] for name in ("top1", "top5", "attribute", "both"))
-    return [str(values["prompts"]), *(f"{100 * value:.1f} %" for value in percents)]
-
-
-def plain_table(first: str, *others: str) -> Table:
-    """A table without frames, numbers to the right."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table

@@ -6,6 +6,7 @@
     python -m sdscratch.pictograms autoencoder --grow small.safetensors --minutes 30
     python -m sdscratch.pictograms diffusion --grow small.safetensors --minutes 90
     python -m sdscratch.pictograms refine --minutes 15
+    python -m sdscratch.pictograms decoder --minutes 75 --decay-from 0.5
     python -m sdscratch.pictograms taesd --minutes 5
     python -m sdscratch.pictograms export weights/default.safetensors
     python -m sdscratch.pictograms samples weights/default.safetensors samples.png
@@ -35,11 +36,11 @@ from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.pipeline import load
 from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
+from sdscratch.pictograms.folder import begin as lay_out
+from sdscratch.pictograms.folder import export as write_model
 from sdscratch.pictograms.judge import save_judge, usual_place
 from sdscratch.pictograms.model import LARGE, SHAPES, Shape
-from sdscratch.pictograms.workshop import MIXTURES, Workshop, workshop
-from sdscratch.pictograms.workshop import begin as lay_out
-from sdscratch.pictograms.workshop import export as write_model
+from sdscratch.pictograms.stages import MIXTURES, Stages, prepared
 from sdscratch.training.engine.distributed import workers_for
 from sdscratch.training.engine.recipe import Budget, Recipe
 from sdscratch.training.run.display import Display
@@ -97,7 +98,7 @@ Dtype = Annotated[str, typer.Option(help="Of the arithmetic: auto, float32, bflo
 HOME = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sdscratch-training"
 
 
-Work = Callable[[Workshop, Recipe, Path | None], None]
+Work = Callable[[Stages, Recipe, Path | None], None]
 
 
 def stage(*, seed: int, batch: int, rate: float, ema: float) -> Callable[[Work], Work]:
@@ -120,19 +121,19 @@ def stage(*, seed: int, batch: int, rate: float, ema: float) -> Callable[[Work],
             scenes: Scenes = None,
         ) -> None:
             shape = _shape(size)
-            with workshop(
+            with prepared(
                 folder, shape, font=font, device=device, dtype=dtype, scenes=scenes, seed=seed
-            ) as shop:
+            ) as stages:
                 recipe = Recipe(
                     _budget(minutes, steps),
                     rate,
                     batch,
-                    workers=_threads(shop, workers, batch),
+                    workers=_threads(stages, workers, batch),
                     seed=seed,
                     decay_from=decay_from,
                     ema=ema,
                 )
-                work(shop, recipe, grow)
+                work(stages, recipe, grow)
 
         app.command(work.__name__, help=work.__doc__)(run)
         return work
@@ -141,31 +142,39 @@ def stage(*, seed: int, batch: int, rate: float, ema: float) -> Callable[[Work],
 
 
 @stage(seed=1, batch=8, rate=1e-3, ema=0.995)
-def autoencoder(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def autoencoder(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train the autoencoder, then normalise its latents and measure it on held-out pictures."""
-    typer.echo(f"{shop.autoencoder(recipe, grow):.2f} dB on held-out pictures")
+    typer.echo(f"{stages.autoencoder(recipe, grow):.2f} dB on held-out pictures")
 
 
 @stage(seed=2, batch=8, rate=8e-4, ema=0.995)
-def refine(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def refine(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
     if grow is not None:
         raise UsageError("refine goes on with the autoencoder that there is; --grow is for a new one")
-    typer.echo(f"{shop.refine(recipe):.2f} dB on held-out pictures")
+    typer.echo(f"{stages.refine(recipe):.2f} dB on held-out pictures")
+
+
+@stage(seed=4, batch=4, rate=3e-4, ema=0.995)
+def decoder(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
+    """Teach the decoder alone to draw what the model's own sampler leaves: flat colours, sharp edges."""
+    if grow is not None:
+        raise UsageError("decoder goes on with the model that there is; --grow is for a new one")
+    typer.echo(f"{stages.decoder(recipe):.2f} dB on held-out pictures")
 
 
 @stage(seed=3, batch=8, rate=2e-3, ema=0.995)
-def taesd(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def taesd(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train a tiny decoder that draws previews; `export` writes it beside the model."""
     if grow is not None:
         raise UsageError("a tiny decoder is made from nothing; leave out --grow")
-    typer.echo(str(shop.taesd(recipe)))
+    typer.echo(str(stages.taesd(recipe)))
 
 
 @stage(seed=1, batch=32, rate=5e-4, ema=0.998)
-def diffusion(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def diffusion(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
-    shop.diffusion(recipe, grow)
+    stages.diffusion(recipe, grow)
 
 
 @app.command()
@@ -174,7 +183,7 @@ def begin(
     folder: Folder = HOME,
     size: Size = 128,
 ) -> None:
-    """Take a model's autoencoder and tokenizer: `diffusion --grow MODEL` then goes on from the model."""
+    """Begin with a model: `decoder` goes on from it, and `diffusion --grow MODEL`."""
     lay_out(folder, _shape(size), model)
 
 
@@ -226,16 +235,16 @@ def judge(
     dtype: Dtype = "auto",
 ) -> None:
     """Train the judge that `sdscratch evaluate` asks, and measure it on held-out scenes."""
-    with workshop(folder, LARGE, font=font, device=device, dtype=dtype, scenes="all", seed=1) as shop:
-        table, leads = shop.composer.table, shop.distributed.leads
+    with prepared(folder, LARGE, font=font, device=device, dtype=dtype, scenes="all", seed=1) as stages:
+        table, leads = stages.composer.table, stages.distributed.leads
         with Display(quiet=not leads) as display:
             trained = judging.train_judge(
                 table,
                 _budget(minutes, steps if steps or minutes else judging.STEPS),
                 folder / "judge",
-                shop.distributed,
+                stages.distributed,
                 rate=rate,
-                workers=_threads(shop, workers, judging.BATCH),
+                workers=_threads(stages, workers, judging.BATCH),
                 begin=begin,
                 show=display,
             )
@@ -259,8 +268,8 @@ def _budget(minutes: float | None, steps: int | None) -> Budget:
     return Budget(steps=steps, seconds=None if minutes is None else minutes * 60)
 
 
-def _threads(shop: Workshop, workers: int | None, batch: int) -> int:
-    threads = workers or workers_for(shop.distributed, batch)
+def _threads(stages: Stages, workers: int | None, batch: int) -> int:
+    threads = workers or workers_for(stages.distributed, batch)
     if threads > 1:
         torch.set_num_threads(1)  # the workers share the work
     return threads

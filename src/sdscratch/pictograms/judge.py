@@ -184,6 +184,11 @@ class Judge(nn.Module):
         return things | {name: layer(flat) for name, layer in self.small.items()}
 
     @torch.inference_mode()
+    def features(self, pictures: Tensor) -> Tensor:
+        """What it sees of n pictures of any size, before any question: [n, width], means over positions."""
+        return self.trunk(shrunk(pictures)).float().mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
     def verdicts(self, pictures: Tensor) -> list[Verdict]:
         """What it sees in each of n pictures of any size, [n, 3, H, W]."""
         logits = {name: values.float() for name, values in self(shrunk(pictures)).items()}
