@@ -9,6 +9,7 @@ convert.py     convert-weights
 tokens.py      tokens
 info.py        info
 evaluate.py    evaluate
+evaluation_tables.py   its result as tables
 bench.py       bench
 train.py       train
 shapes.py      train shapes
