@@ -33,7 +33,7 @@ def bench(
             "-m",
             "--model",
             "--ckpt",
-            help="A file, a folder, a name, or a hub id.",
+            help="Model: a file, a folder, a name, or a hub id.",
             show_default="the embedded model",
         ),
     ] = None,
@@ -49,39 +49,47 @@ def bench(
         str | None,
         typer.Option(
             "--tokenizer",
-            help="A folder with vocab.json and merges.txt, or tokenizer.json.",
+            help="Tokenizer: a folder with vocab.json and merges.txt, or tokenizer.json.",
             show_default="the model's own",
         ),
     ] = None,
     picture_size: Annotated[
-        str | None, typer.Option("--size", metavar="WxH", help="Pixels.", show_default="the model's own")
+        str | None,
+        typer.Option(
+            "--size", metavar="WxH", help="Size of a picture in pixels.", show_default="the model's own"
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Of each picture.")] = 4,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of each picture.")] = 4,
     batch_size: Annotated[
         list[int] | None,
-        typer.Option("--batch-size", min=1, help="How many pictures at once; repeatable.", show_default="1"),
+        typer.Option("--batch-size", min=1, help="Number of pictures at once; repeatable.", show_default="1"),
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of each measurement.")] = 3,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Number of times that each measurement is made.")
+    ] = 3,
     parity: Annotated[
         bool,
-        typer.Option("--parity", help="Say, too, how far a picture is from the CPU's in float32 (slow)."),
+        typer.Option("--parity", help="Measure, too, how far a picture is from the CPU's in float32 (slow)."),
     ] = False,
     approximations: Annotated[
         bool,
-        typer.Option("--approximations", help="Say, too, what each gains and how far it leads (slow)."),
+        typer.Option(
+            "--approximations",
+            help="Measure, too, what each approximation gains and how far it leads (slow).",
+        ),
     ] = False,
     taesd: Annotated[
         str | None,
         typer.Option(
-            "--taesd", metavar="FILE", help="The tiny autoencoder whose previews --approximations measures."
+            "--taesd", metavar="FILE", help="Tiny autoencoder whose previews --approximations measures."
         ),
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the U-Net first.")] = False,
     device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.")
+        str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1 (a number), mps.")
     ] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help=f"auto, {', '.join(DTYPES)}.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+    dtype: Annotated[str, typer.Option("--dtype", help=f"Precision: auto, {', '.join(DTYPES)}.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show nothing but the table.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")] = False,
 ) -> None:

@@ -16,11 +16,15 @@ __all__ = ["shapes"]
 
 
 def shapes(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; made if missing, else empty.")],
-    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures.")] = 4000,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder to write to; made if missing, else empty.")
+    ],
+    count: Annotated[int, typer.Option("--count", min=1, help="Number of pictures.")] = 4000,
     size: Annotated[int, typer.Option("--size", min=16, max=1024, help="Pixels along each side.")] = 64,
-    seed: Annotated[int, typer.Option("-s", "--seed", min=0, max=MAX_SEED, help="Which pictures.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+    seed: Annotated[
+        int, typer.Option("-s", "--seed", min=0, max=MAX_SEED, help="Seed of every random choice.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON.")] = False,
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Print nothing but results and errors.")
     ] = False,

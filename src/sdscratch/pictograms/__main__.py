@@ -67,33 +67,36 @@ SAMPLES = (
     "a green car on a red background",
 )
 
-Folder = Annotated[Path, typer.Option(help="Where checkpoints, metrics and sprites are kept.")]
-Size = Annotated[int, typer.Option(help=f"Of the pictures: {' or '.join(map(str, SHAPES))}.")]
+Folder = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and sprites.")]
+Size = Annotated[int, typer.Option(help=f"Side of the pictures in pixels: {' or '.join(map(str, SHAPES))}.")]
 Grow = Annotated[
     Path | None,
     typer.Option(
-        help="A model of half the size (diffusion: or of the same), with whose weights a new run begins.",
+        help="Model of half the size (diffusion: or of the same), with whose weights a new run begins.",
         show_default=False,
     ),
 ]
-Font = Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf, if it is not where systems keep it.")]
-Minutes = Annotated[float | None, typer.Option(help="How long to train, earlier parts of the run included.")]
-Steps = Annotated[int | None, typer.Option(help="How many steps to train, instead of a time.")]
-Batch = Annotated[int, typer.Option(help="Pictures a step that each process computes.")]
-Rate = Annotated[float, typer.Option(help="The highest learning rate.")]
-DecayFrom = Annotated[float, typer.Option(help="Share of the run after which the rate falls.")]
+Font = Annotated[
+    Path | None, typer.Option(help="File NotoColorEmoji.ttf, if it is not where systems keep it.")
+]
+Minutes = Annotated[float | None, typer.Option(help="Minutes to train, earlier parts of the run included.")]
+Steps = Annotated[int | None, typer.Option(help="Steps to train, instead of a time.")]
+Batch = Annotated[int, typer.Option(help="Pictures of a step that each process computes.")]
+Rate = Annotated[float, typer.Option(help="Learning rate after the warm-up, the highest.")]
+DecayFrom = Annotated[float, typer.Option(help="Share of the run after which the learning rate falls.")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Threads that share a batch.", show_default="on a CPU one a core, on a GPU one"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 (a number), mps.")]
+Device = Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:1 (a number), mps.")]
 Scenes = Annotated[
     str | None,
     typer.Option(
-        help=f"{' or '.join(MIXTURES)} of the scenes.", show_default="what a CPU, or a GPU, can learn"
+        help=f"Scenes to learn: {' or '.join(MIXTURES)} of them.",
+        show_default="what a CPU, or a GPU, can learn",
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="Of the arithmetic: auto, float32, bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="Precision of the arithmetic: auto, float32, bfloat16.")]
 
 HOME = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sdscratch-training"
 
@@ -179,7 +182,7 @@ def diffusion(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
 
 @app.command()
 def begin(
-    model: Annotated[Path, typer.Argument(help="A model of the same size.")],
+    model: Annotated[Path, typer.Argument(help="Model of the same size.")],
     folder: Folder = HOME,
     size: Size = 128,
 ) -> None:
@@ -189,7 +192,7 @@ def begin(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="The file to write.")], folder: Folder = HOME, size: Size = 128
+    path: Annotated[Path, typer.Argument(help="File to write.")], folder: Folder = HOME, size: Size = 128
 ) -> None:
     """Write the model as it is at the last checkpoint."""
     steps = write_model(folder, _shape(size), path)
@@ -198,10 +201,12 @@ def export(
 
 @app.command()
 def samples(
-    model: Annotated[str, typer.Argument(help="A model, as `sdscratch --model` takes it.")],
-    picture: Annotated[Path, typer.Argument(help="The PNG to write.")],
-    prompt: Annotated[list[str] | None, typer.Option(help="Instead of the usual ones; repeatable.")] = None,
-    seeds: Annotated[int, typer.Option(help="Rows: seeds 0, 1, …")] = 4,
+    model: Annotated[str, typer.Argument(help="Model, as `sdscratch --model` takes it.")],
+    picture: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Prompt to draw instead of the usual ones; repeatable.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of rows, one a seed: 0, 1, …")] = 4,
     steps: Annotated[int | None, typer.Option()] = None,
     cfg_scale: Annotated[float | None, typer.Option()] = None,
     sampler: Annotated[str | None, typer.Option()] = None,
@@ -219,11 +224,11 @@ def samples(
 @app.command()
 def judge(
     output: Annotated[
-        Path | None, typer.Option(help="The file to write.", show_default="where `evaluate` looks for it")
+        Path | None, typer.Option(help="File to write.", show_default="where `evaluate` looks for it")
     ] = None,
     begin: Annotated[
         Path | None,
-        typer.Option(help="A judge with whose weights a new run begins.", show_default=False),
+        typer.Option(help="Judge with whose weights a new run begins.", show_default=False),
     ] = None,
     folder: Folder = HOME,
     font: Font = None,
