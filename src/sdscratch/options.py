@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from sdscratch.addons.requests import take_loras
+from sdscratch.diffusion import catalogue
+from sdscratch.diffusion.catalogue import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.settings import Setting, check_ranges
 
@@ -22,6 +24,7 @@ __all__ = [
     "DTYPES",
     "LOW_MEMORY_TILE",
     "MAX_SEED",
+    "MODEL",
     "PICTURE",
     "SAMPLERS",
     "SCHEDULERS",
@@ -48,64 +51,9 @@ LOW_MEMORY_TILE = 512  # pixels a side; with --low-memory, larger pictures are d
 
 Fit = Literal["cover", "stretch", "contain"]
 
-SAMPLERS = ("ddpm", "ddim", "euler", "euler_a", "heun", "dpm++2m")
-SCHEDULERS = ("leading", "trailing", "linspace", "normal", "karras", "exponential")
+SAMPLERS = tuple(catalogue.SAMPLERS)
+SCHEDULERS = tuple(catalogue.SPACINGS)
 DTYPES = ("float32", "bfloat16", "float16")
-
-# Other tools' spellings, compared without case, spaces and punctuation (but +: it tells 2M from ++2M).
-SAMPLER_SPELLINGS = {
-    "ddpmscheduler": "ddpm",
-    "ddimscheduler": "ddim",
-    "eulerdiscretescheduler": "euler",
-    "keuler": "euler",
-    "eulera": "euler_a",
-    "keulera": "euler_a",
-    "eulerancestral": "euler_a",
-    "keulerancestral": "euler_a",
-    "eulerancestraldiscretescheduler": "euler_a",
-    "kheun": "heun",
-    "heundiscretescheduler": "heun",
-    "dpm++2m": "dpm++2m",
-    "dpmpp2m": "dpm++2m",
-    "kdpm++2m": "dpm++2m",
-    "kdpmpp2m": "dpm++2m",
-    "dpmsolvermultistepscheduler": "dpm++2m",
-    "dpmsolver++": "dpm++2m",
-}
-SCHEDULER_SPELLINGS = {"discrete": "normal", "polyexponential": "exponential"}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9+]", "", name.lower())
-
-
-def parse_scheduler(name: str) -> str:
-    """The spacing meant by `name`, in any of the usual spellings.
-
-    Raises:
-        UsageError: no such spacing.
-    """
-    plain = SCHEDULER_SPELLINGS.get(_plain(name), _plain(name))
-    if plain not in SCHEDULERS:
-        raise UsageError(f"no scheduler is called {name!r}; choose one of {', '.join(SCHEDULERS)}")
-    return plain
-
-
-def parse_sampler(name: str) -> tuple[str, str | None]:
-    """The sampler meant by `name`, and the spacing where the name says one ("DPM++ 2M Karras").
-
-    Raises:
-        UsageError: no such sampler.
-    """
-    spellings = {_plain(own): own for own in SAMPLERS} | SAMPLER_SPELLINGS
-    plain = _plain(name)
-    if plain in spellings:
-        return spellings[plain], None
-    for scheduler in SCHEDULERS:
-        stem = plain.removesuffix(scheduler)
-        if stem != plain and stem in spellings:
-            return spellings[stem], scheduler
-    raise UsageError(f"no sampler is called {name!r}; choose one of {', '.join(SAMPLERS)}")
 
 
 def parse_interval(text: str) -> tuple[float, float]:
@@ -156,7 +104,7 @@ SD1_DEFAULTS = Defaults()
 
 OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's"
-PICTURE, SAMPLING = "Picture", "Sampling"
+PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
 

@@ -103,6 +103,14 @@ def test_every_form_gives_the_same_vectors(tmp_path: Path, form: str) -> None:
     torch.testing.assert_close(embedding.vectors, VECTORS, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_diffusers_files_say_their_token(tmp_path: Path, form: str) -> None:
+    name, write = FORMS[form]
+    write(tmp_path / name, VECTORS)
+    expected = "<zorb>" if form.startswith("diffusers") else None
+    assert open_embedding(str(tmp_path / name), 768).token == expected
+
+
 def test_one_vector_may_have_one_dimension_and_any_type(tmp_path: Path) -> None:
     torch.save({"<zorb>": VECTORS[0].half()}, tmp_path / "z.bin")
     embedding = open_embedding(str(tmp_path / "z.bin"), 768)

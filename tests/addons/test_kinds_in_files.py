@@ -247,3 +247,16 @@ def test_ia3_that_says_the_other_side_is_refused_when_it_is_read(tmp_path: Path,
     save_file(spelled({LINEAR: {"weight": random(16), "on_input": torch.tensor(True)}}, kohya_name), path)
     with pytest.raises(CheckpointError, match="it scales 16 inputs of 32"):
         add(model, path).read(LINEAR)
+
+
+def test_a_bundled_embedding_of_another_width_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "addon.safetensors"
+    tensors = spelled({CONV: loha(CONV.shape)}, kohya_name)
+    save_file(tensors | {"bundle_emb.zorb.string_to_param.*": random(2, 1024)}, path)
+    with pytest.raises(
+        CheckpointError, match=r"the embedding zorb of 1024 .* Stable Diffusion 2\.x; .* have 32"
+    ):
+        open_lora(path, TINY)
+    save_file(tensors | {"bundle_emb.zorb.a": random(2, 32), "bundle_emb.zorb.b": random(2, 32)}, path)
+    with pytest.raises(CheckpointError, match="holds 2 tensors"):
+        open_lora(path, TINY)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sdscratch.addons.merge import open_difference, open_merged, parse_difference, parse_merge
+from sdscratch.addons.merge import Merged, _fits, open_difference, open_merged, parse_difference, parse_merge
 from sdscratch.checkpoints.layouts import weights
 from sdscratch.checkpoints.model import open_model
 from sdscratch.errors import CheckpointError, UsageError
@@ -86,3 +88,23 @@ def test_wrong_usage_is_one_sentence(models: Path, arguments: list[str], said: s
     assert run.code == 2
     assert said in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_the_first_convolution_of_an_inpainting_model_keeps_its_other_channels(models: Path) -> None:
+    b, c = open_model("b.safetensors"), open_model("c.safetensors")
+    (first,) = (weight for weight in weights(TINY) if weight.ldm.endswith("input_blocks.0.0.weight"))
+    nine = replace(first, shape=(16, 9, 3, 3))
+    own = torch.randn(nine.shape, generator=torch.Generator().manual_seed(0))
+    found = Merged(1.0, ((b, 1.0), (c, -1.0))).apply(nine, own)
+    torch.testing.assert_close(found[:, :4], own[:, :4] + b.read(first) - c.read(first), atol=1e-6, rtol=1e-5)
+    assert torch.equal(found[:, 4:], own[:, 4:])
+    assert _fits(nine, first)
+    assert not _fits(first, nine)
+
+
+def test_a_merged_model_says_what_it_is_made_of(models: Path) -> None:
+    assert sdscratch("convert-weights", "--merge", "a.safetensors:0.7,b.safetensors:0.3", "-q").code == 0
+    made = open_model("a-b.safetensors")
+    (noted,) = json.loads(made.metadata["sdscratch.provenance"])["merged"]
+    other = {"name": "b", "hash": open_model("b.safetensors").hash(), "factor": 0.3}
+    assert noted == {"own_factor": 0.7, "others": [other]}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sdscratch.images import Record, save_picture
 from sdscratch.options import SD1_DEFAULTS, GenerateOptions
@@ -215,3 +217,84 @@ def test_a_broken_lora_is_told_in_one_sentence(tmp_path: Path) -> None:
     result = sdscratch("info", write_ldm(tmp_path / "lora.safetensors", tensors))
     assert result.code == 3
     assert f"{name}.alpha, which is no number" in result.stderr
+
+
+# --- Add-ons ---------------------------------------------------------------------------------------------
+
+TRAINED = {
+    "ss_sd_model_name": "v1-5.safetensors", "ss_new_sd_model_hash": "6ce0161689", "ss_epoch": "4",
+    "ss_tag_frequency": json.dumps({"3_zorb": {"zorb": 12, " blue": 5}, "1_more": {"zorb": 2}}),
+    "ss_clip_skip": "None", "ss_resolution": "(512, 768)",
+}  # fmt: skip
+
+
+def test_a_lora_says_how_it_was_trained_and_its_hashes(tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "ink.safetensors", changes(targets()[:2]))
+    save_file(load_file(path), path, TRAINED)
+    found = facts(path)
+    assert found["training"] == {
+        "base_model": "v1-5.safetensors", "base_hash": "6ce0161689", "epochs": "4", "resolution": "512x768",
+        "words": {"zorb": 14, "blue": 5},
+    }  # fmt: skip
+    data = path.read_bytes()
+    assert found["hash"] == sha256(data).hexdigest()[:10]
+    after_header = data[8 + int.from_bytes(data[:8], "little") :]
+    assert found["autov3"] == sha256(after_header).hexdigest()[:12]
+    text = sdscratch("info", path).stdout.decode()
+    assert "zorb (14), blue (5)" in text
+    assert found["autov3"] in text
+
+
+def test_every_kind_is_told(tmp_path: Path) -> None:
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    path = tmp_path / "ink.safetensors"
+    norm = "lora_unet_down_blocks_0_resnets_0_norm1"
+    tensors = {
+        f"{name}.lokr_w1": torch.zeros(8, 8), f"{name}.lokr_w2_a": torch.zeros(8, 2),
+        f"{name}.lokr_w2_b": torch.zeros(2, 8), f"{name}.alpha": torch.tensor(1.0),
+        f"{name}.dora_scale": torch.zeros(64, 1), f"{norm}.b_norm": torch.zeros(16),
+        "bundle_emb.zorb.emb_params": torch.zeros(3, 32), "lora_unet_x.what": torch.zeros(1),
+    }  # fmt: skip
+    save_file(tensors, path)
+    lora = facts(path)["lora"]
+    assert lora["kinds"] == {"DoRA upon LoKr": 1, "bias": 1}  # type: ignore[index]
+    assert (lora["ranks"], lora["alphas"]) == ([2], [1.0])  # type: ignore[index]
+    assert (lora["embeddings"], lora["unknown"]) == ({"zorb": 3}, ["lora_unet_x.what"])  # type: ignore[index]
+
+
+def test_what_would_not_fit_a_model_is_told(tmp_path: Path, model: Path) -> None:
+    path = write_lora(tmp_path / "ink.safetensors", changes(targets()))
+    against = sdscratch("info", path, "--against", model, "--json")
+    assert json.loads(against.stdout)["misfits"] == []
+    tensors = load_file(path)
+    first = next(name for name in tensors if name.endswith("lora_down.weight"))
+    tensors[first] = torch.zeros(3, 7)
+    save_file(tensors | {"lora_unet_up_blocks_9_conv.alpha": torch.tensor(1.0)}, path)
+    misfits = json.loads(sdscratch("info", path, "--against", model, "--json").stdout)["misfits"]
+    assert len(misfits) == 2
+    assert "lora_unet_up_blocks_9_conv.alpha" in misfits
+    assert any("does not fit" in text for text in misfits)
+    assert "does not fit" in sdscratch("info", path, "--against", model).stdout.decode()
+    for width, count in ((32, 0), (768, 1)):
+        save_file({"emb_params": torch.zeros(2, width)}, tmp_path / "zorb.safetensors")
+        told = sdscratch("info", tmp_path / "zorb.safetensors", "--against", model, "--json")
+        assert len(json.loads(told.stdout)["misfits"]) == count
+        embedding = json.loads(told.stdout)["embedding"]
+        assert (embedding["name"], embedding["vectors"], embedding["width"]) == ("zorb", 2, width)
+
+
+def test_a_vae_is_told_and_whether_it_fits(tmp_path: Path, model: Path) -> None:
+    vae = {name: t for name, t in ldm_tensors().items() if name.startswith("first_stage_model.")}
+    save_file(vae, tmp_path / "vae.safetensors")
+    told = json.loads(sdscratch("info", tmp_path / "vae.safetensors", "--against", model, "--json").stdout)
+    assert (told["what"], told["misfits"]) == ("a VAE alone", [])
+    save_file(dict(list(vae.items())[1:]), tmp_path / "vae.safetensors")
+    told = json.loads(sdscratch("info", tmp_path / "vae.safetensors", "--against", model, "--json").stdout)
+    assert len(told["misfits"]) == 1
+
+
+def test_a_vaes_folder_is_told(tmp_path: Path, model: Path) -> None:
+    folder = write_diffusers(tmp_path / "folder", TINY, tokenizer=tiny_tokenizer()) / "vae"
+    told = json.loads(sdscratch("info", folder, "--against", model, "--json").stdout)
+    assert (told["what"], told["misfits"]) == ("the VAE of a diffusers folder", [])
+    assert "all of it fits" in sdscratch("info", folder, "--against", model).stdout.decode()

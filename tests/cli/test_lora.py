@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sdscratch.images import LoraRecord, parse_infotext, read_records
 from support.cli import Result, sdscratch
@@ -192,3 +192,23 @@ def test_a_lora_given_as_the_model_is_told_where_it_belongs() -> None:
 def test_the_help_tells_of_them() -> None:
     for command in ("txt2img", "img2img", "convert-weights"):
         assert "--lora" in sdscratch(command, "--help").stdout.decode()
+
+
+def test_steps_are_refused_where_nothing_can_follow_them(tiny_model: Path) -> None:
+    run = sdscratch("convert-weights", tiny_model, "x.safetensors", "--lora", "ink:1:start=2")
+    assert run.code == 2
+    assert "the LoRA ink has start= or stop=, but a file of weights knows no steps" in run.stderr
+
+
+def test_another_vae_decodes(draw: Draw, tiny_model: Path) -> None:
+    other = {
+        name: t + 0.02 for name, t in load_file(tiny_model).items() if name.startswith("first_stage_model.")
+    }
+    save_file(other, "other.safetensors")
+    draw("-o", "own.png")
+    draw("-o", "other.png", "--vae", "other.safetensors")
+    assert not np.array_equal(pixels("own.png"), pixels("other.png"))
+    baked = sdscratch("convert-weights", tiny_model, "baked.safetensors", "--vae", "other.safetensors")
+    assert baked.code == 0, baked.stderr
+    draw("-o", "baked.png", "-m", "baked.safetensors")
+    assert np.array_equal(pixels("other.png"), pixels("baked.png"))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdscratch.bench.random_model import random_model
 from sdscratch.diffusion.approximations import deep_cached, guided_between
+from sdscratch.fast.unet import FastUNet
 from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
@@ -33,7 +34,7 @@ def pixels(pipeline: Pipeline, **options: object) -> np.ndarray:
 
 @pytest.mark.parametrize("config", [TINY, SMALLER], ids=["like SD 1.x", "of two levels"])
 def test_a_pass_on_its_own_deep_features_is_the_whole_pass(config: ModelConfig) -> None:
-    network = random_model("", config).load("unet", "cpu", torch.float32)
+    network = FastUNet(random_model("", config).load("unet", "cpu", torch.float32))
     shape = (2, config.unet.latent_channels, 9, 8)
     x, context = torch.randn(shape), Conditioning(torch.randn(2, 7, config.unet.context))
     other = torch.randn(shape)
@@ -50,7 +51,7 @@ def test_a_pass_on_its_own_deep_features_is_the_whole_pass(config: ModelConfig) 
 
 
 def test_the_deeper_groups_are_left_out() -> None:
-    network = random_model("", TINY).load("unet", "cpu", torch.float32)
+    network = FastUNet(random_model("", TINY).load("unet", "cpu", torch.float32))
     ran: list[str] = []
     for name, module in network.named_modules():
         if name.count(".") in (1, 2):

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import guided, network_denoiser
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
 from support.diffusion import random_network, relative_error
 
 SCHEDULE = Schedule(ScheduleConfig())
-PATH = make_path(SCHEDULE, "euler", None, 10)
+PATH = make_sigma_schedule(SCHEDULE, "euler", None, 10)
 SIGMA = PATH.sigmas[4]
 GENERATOR = torch.Generator().manual_seed(0)
 PROMPT, NEGATIVE = torch.randn(2, 1, 3, 5, generator=GENERATOR).unbind()

@@ -12,10 +12,10 @@ from torch import Tensor
 from sdscratch.diffusion.guidance import guided
 from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
-from sdscratch.options import SAMPLERS as SAMPLER_NAMES
 from support.diffusion import (
     NETWORKS,
     Trajectory,
@@ -24,6 +24,7 @@ from support.diffusion import (
     reference_trajectory,
     relative_error,
 )
+from support.diffusion import SAMPLERS as SAMPLER_NAMES
 
 # diffusers hands tensors to numpy in a way that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -46,7 +47,7 @@ def init_latent() -> Tensor:
 
 def our_trajectory(
     network: Any,
-    path: Path,
+    path: SigmaSchedule,
     sampler: str,
     *,
     scale: float = 1.0,
@@ -80,7 +81,7 @@ def assert_same(ours: Trajectory, reference: Trajectory) -> None:
 def test_txt2img_is_that_of_diffusers(sampler: str, steps: int) -> None:
     for seed, kind in enumerate(NETWORKS):
         network = random_network(kind, seed)
-        ours = our_trajectory(network, make_path(SCHEDULE, sampler, None, steps), sampler)
+        ours = our_trajectory(network, make_sigma_schedule(SCHEDULE, sampler, None, steps), sampler)
         assert_same(
             ours, reference_trajectory(reference_scheduler(sampler), network, contexts(), SEEDS, SHAPE, steps)
         )
@@ -90,7 +91,7 @@ def test_txt2img_is_that_of_diffusers(sampler: str, steps: int) -> None:
 def test_guided_txt2img_is_that_of_diffusers(sampler: str) -> None:
     for seed, (kind, scale) in enumerate(product(NETWORKS, (1.5, 7.5))):
         network = random_network(kind, seed)
-        path = make_path(SCHEDULE, sampler, None, 15)
+        path = make_sigma_schedule(SCHEDULE, sampler, None, 15)
         ours = our_trajectory(network, path, sampler, scale=scale)
         reference = reference_trajectory(
             reference_scheduler(sampler), network, contexts(), SEEDS, SHAPE, 15, scale=scale
@@ -103,7 +104,7 @@ def test_guided_txt2img_is_that_of_diffusers(sampler: str) -> None:
 def test_img2img_is_that_of_diffusers(sampler: str, strength: float) -> None:
     for seed, (kind, steps) in enumerate(product(NETWORKS, (20, 50))):
         network = random_network(kind, seed)
-        path = make_path(SCHEDULE, sampler, None, steps).tail(steps_from_strength(steps, strength))
+        path = make_sigma_schedule(SCHEDULE, sampler, None, steps).tail(steps_from_strength(steps, strength))
         ours = our_trajectory(network, path, sampler, init=init_latent())
         reference = reference_trajectory(
             reference_scheduler(sampler),
@@ -123,7 +124,7 @@ def test_img2img_is_that_of_diffusers(sampler: str, strength: float) -> None:
 def test_ddim_with_fresh_noise_is_that_of_diffusers(eta: float, steps: int) -> None:
     for seed, (kind, strength) in enumerate(product(NETWORKS, (None, 0.6))):
         network = random_network(kind, seed)
-        path = make_path(SCHEDULE, "ddim", None, steps)
+        path = make_sigma_schedule(SCHEDULE, "ddim", None, steps)
         start: dict[str, Any] = {} if strength is None else {"init": init_latent()}
         if strength is not None:
             path = path.tail(steps_from_strength(steps, strength))
@@ -157,7 +158,9 @@ def test_spacings_by_timestep_are_those_of_diffusers(sampler: str, spacing: str,
     reference = reference_trajectory(
         reference_scheduler(sampler, timestep_spacing=spacing), network, contexts(), SEEDS, SHAPE, steps
     )
-    assert_same(our_trajectory(network, make_path(SCHEDULE, sampler, spacing, steps), sampler), reference)
+    assert_same(
+        our_trajectory(network, make_sigma_schedule(SCHEDULE, sampler, spacing, steps), sampler), reference
+    )
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -166,7 +169,7 @@ def test_spacings_by_timestep_are_those_of_diffusers(sampler: str, spacing: str,
 def test_spacings_by_sigma_are_those_of_diffusers(sampler: str, spacing: str, steps: int) -> None:
     network = random_network(NETWORKS[steps % 3], steps)
     scheduler = reference_scheduler(sampler, **{f"use_{spacing}_sigmas": True})
-    path = make_path(SCHEDULE, sampler, spacing, steps)
+    path = make_sigma_schedule(SCHEDULE, sampler, spacing, steps)
     reference = reference_trajectory(scheduler, network, contexts(), SEEDS, SHAPE, steps)
     assert_same(our_trajectory(network, path, sampler), reference)
     reference = reference_trajectory(
@@ -183,7 +186,7 @@ def test_velocity_prediction_is_that_of_diffusers(sampler: str, spacing: str) ->
         network = random_network(kind, seed)
         scheduler = reference_scheduler(sampler, timestep_spacing=spacing, prediction_type="v_prediction")
         for scale, init in ((1.0, None), (4.0, None), (1.0, init_latent())):
-            path = make_path(SCHEDULE, sampler, spacing, 20)
+            path = make_sigma_schedule(SCHEDULE, sampler, spacing, 20)
             path = path if init is None else path.tail(12)
             ours = our_trajectory(network, path, sampler, prediction="v", init=init, scale=scale)
             reference = reference_trajectory(
@@ -205,7 +208,7 @@ def test_another_forward_process_is_that_of_diffusers(sampler: str) -> None:
     reference = reference_trajectory(
         reference_scheduler(sampler, **changes), network, contexts(), SEEDS, SHAPE, 20
     )
-    path = make_path(Schedule(config), sampler, "trailing", 20)
+    path = make_sigma_schedule(Schedule(config), sampler, "trailing", 20)
     assert_same(our_trajectory(network, path, sampler), reference)
 
 
@@ -215,7 +218,7 @@ def test_sigmas_are_those_of_diffusers(sampler: str, steps: int) -> None:
     """Closely enough to tell an interpolated σ from an interpolated log σ."""
     scheduler = reference_scheduler(sampler)
     scheduler.set_timesteps(steps)
-    path = make_path(SCHEDULE, sampler, None, steps)
+    path = make_sigma_schedule(SCHEDULE, sampler, None, steps)
     # near timestep 0 diffusers' float32 has lost more than the interpolations differ by
     counted = [index for index, t in enumerate(path.timesteps) if t >= 10]
     ours = torch.tensor(path.sigmas)[counted]

@@ -16,7 +16,8 @@ from torch import Tensor
 from sdscratch.diffusion.guidance import network_denoiser
 from sdscratch.diffusion.noise import Noise
 from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Path, Schedule, make_path
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
 from support.diffusion import NETWORKS, random_network, relative_error
@@ -146,7 +147,7 @@ def model_of(network: Callable[..., Tensor], prediction: str, whole_timesteps: b
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("sampler", ALGORITHMS)
 def test_every_step_is_that_of_k_diffusion(sampler: str, spacing: str, steps: int, prediction: str) -> None:
-    path = make_path(Schedule(ScheduleConfig()), sampler, spacing, steps)
+    path = make_sigma_schedule(Schedule(ScheduleConfig()), sampler, spacing, steps)
     sigmas = SPACINGS[spacing](steps)
     assert path.sigmas == pytest.approx(sigmas, rel=1e-9)
     for seed, kind in enumerate(NETWORKS):
@@ -161,7 +162,9 @@ def test_every_step_is_that_of_k_diffusion(sampler: str, spacing: str, steps: in
             assert relative_error(a, b) <= TOLERANCE
 
 
-def our_latents(path: Path, sampler: str, network: Callable[..., Tensor], prediction: str) -> list[Tensor]:
+def our_latents(
+    path: SigmaSchedule, sampler: str, network: Callable[..., Tensor], prediction: str
+) -> list[Tensor]:
     denoise = network_denoiser(network, path, prediction, Conditioning(CONTEXT))
     noise = Noise(SEEDS, SHAPE)
     return [s.latent for s in SAMPLERS[sampler](denoise, noise() * path.start_scale, path.sigmas, noise)]
@@ -170,7 +173,7 @@ def our_latents(path: Path, sampler: str, network: Callable[..., Tensor], predic
 def test_normal_starts_at_sigma_max_and_ends_at_zero_for_every_sampler() -> None:
     schedule = Schedule(ScheduleConfig())
     for sampler in SAMPLERS:
-        path = make_path(schedule, sampler, "normal", 20)
+        path = make_sigma_schedule(schedule, sampler, "normal", 20)
         assert path.start_scale == path.sigmas[0] == pytest.approx(sigma_of(999))
         assert path.sigmas[-1] == 0.0
         assert path.timesteps == pytest.approx([999 * i / 19 for i in reversed(range(20))])

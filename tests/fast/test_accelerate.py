@@ -17,21 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
+from sdscratch.bench.random_model import random_model
 from sdscratch.device import choose
 from sdscratch.fast import accelerate as module
-from sdscratch.fast.accelerate import (
-    BACKENDS,
-    Outputs,
-    Recorded,
-    accelerate,
-    attention_shape,
-    attention_times,
-    cuda_recorder,
-    in_order,
-)
+from sdscratch.fast.accelerate import accelerate
+from sdscratch.fast.backends import BACKENDS, attention_shape, attention_times, in_order
+from sdscratch.fast.compute import Outputs
+from sdscratch.fast.graphs import Recorded, cuda_recorder
 from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.images import read_picture
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import SD1, UNetConfig
+from sdscratch.models.unet import UNet
+from support.checkpoints import TINY
+from support.controls import PLACES, FakeControl
 
 CPU = torch.device("cpu")
 OPTIONS = {"width": 64, "height": 64, "steps": 3, "seed": 5}
@@ -226,3 +225,28 @@ def test_the_fastest_comes_first_but_not_by_chance() -> None:
     assert in_order({flash: 3.0, cudnn: 2.0, math: 9.0}) == (cudnn, flash, efficient, math)
     assert in_order({flash: 2.1, cudnn: 2.0, math: 9.0}) == (flash, cudnn, efficient, math)
     assert in_order({}) == BACKENDS
+
+
+# --- Controls --------------------------------------------------------------------------------------------
+
+
+def steered(unet: UNet, places: tuple[str, ...], seed: int) -> Conditioning:
+    generator = torch.Generator().manual_seed(seed)
+    hint, context = torch.randn(1, 1, 8, 8, generator=generator), torch.randn(1, 7, 32, generator=generator)
+    added = FakeControl(unet.config, hint, torch.rand(1, generator=generator), places)
+    return Conditioning(context, controls=(added,))
+
+
+def test_a_recording_is_played_with_other_hints_and_made_anew_for_other_controls() -> None:
+    unet = random_model("", TINY).load("unet", "cpu", torch.float32)
+    assert isinstance(unet, UNet)
+    tape = Tape()
+    recorded = Recorded(lambda *inputs: (unet(*inputs),), tape.record)
+    x, times = torch.randn(1, 4, 8, 8), torch.tensor([500.0])
+    with torch.inference_mode():
+        for places, seed in ((PLACES, 0), (PLACES, 1), (("skips",), 1), (PLACES, 2)):
+            told = steered(unet, places, seed)
+            assert torch.equal(recorded(x, times, told)[0], unet(x, times, told))
+        plain = Conditioning(told.context)
+        assert torch.equal(recorded(x, times, plain)[0], unet(x, times, plain))
+    assert (tape.recordings, tape.playings) == (3, 5)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sdscratch import Pipeline, load
 from sdscratch.addons.apply import open_with_addons
 from sdscratch.checkpoints.convert import convert
+from sdscratch.checkpoints.model import open_model
 from support.checkpoints import TINY, ldm_tensors, self_contained, tiny_tokenizer, write_ldm
 from support.loras import changes, is_attention, targets, write_lora
 from support.reference import Reference, difference, sketch
@@ -102,3 +105,42 @@ def test_a_tag_means_what_the_option_means_and_ends_with_its_prompt(folder: Path
     assert pipeline.loras == ()
     idle = pipeline.txt2img(f"{PROMPT}<lora:{folder / 'full.safetensors'}:0>", **SAMPLER, **OURS)
     assert difference(idle, before) == (0, 0.0)
+
+
+# --- Other add-ons -----------------------------------------------------------------------------------------
+
+
+def test_a_dora_gives_diffusers_picture(folder: Path, reference: Reference) -> None:
+    made = changes([w for w in ATTENTION if w.part == "unet"], rank=2, alpha=2.0, seed=4)
+    path = write_lora(folder / "dora.safetensors", made, "PEFT")
+    own = open_model(folder / "model.safetensors")
+    lengths = {}
+    for index, (weight, change) in enumerate(made.items()):
+        norm = (own.read(weight) + change.delta(weight)).norm(dim=1)
+        stretch = 1 + 0.3 * torch.sin(torch.arange(len(norm)) + index)
+        name = weight.diffusers.removesuffix(".weight").replace("/", ".")
+        lengths[f"{name}.lora_magnitude_vector"] = norm * stretch
+    save_file(load_file(path) | lengths, path)
+    drawn = ours(folder, "dora.safetensors").txt2img(PROMPT, **SAMPLER, **OURS)
+    with reference.with_loras({path: 1.0}):
+        expected = reference.picture(PROMPT, **SAMPLER, **THEIRS)
+    assert difference(drawn, expected)[0] <= 1
+    assert difference(drawn, plain(folder))[0] > 8
+
+
+def test_another_vae_gives_the_picture_of_a_model_that_has_it(folder: Path, tmp_path: Path) -> None:
+    other = {
+        name: tensor * 1.05 + 0.01
+        for name, tensor in ldm_tensors().items()
+        if name.startswith("first_stage_model.")
+    }
+    save_file({name.removeprefix("first_stage_model."): t for name, t in other.items()}, tmp_path / "vae.pt")
+    whole = write_ldm(tmp_path / "whole.safetensors", ldm_tensors() | other, self_contained())
+    theirs = Reference(whole, TINY, tiny_tokenizer(), tmp_path / "configs")
+    model = str(folder / "model.safetensors")
+    pipeline = load(model, device="cpu", dtype="float32", vae=str(tmp_path / "vae.pt"))
+    start = sketch(64, 64)
+    drawn = pipeline.img2img(start, PROMPT, **SAMPLER, steps=4, cfg_scale=7.5)
+    options = {"num_inference_steps": 4, "guidance_scale": 7.5, "strength": 0.75}
+    expected = theirs.picture(PROMPT, init=start, **SAMPLER, **options)
+    assert difference(drawn, expected)[0] <= 1

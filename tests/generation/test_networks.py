@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sdscratch.checkpoints.model import ModelFiles, Part
+from sdscratch.checkpoints.model import ModelFiles, Part, open_model
+from sdscratch.checkpoints.network_file import PartFile
+from sdscratch.checkpoints.taesd import taesd_beside, tensor_names
+from sdscratch.device import choose
 from sdscratch.generation import networks
 from sdscratch.generation.conditioning import CONTEXTS_KEPT
 from sdscratch.generation.networks import dtype_of
 from sdscratch.generation.pipeline import Pipeline, load
+from sdscratch.models.taesd import TinyDecoder
 from sdscratch.options import GenerateOptions
+from sdscratch.training.tasks.taesd import save_taesd, tiny_config
+from support.checkpoints import TINY, ldm_tensors, self_contained, write_ldm
 from support.cli import sdscratch
 from support.pictures import gradient
 
@@ -129,3 +138,105 @@ def test_low_memory_is_the_same_picture_on_the_command_line(tiny_model: Path, tm
         plain, low, whole = (file.read_bytes() for file in files)
         assert plain == whole
         assert (plain == low) == same
+
+
+# --- What stands beside the model's networks, or in their place ------------------------------------------
+
+
+@pytest.fixture
+def with_tiny_decoder(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model with a tiny decoder beside it."""
+    model = tmp_path / "mine.safetensors"
+    model.symlink_to(tiny_model)
+    config = tiny_config(TINY.autoencoder, 8)
+    torch.manual_seed(0)
+    save_taesd(taesd_beside(model), config, TinyDecoder(config), torch.float32, {})
+    return model
+
+
+def test_the_tiny_decoder_is_counted_and_let_go_with_the_others(with_tiny_decoder: Path) -> None:
+    with open_tiny(with_tiny_decoder) as pipeline:
+        pipeline.preview(torch.zeros(1, 4, 8, 8))
+        network = weakref.ref(pipeline.networks["taesd"])
+        assert isinstance(network(), TinyDecoder)
+        assert pipeline.networks.sizes == {
+            "taesd": sum(weight.nbytes for weight in pipeline.networks["taesd"].parameters())
+        }
+    assert network() is None
+    assert pipeline.networks.sizes == {}
+    shown = pipeline.preview(torch.zeros(1, 4, 8, 8))  # and loaded again when it is needed again
+    assert np.array_equal(shown[0], open_tiny(with_tiny_decoder).preview(torch.zeros(1, 4, 8, 8))[0])
+
+
+def test_with_low_memory_the_tiny_decoder_takes_no_network_s_place(
+    with_tiny_decoder: Path, loaded: list[Part]
+) -> None:
+    low = open_tiny(with_tiny_decoder, low_memory=True)
+    options = low.resolve(GenerateOptions("a dog", **SMALL))
+    for progress in low.steps(options):
+        if progress.denoised is not None:
+            low.preview(progress.denoised)
+    assert resident(low) == {"unet", "taesd"}
+    low.decode(progress.latent)
+    assert resident(low) == {"decoder", "taesd"}
+    assert loaded == ["text", "unet", "decoder"]
+    low.networks.done("taesd")
+    assert resident(low) == {"decoder"}
+
+
+def test_a_tiny_decoder_that_overflows_is_loaded_again_in_float32(
+    with_tiny_decoder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beside = taesd_beside(with_tiny_decoder)
+    tensors = load_file(beside)
+    last = tensor_names(tiny_config(TINY.autoencoder, 8).blocks)["conv_out.bias"]
+    (bias,) = (name for name in tensors if name.endswith(last))
+    tensors[bias] = torch.full_like(tensors[bias], 7e4)  # beyond float16
+    save_file(tensors, beside)
+    pipeline = load(str(with_tiny_decoder), device="cpu", dtype="float16")
+    for _ in range(2):
+        (shown,) = pipeline.preview(torch.zeros(1, 4, 8, 8))
+        assert np.asarray(shown).min() == 255
+    assert caplog.messages == ["the tiny decoder gave NaN or infinity in float16; trying again in float32"]
+    assert dtype_of(pipeline.networks["taesd"]) == torch.float32
+
+
+def test_a_swapped_autoencoder_takes_the_part_s_place_and_gives_it_back(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    other = open_model(write_ldm(tmp_path / "other.safetensors", ldm_tensors(TINY, seed=9), self_contained()))
+    pipeline, theirs = open_tiny(tiny_model), open_tiny(other.path)
+    own = pipeline.txt2img("a dog", **SMALL)
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert not np.array_equal(pipeline.decode(latent)[0], theirs.decode(latent)[0])
+    file = PartFile(other, "decoder")
+    pipeline.networks.attach("decoder", file)
+    assert "decoder" not in resident(pipeline)
+    assert np.array_equal(pipeline.decode(latent)[0], theirs.decode(latent)[0])
+    first = pipeline.networks["decoder"]
+    pipeline.networks.attach("decoder", file)  # the same again changes nothing
+    assert pipeline.networks["decoder"] is first
+    pipeline.networks.detach("decoder")
+    assert np.array_equal(pipeline.txt2img("a dog", **SMALL), own)
+
+
+def test_what_computes_together_is_held_together_and_recordings_go_with_either(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda compute, dynamic: compute)
+    placement = replace(choose("cpu", "float32"), compiled=True)
+    owner = networks.Networks(open_model(tiny_model), placement, low_memory=True)
+    owner.attach("control", PartFile(open_model(tiny_model), "encoder"))
+    unet, control = owner.together("unet", "control")
+    assert set(owner.sizes) == {"unet", "control"}
+    assert (owner["unet"], owner["control"]) == (unet, control)
+    recorded = owner.computation("unet")
+    assert owner.computation("unet") is recorded
+    assert owner.computation("unet", "predict") is not recorded
+    owner.detach("control")
+    assert set(owner.sizes) == {"unet"}
+    assert owner.computation("unet") is not recorded
+    _ = owner["decoder"]
+    assert set(owner.sizes) == {"decoder"}
+    with pytest.raises(KeyError):
+        _ = owner["control"]

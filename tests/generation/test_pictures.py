@@ -11,9 +11,9 @@ from PIL import Image
 
 from sdscratch import Pipeline, load
 from sdscratch.models.config import SD1
-from sdscratch.options import SAMPLERS
 from sdscratch.text.tokenizer import Tokenizer
 from support.checkpoints import TINY, full_size_checkpoint, ldm_tensors, tiny_tokenizer, write_ldm
+from support.diffusion import SAMPLERS
 from support.reference import Reference, difference, sketch
 from support.shared import shared_path
 

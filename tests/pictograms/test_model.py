@@ -16,6 +16,7 @@ from sdscratch.pictograms import model as embedded
 from sdscratch.pictograms.composer import Composer
 from sdscratch.pictograms.folder import begin
 from sdscratch.pictograms.grow import grow_diffusion
+from sdscratch.text.cutting import plain_row
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.tasks.autoencoder import Autoencoder
 from sdscratch.training.tasks.diffusion import Diffusion
@@ -81,7 +82,7 @@ def test_its_tokenizer_knows_captions_words_and_takes_any_text(tokenizer: Tokeni
     assert tokenizer.encode("A BLUE background").pieces[1:-1] == ("a</w>", "blue</w>", "background</w>")
     assert tokenizer.size <= 512 + embedded.MERGES + 2
     for text in ("", "naïve 寿司 🐙", "x" * 500):
-        ids = tokenizer.encode(text).padded(tokenizer.length, tokenizer.pad)
+        ids = plain_row(tokenizer, text)
         assert len(ids) == tokenizer.length
         assert max(ids) < tokenizer.size
 

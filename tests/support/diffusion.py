@@ -36,6 +36,11 @@ REFERENCE_CLASSES = {
 }
 
 
+SAMPLERS = tuple(REFERENCE_CLASSES)
+# What each of these samplers can be combined with in diffusers, and k-diffusion's own
+SPACINGS = ("leading", "trailing", "linspace", "normal", "karras", "exponential")
+
+
 def reference_scheduler(sampler: str, **changes: Any) -> Any:
     """diffusers' own class of a sampler, made from SD 1.5's configuration."""
     import diffusers

@@ -85,10 +85,6 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
         Kind.LORA_SDXL,
         {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 1280)},
     ),
-    "LoRA, kohya, for SDXL, by the first text encoder's name": (
-        Kind.LORA_SDXL,
-        {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)},
-    ),
     "LoRA, kohya with LDM's names": (
         Kind.LORA_KOHYA,
         {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight": (4, 640)},
@@ -126,6 +122,29 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
     "embedding, safetensors": (Kind.EMBEDDING, {"emb_params": (2, 768)}),
     "embedding, diffusers": (Kind.EMBEDDING, {"<cat-toy>": (768,)}),
     "embedding for SD 2": (Kind.EMBEDDING_SD2, {"emb_params": (2, 1024)}),
+    "LoHa for SDXL": (
+        Kind.LORA_SDXL,
+        {"lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q.hada_w1_a": (640, 4)},
+    ),
+    "OFT": (Kind.OFT, {"lora_unet_mid_block_attentions_0_proj_in.oft_blocks": (4, 320, 320)}),
+    "BOFT": (Kind.BOFT, {"lora_unet_mid_block_attentions_0_proj_in.oft_blocks": (2, 160, 8, 8)}),
+    "OFT of PEFT": (Kind.OFT_PEFT, {"base_model.model.mid_block.attentions.0.proj_in.oft_R.weight": (4, 9)}),
+    "GLoRA": (Kind.GLORA, {"lora_unet_mid_block_attentions_0_proj_in.a1.weight": (320, 4)}),
+    "full": (Kind.FULL, {"lora_unet_mid_block_attentions_0_proj_in.diff": (320, 320)}),
+    "norms": (Kind.FULL, {"lora_unet_mid_block_attentions_0_norm.w_norm": (320,)}),
+    "LoRA, numbered": (Kind.LORA_NUMBERED, {"unet:0:up": (320, 4), "unet:0:down": (4, 320)}),
+    "LoRA, kohya, the first text encoder's name": (
+        Kind.LORA_KOHYA,
+        {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)},
+    ),
+    "LoRA, text encoder alone, for SD 2": (
+        Kind.LORA_SD2,
+        {"lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": (4, 1024)},
+    ),
+    "LoRA, text encoder alone, for SDXL": (
+        Kind.LORA_SDXL,
+        {"text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.default.weight": (4, 1280)},
+    ),
     "embedding for SDXL": (Kind.EMBEDDING_SDXL, {"clip_l": (2, 768), "clip_g": (2, 1280)}),
     "nothing": (Kind.UNKNOWN, {}),
     "something else": (Kind.UNKNOWN, {"fc1.weight": (10, 784), "fc2.weight": (10, 10)}),

@@ -125,7 +125,7 @@ def test_the_folder_we_write_gives_the_same_ids(write: Callable[[Path], None], t
     write(tmp_path)
     tokenizer = Tokenizer.from_path(tmp_path)
     written = write_folder(tmp_path / "written", tokenizer)
-    assert Tokenizer.from_path(written).form == tokenizer.form
+    assert Tokenizer.from_path(written).vocabulary == tokenizer.vocabulary
     assert_same_ids(tokenizer, written, [*TRAPS, *random_prompts(6, 500)])
     clip = reference(written)
     assert (clip.pad_token_id, clip.model_max_length) == (tokenizer.pad, 77)
@@ -145,17 +145,20 @@ def test_clips_own_folder_has_the_published_files(tmp_path: Path) -> None:
         49406,
         49407,
     ]
-    assert Tokenizer.from_path(write_folder(tmp_path, clip_tokenizer())).form == clip_tokenizer().form
+    assert (
+        Tokenizer.from_path(write_folder(tmp_path, clip_tokenizer())).vocabulary
+        == clip_tokenizer().vocabulary
+    )
 
 
 def test_each_of_a_folders_files_and_the_folder_around_it_mean_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     sd2(folder)
-    form = Tokenizer.from_path(folder).form
+    vocabulary = Tokenizer.from_path(folder).vocabulary
     for path in (tmp_path, folder / "vocab.json", folder / "merges.txt", folder / "tokenizer_config.json"):
-        assert Tokenizer.from_path(path).form == form
-    assert Tokenizer.from_path(os.fspath(folder)).form == form
+        assert Tokenizer.from_path(path).vocabulary == vocabulary
+    assert Tokenizer.from_path(os.fspath(folder)).vocabulary == vocabulary
 
 
 def test_a_tokenizer_json_may_have_any_name(tmp_path: Path) -> None:
@@ -172,12 +175,12 @@ def test_a_tokenizer_json_may_have_any_name(tmp_path: Path) -> None:
 def test_a_merge_table_alone_is_enough(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = tmp_path / "table.txt"
     path.write_bytes(pack(tiny_tokenizer().to_files()["merges.txt"].replace("\n", "\r\n").encode()))
-    assert Tokenizer.from_path(path).form == tiny_tokenizer().form
+    assert Tokenizer.from_path(path).vocabulary == tiny_tokenizer().vocabulary
 
 
 def test_the_length_is_the_folders(tmp_path: Path) -> None:
-    form = tiny_tokenizer().form
-    short = Tokenizer.from_merges(form.merges, 32)
+    vocabulary = tiny_tokenizer().vocabulary
+    short = Tokenizer.from_merges(vocabulary.merges, 32)
     assert Tokenizer.from_path(write_folder(tmp_path, short)).length == 32
     dump(tmp_path / "tokenizer_config.json", {"model_max_length": 10**30})  # how transformers writes "none"
     assert Tokenizer.from_path(tmp_path).length == 77

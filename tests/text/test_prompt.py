@@ -1,59 +1,36 @@
-"""Prompts as the pipeline takes them: padded rows, and a warning that names what was cut."""
+"""What a prompt is: its tags, and which stage an evaluation reads."""
 
 from __future__ import annotations
 
-import logging
+import json
 
-import pytest
-
-from sdscratch.errors import UsageError
-from sdscratch.text.prompt import cut_notice, encode_prompt
-from sdscratch.text.tokenizer import Tokenizer
-from support.tokenizers import clip_tokenizer, tiny_tokenizer
+from sdscratch.text.prompt import Stage, Tag, selected, take_tags
+from sdscratch.text.syntax.editing import stages
+from support.shared import shared_path
 
 
-def test_a_prompt_becomes_a_padded_row_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
-    row = encode_prompt(clip_tokenizer(), "a photograph of an astronaut riding a horse")
-    assert row[:10] == [49406, 320, 8853, 539, 550, 18376, 6765, 320, 4558, 49407]
-    assert row[10:] == [49407] * 67
-    assert not caplog.records
+def test_stages_are_selected_as_a1111_does() -> None:
+    rows = json.loads(shared_path("golden", "prompts_a1111.json").read_text(encoding="utf-8"))["rows"]
+    compared = [row for row in rows if "selected_20" in row]
+    for row in compared:
+        read = stages(row["prompt"], 20)
+        chosen = [selected(read, evaluation) for evaluation in range(len(row["selected_20"]))]
+        assert chosen == row["selected_20"], row["prompt"]
+    assert len(compared) > 50
 
 
-def test_an_empty_prompt_is_a_row_too() -> None:
-    tokenizer = tiny_tokenizer()
-    assert encode_prompt(tokenizer, "") == [tokenizer.start, tokenizer.end, *[tokenizer.pad] * 75]
+def test_a_stage_lasts_one_evaluation_longer_than_it_says_and_past_the_last_comes_the_first() -> None:
+    read = (Stage(3, "a"), Stage(5, "b"))
+    assert [selected(read, evaluation) for evaluation in range(8)] == [0, 0, 0, 0, 1, 1, 0, 0]
 
 
-def test_a_shorter_model_gets_shorter_rows() -> None:
-    tokenizer = Tokenizer.from_merges(tiny_tokenizer().form.merges, length=24)
-    assert len(encode_prompt(tokenizer, "a dog")) == 24
-
-
-def test_the_padding_is_the_models() -> None:
-    form = tiny_tokenizer().form
-    tokenizer = Tokenizer(type(form)(form.merges, form.vocabulary, pad="!"))
-    assert encode_prompt(tokenizer, "a dog")[-1] == form.vocabulary["!"] == 0
-
-
-def test_a_long_prompt_is_cut_with_a_warning_that_names_what(caplog: pytest.LogCaptureFixture) -> None:
-    prompt = "dog " * 74 + "cat, highly detailed"
-    with caplog.at_level(logging.WARNING, "sdscratch"):
-        row = encode_prompt(clip_tokenizer(), prompt)
-    assert len(row) == 77
-    [record] = caplog.records
-    assert record.levelno == logging.WARNING
-    assert record.getMessage() == (
-        "the prompt is longer than 75 tokens; its last 3 are not used: ', highly detailed'"
+def test_tags_are_taken_in_any_case_and_unknown_ones_are_told_apart() -> None:
+    text, tags = take_tags("a <LoRA:style:0.8>cat <lyco:x><hypernet:y:1> <3 <a b:c> 1<2:>")
+    assert text == "a cat  <3 <a b:c> 1"
+    assert tags == (
+        Tag("lora", "style:0.8", "<LoRA:style:0.8>"),
+        Tag("lyco", "x", "<lyco:x>"),
+        Tag("hypernet", "y:1", "<hypernet:y:1>"),
+        Tag("2", "", "<2:>"),
     )
-
-
-def test_the_warning_is_one_line_whatever_was_cut() -> None:
-    tokens = tiny_tokenizer().encode("a dog " * 100 + "\n\x1b[2J" + "cat " * 1000)
-    notice = cut_notice(tokens)
-    assert notice.isprintable()
-    assert len(notice) < 5000
-
-
-def test_a_prompt_that_is_no_text_is_refused() -> None:
-    with pytest.raises(UsageError, match="not valid text"):
-        encode_prompt(tiny_tokenizer(), "a\udcff")
+    assert [tag.is_lora for tag in tags] == [True, True, False, False]

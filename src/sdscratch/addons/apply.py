@@ -14,11 +14,20 @@ from sdscratch.addons.vae import open_vae, with_vae
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.places import find_lora
+from sdscratch.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AppliedLora", "add", "applied_loras", "at_step", "open_with_addons", "with_loras"]
+__all__ = [
+    "AppliedLora",
+    "add",
+    "applied_loras",
+    "at_step",
+    "open_with_addons",
+    "refuse_ranges",
+    "with_loras",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +100,16 @@ def at_step(files: ModelFiles, step: int) -> ModelFiles:
         if not isinstance(change, AppliedLora) or change.request.active_at(step)
     )
     return files if len(active) == len(files.changes) else replace(files, changes=active)
+
+
+def refuse_ranges(files: ModelFiles, why: str) -> None:
+    """
+    Raises:
+        UsageError: a LoRA is asked for at some steps only.
+    """
+    for lora in applied_loras(files):
+        if not lora.request.always:
+            raise UsageError(f"the LoRA {lora.name} has start= or stop=, but {why}; leave them out")
 
 
 def open_with_addons(

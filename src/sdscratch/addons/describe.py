@@ -46,18 +46,21 @@ def describe(path: Path, against: str | None = None) -> Facts:
     Raises:
         CheckpointError: unreadable, damaged, or a model that is not complete.
     """
+    facts: Facts
     if path.is_dir() and not _is_vae_folder(path):
         return describe_model(open_model(path))
     config = open_model(against).config if against is not None else None
     if path.is_dir():
-        return {"what": "the VAE of a diffusers folder", "told_by": "config.json"} | _vae(path, against)
+        size = sum(each.stat().st_size for each in path.iterdir() if each.is_file())
+        facts = {"what": "the VAE of a diffusers folder", "told_by": "config.json", "bytes": size}
+        return facts | _vae(path, against)
     if is_card(path):
         return _card(path, config)
     file = open_tensors(path)
     identity = identify({name: info.shape for name, info in file.tensors.items()})
     if is_model(file, identity.kind):
         return describe_model(open_model(path))
-    facts: Facts = {"what": identity.kind.value, "told_by": identity.key}
+    facts = {"what": identity.kind.value, "told_by": identity.key}
     if identity.kind in LORA_KINDS:
         facts |= {"lora": _lora(file), "training": training(file.metadata)}
         facts |= {"misfits": misfits(file, config)} if config is not None else {}

@@ -42,6 +42,7 @@ MADE_FOR = {
 }
 # What stands beside the vectors in a file.
 BESIDE = ("string_to_token.",)
+STANDARD = ("emb_params", "clip_l", "clip_g")  # names that are no token's
 KINDS = (Kind.EMBEDDING, Kind.EMBEDDING_SD2, Kind.EMBEDDING_SDXL, Kind.UNKNOWN)
 
 
@@ -54,6 +55,7 @@ class Embedding:
     width: int  # d
     path: Path
     _read: Callable[[], Tensor]
+    token: str | None = None  # what diffusers calls it, where the file says so
 
     @cached_property
     def vectors(self) -> Tensor:
@@ -150,16 +152,21 @@ def _from_tensors(name: str, file: TensorFile, names: list[str], width: int) -> 
         size = next(iter(rows.values()))[1]
         return torch.cat([file.read(each).float().reshape(-1, size) for each in rows])
 
-    return _made(name, file.path, rows, read)
+    first = next(iter(rows))
+    return _made(name, file.path, rows, read, None if first in STANDARD or "." in first else first)
 
 
 def _made(
-    name: str, path: Path, rows: Mapping[str, tuple[int, int]], read: Callable[[], Tensor]
+    name: str,
+    path: Path,
+    rows: Mapping[str, tuple[int, int]],
+    read: Callable[[], Tensor],
+    token: str | None = None,
 ) -> Embedding:
     count = sum(count for count, _ in rows.values())
     if not 0 < count <= MAX_VECTORS:
         raise CheckpointError(f"{path} holds {count} vectors; an embedding has 1 to {MAX_VECTORS}")
-    return Embedding(name, count, next(iter(rows.values()))[1], path, read)
+    return Embedding(name, count, next(iter(rows.values()))[1], path, read, token)
 
 
 def _inner(name: str) -> str:

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdscratch.addons.embedding import Embedding, bundled_embeddings, is_bundled
+from sdscratch.addons.embedding import Embedding, bundled_embeddings, check_width, is_bundled
 from sdscratch.addons.kinds.dora import LENGTHS
 from sdscratch.addons.kinds.full import BIASES
 from sdscratch.addons.kinds.kind import Kind, Operands
 from sdscratch.addons.kinds.low_rank import LORA
-from sdscratch.addons.kinds.table import bias_changed, changed, fits, kinds_of, lacking
+from sdscratch.addons.kinds.table import bias_changed, changed, fits, kinds_of, lacking, scales_bias
 from sdscratch.addons.lora_names import Role, Target, part_of, place, places, split_name
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Weight
@@ -80,6 +80,7 @@ class Lora:
     name: str  # what people call it: the file's name without suffix
     file: TensorFile
     modules: Mapping[Weight, Part]
+    embeddings: tuple[Embedding, ...] = ()  # that came in the same file (`bundle_emb.…`)
 
     def hash(self) -> str:
         """The fingerprint (`hashing`); reads all of the file the first time."""
@@ -88,15 +89,6 @@ class Lora:
     @cached_property
     def _hash(self) -> str:
         return hash_files([self.path])
-
-    @cached_property
-    def embeddings(self) -> tuple[Embedding, ...]:
-        """The textual inversions that came in the same file (`bundle_emb.…`).
-
-        Raises:
-            CheckpointError: one is none.
-        """
-        return bundled_embeddings(self.file)
 
     def add(self, weight: Weight, tensor: Tensor, strength: float) -> Tensor:
         """A weight of the model with its change, in float32 (a double stays one).
@@ -122,7 +114,7 @@ class Lora:
 
     def _operands(self, part: Part, base: Tensor) -> Operands:
         module = part.module
-        roles = BIASES if part.kind is None else part.kind.roles | {*LENGTHS}
+        roles = {*BIASES, "ia3_l"} if part.kind is None else part.kind.roles | {*LENGTHS}
         tensors = {
             role: self.file.read(name).to(base.dtype)
             for role, name in module.tensors.items()
@@ -179,7 +171,11 @@ def open_lora(path: Path, config: ModelConfig) -> Lora:
             )
         seen.add(target)
         placed |= dict(_parts(file, module, target))
-    return Lora(path, path.stem, file, placed)
+    width = config.text.width
+    embeddings = bundled_embeddings(file, width)
+    for embedding in embeddings:
+        check_width(embedding, width)
+    return Lora(path, path.stem, file, placed, embeddings)
 
 
 def misfits(file: TensorFile, config: ModelConfig) -> list[str]:
@@ -296,6 +292,8 @@ def _parts(file: TensorFile, module: Module, target: Target) -> Iterator[tuple[W
     for kind in kinds:
         _check(file, module, kind, target.weight)
         yield target.weight, Part(module, kind)
+        if target.bias is not None and scales_bias(kind, shapes, target.weight.shape):
+            yield target.bias, Part(module, None)
     if len(biases) > 1 or (biases and (target.bias is None or shapes[biases[0]] != target.bias.shape)):
         raise CheckpointError(
             f"{file.path} cannot be applied in full: there is no place for "

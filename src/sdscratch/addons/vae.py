@@ -120,8 +120,8 @@ def _refuse_sdxl(vae: VaeFile, ours: AutoencoderConfig) -> None:
     by_name = SDXL_NAME.search(vae.name)
     if by_name or (ours == SD1.autoencoder and vae.hash() in SDXL_HASHES):
         raise CheckpointError(
-            f"{vae.path} is a VAE for SDXL by its {'name' if by_name else 'hash'}, and its latents are not "
-            f"Stable Diffusion 1.x's; take another{', or rename it if it is not' if by_name else ''}"
+            f"{vae.path} is a VAE for SDXL by its {'name' if by_name else 'hash'}, and Stable Diffusion "
+            f"1.x's latents are others; take another{', or rename it if it is not' if by_name else ''}"
         )
 
 

@@ -1,10 +1,11 @@
 """Stable Diffusion 1.x models as files: found, checked, loaded part by part, converted, written.
 
-names.py          what modules are called: ours, LDM's, diffusers' (tables)
-layouts.py        every weight of a model under its three names, from those tables
+layouts/          every weight of a model under its three names: ours, LDM's, diffusers'
+names.py          older spellings, and what files hold beside the weights
 folder_config.py  a diffusers folder's configuration, to and from ours
 source.py         a file or a folder as one set of tensors
 model.py          a model, checked in full before anything of it is loaded
+network_file.py   whatever loads as a network
 empty.py          networks without memory, which the tensors then fill
 taesd.py          tiny decoders as files
 tiny_encoder.py   tiny encoders as files

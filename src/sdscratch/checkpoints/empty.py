@@ -21,7 +21,8 @@ __all__ = ["empty", "empty_network", "placed"]
 Network = TypeVar("Network", bound=nn.Module)
 
 NETWORKS: Mapping[Part, Callable[[ModelConfig], nn.Module]] = {
-    "text": lambda config: TextEncoder(config.text),
+    "text": lambda config: TextEncoder(config.texts[0]),
+    "text2": lambda config: TextEncoder(config.texts[1]),
     "unet": lambda config: UNet(config.unet),
     "encoder": lambda config: Encoder(config.autoencoder),
     "decoder": lambda config: Decoder(config.autoencoder),

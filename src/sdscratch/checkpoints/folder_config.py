@@ -151,7 +151,8 @@ def _unet(record: Record) -> UNetConfig:
     if list(up) != [UP_BLOCK[level] for level in reversed(attends)]:
         read.refuse("up_block_types", "expected the mirror image of down_block_types")
     config = UNetConfig(
-        latent_channels=inputs,
+        in_channels=inputs,
+        out_channels=inputs,
         channels=channels,
         multipliers=multipliers,
         attends=attends,
@@ -231,7 +232,55 @@ def from_folder(unet: Record, vae: Record, text_encoder: Record, scheduler: Reco
 
 
 def _written(fixed: Mapping[str, tuple[Any, ...]], **free: Any) -> dict[str, Any]:
+    """Our fixed values, and what a configuration says, also beyond them."""
     return {key: accepted[0] for key, accepted in fixed.items()} | free
+
+
+def _unet_record(unet: UNetConfig, latent_side: int) -> dict[str, Any]:
+    levels = range(len(unet.multipliers))
+    more: dict[str, Any] = {}
+    if unet.projection == "linear":
+        more["use_linear_projection"] = True
+    if unet.depth != 1:
+        more["transformer_layers_per_block"] = [unet.depth_at(level) for level in levels]
+    if unet.pooled is not None:
+        more["addition_embed_type"] = "text_time"
+        more["addition_time_embed_dim"] = unet.size_width
+        more["projection_class_embeddings_input_dim"] = unet.pooled + unet.sizes * unet.size_width
+    one = unet.head_width is None and isinstance(unet.heads, int)
+    return _written(
+        UNET_FIXED,
+        _class_name="UNet2DConditionModel",
+        sample_size=latent_side,
+        in_channels=unet.in_channels,
+        out_channels=unet.out_channels,
+        block_out_channels=[unet.channels * m for m in unet.multipliers],
+        down_block_types=[
+            kind for level in unet.attends for kind, attends in ATTENDS.items() if attends is level
+        ],
+        up_block_types=[UP_BLOCK[level] for level in reversed(unet.attends)],
+        layers_per_block=unet.residual_blocks,
+        # diffusers' name for the number of heads is an old mistake that stayed
+        attention_head_dim=unet.heads if one else [unet.heads_at(level) for level in levels],
+        cross_attention_dim=unet.context,
+        norm_num_groups=unet.norm_groups,
+        **more,
+    )
+
+
+def _text_record(text: TextEncoderConfig) -> dict[str, Any]:
+    return _written(
+        TEXT_FIXED,
+        architectures=["CLIPTextModel" if text.projection is None else "CLIPTextModelWithProjection"],
+        vocab_size=text.vocabulary,
+        max_position_embeddings=text.length,
+        hidden_size=text.width,
+        num_hidden_layers=text.layers,
+        num_attention_heads=text.heads,
+        intermediate_size=text.feed_forward,
+        hidden_act=text.activation,
+        projection_dim=text.projection or text.width,
+    )
 
 
 def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
@@ -239,7 +288,8 @@ def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
 
     The scheduler is Stable Diffusion 1.5's published one, PNDM, with the model's betas.
     """
-    text, unet, vae, schedule = config.text, config.unet, config.autoencoder, config.schedule
+    texts = {"" if index == 0 else f"_{index + 1}": text for index, text in enumerate(config.texts)}
+    unet, vae, schedule = config.unet, config.autoencoder, config.schedule
     levels = len(vae.multipliers)
     return {
         "model_index.json": {
@@ -254,22 +304,7 @@ def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
         },
-        "unet/config.json": _written(
-            UNET_FIXED,
-            _class_name="UNet2DConditionModel",
-            sample_size=side // vae.downscale,
-            in_channels=unet.latent_channels,
-            out_channels=unet.latent_channels,
-            block_out_channels=[unet.channels * m for m in unet.multipliers],
-            down_block_types=[
-                kind for level in unet.attends for kind, attends in ATTENDS.items() if attends is level
-            ],
-            up_block_types=[UP_BLOCK[level] for level in reversed(unet.attends)],
-            layers_per_block=unet.residual_blocks,
-            attention_head_dim=unet.heads,
-            cross_attention_dim=unet.context,
-            norm_num_groups=unet.norm_groups,
-        ),
+        "unet/config.json": _unet_record(unet, side // vae.downscale),
         "vae/config.json": _written(
             VAE_FIXED,
             _class_name="AutoencoderKL",
@@ -282,18 +317,7 @@ def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
             scaling_factor=vae.latent_scale,
             norm_num_groups=vae.norm_groups,
         ),
-        "text_encoder/config.json": _written(
-            TEXT_FIXED,
-            architectures=["CLIPTextModel"],
-            vocab_size=text.vocabulary,
-            max_position_embeddings=text.length,
-            hidden_size=text.width,
-            num_hidden_layers=text.layers,
-            num_attention_heads=text.heads,
-            intermediate_size=text.feed_forward,
-            hidden_act=text.activation,
-            projection_dim=text.width,
-        ),
+        **{f"text_encoder{number}/config.json": _text_record(text) for number, text in texts.items()},
         "scheduler/scheduler_config.json": {
             "_class_name": "PNDMScheduler",
             "beta_schedule": "scaled_linear",

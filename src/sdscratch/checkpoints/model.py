@@ -21,13 +21,13 @@ from sdscratch.checkpoints import hub, places
 from sdscratch.checkpoints.changes import Change
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
-from sdscratch.checkpoints.layouts import Part, Weight, weights
+from sdscratch.checkpoints.layouts import Part, Weight, by_stored_name, parts_in
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
-from sdscratch.errors import CheckpointError
+from sdscratch.errors import CheckpointError, UsageError
 from sdscratch.models.config import SD1, ModelConfig
-from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions
+from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
 from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
 from sdscratch.tensorfiles.reader import open_tensors
@@ -81,6 +81,22 @@ class ModelFiles:
         own = None if self.given_tokenizer is not None else self.own_tokenizer  # a broken one can be replaced
         return find_tokenizer(self.path, self.config.text, self.given_tokenizer, own)
 
+    def resolve(self, options: GenerateOptions, seed: int) -> ResolvedOptions:
+        """What was asked for, with this model's defaults where nothing was, and `seed` where none was.
+
+        Raises:
+            UsageError: what this model cannot do.
+        """
+        layers = self.config.text.layers
+        if options.clip_skip >= layers:
+            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
+        return options.resolve(self.defaults, seed)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its networks."""
+        return parts_in(self.config)
+
     def hash(self) -> str:
         """The fingerprint (`hashing`); reads all of the files the first time."""
         return self._hash
@@ -104,7 +120,7 @@ class ModelFiles:
             CheckpointError: an add-on holds NaN or infinity.
         """
         stored = self.where(weight)
-        tensor = stored.file.read(stored.name).reshape(weight.shape)
+        tensor = weight.taken(stored.file.read(stored.name), self.layout)
         for change in self.changes:
             tensor = change.apply(weight, tensor)
         return tensor
@@ -252,7 +268,7 @@ def _parse_defaults(record: Any) -> Defaults:
 
 def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
     """Every weight's place, after a check that all are there in the right shape, and nothing unknown is."""
-    expected = {weight.stored(source.layout)[0]: weight for weight in weights(config)}
+    expected = by_stored_name(config, source.layout)
     if missing := [name for name in expected if name not in source.tensors]:
         raise CheckpointError(f"{source.path} lacks {listed(missing)}; the model is incomplete")
     unknown = [name for name in source.tensors if name not in expected and not is_extra(name, source.layout)]
@@ -261,10 +277,9 @@ def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
             f"{source.path} holds {listed(unknown)}, which Stable Diffusion 1.x does not have; "
             "it is another kind of model"
         )
-    stored = {weight: source.tensors[name] for name, weight in expected.items()}
+    stored = {weight: source.tensors[name] for name, sharing in expected.items() for weight in sharing}
     for weight, tensor in stored.items():
-        # a 1×1 convolution and a matrix are the same numbers, and tools have written both
-        if tensor.info.shape not in (weight.shape, weight.ldm_shape) or tensor.info.dtype not in FLOATS:
+        if not weight.fits(tensor.info.shape, source.layout) or tensor.info.dtype not in FLOATS:
             raise CheckpointError(
                 f"{source.path} holds {printable(tensor.name)} as {tensor.info.dtype} "
                 f"{list(tensor.info.shape)}, expected {list(weight.stored(source.layout)[1])}; "

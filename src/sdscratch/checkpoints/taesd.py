@@ -65,6 +65,8 @@ class TaesdFile:
     config: TinyDecoderConfig
     file: TensorFile
     stored: Mapping[str, str]  # our name of each tensor, and the file's
+    title: str = "tiny decoder"
+    small: bool = True  # 5 MB: it may stand beside any other network
 
     def load(self, device: torch.device, dtype: torch.dtype) -> TinyDecoder:
         """The network, ready to run."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sdscratch.checkpoints.folder_config import to_folder
-from sdscratch.checkpoints.layouts import Part, Shape, Weight, weights
+from sdscratch.checkpoints.layouts import Part, Shape, Weight, joined, weights
 from sdscratch.checkpoints.model import CONFIG, DEFAULTS
 from sdscratch.checkpoints.names import Layout
 from sdscratch.checkpoints.tokenizers import TOKENIZER
@@ -52,6 +52,7 @@ TORCH_NAMES = {name: getattr(torch, torch_name) for name, (_, torch_name) in DTY
 SAFETENSORS_NAMES = {dtype: name for name, dtype in TORCH_NAMES.items()}
 WEIGHTS_FILES = {
     "text_encoder": "text_encoder/model.safetensors",
+    "text_encoder_2": "text_encoder_2/model.safetensors",
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
 }
@@ -90,15 +91,22 @@ class Model:
     @cached_property
     def bytes(self) -> int:
         """How many bytes the weights take."""
-        return sum(self._entry(weight, "ldm").bytes for weight in self.dtypes)
+        return sum(entry.bytes for entry in self.entries("ldm"))
 
     def entries(self, layout: Layout) -> list[Entry]:
-        """Every weight under its name in that layout."""
-        return [self._entry(weight, layout) for weight in self.dtypes]
+        """Every tensor of a file in that layout; a tensor may be several weights."""
+        sharing: dict[str, list[Weight]] = {}
+        for weight in self.dtypes:
+            sharing.setdefault(weight.stored(layout)[0], []).append(weight)
+        return [self._entry(together, layout) for together in sharing.values()]
 
-    def _entry(self, weight: Weight, layout: Layout) -> Entry:
-        name, shape = weight.stored(layout)
-        return Entry(name, self.dtypes[weight], shape, lambda: self.read(weight))
+    def _entry(self, together: Sequence[Weight], layout: Layout) -> Entry:
+        name, shape = together[0].stored(layout)
+
+        def read() -> Tensor:
+            return joined({weight: self.read(weight) for weight in together}, layout)
+
+        return Entry(name, self.dtypes[together[0]], shape, read)
 
     def metadata(self) -> dict[str, str]:
         """What makes a single file one model, after what others wrote about it."""
@@ -162,6 +170,8 @@ def write_folder(folder: Path, model: Model, report: Report) -> None:
             for entry in model.entries("diffusers")
             if entry.name.startswith(prefix)
         ]
+        if not entries:
+            continue
         kept = ("format", DEFAULTS, PROVENANCE) if component == "unet" else ("format",)
         metadata = {key: value for key, value in model.metadata().items() if key in kept}
         with _new_file(folder / name) as file:

@@ -28,6 +28,7 @@ class Commands(LazyGroup):
             "Draw a picture of PROMPT; - reads the prompt from stdin.",
         ),
         "img2img": ("sdscratch.cli.generate:img2img", "Change the picture INIT towards PROMPT."),
+        "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
         "convert-weights": (
             "sdscratch.cli.convert:convert_weights",
             "Convert a checkpoint; no code in it ever runs.",
@@ -39,6 +40,10 @@ class Commands(LazyGroup):
         "tokens": (
             "sdscratch.cli.tokens:tokens",
             "Show how PROMPT is cut into tokens, and where there is no room for more.",
+        ),
+        "schedule": (
+            "sdscratch.cli.schedule:schedule",
+            "Show which noise levels and timesteps a sampler visits.",
         ),
         "info": (
             "sdscratch.cli.info:info",

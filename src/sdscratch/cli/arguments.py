@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,43 +10,24 @@ from typing import Any
 from sdscratch.addons.requests import parse_lora
 from sdscratch.cli.parameters import parameters_of, typed_values, with_parameters
 from sdscratch.errors import UsageError
-from sdscratch.options import DTYPES, LOW_MEMORY_TILE, PICTURE, GenerateOptions, check_placement
-from sdscratch.settings import check_ranges, setting
+from sdscratch.jobs.options import LineOptions, sized
+from sdscratch.options import DTYPES, LOW_MEMORY_TILE, MODEL, GenerateOptions, check_placement
+from sdscratch.settings import setting
 
-__all__ = ["Arguments", "parse_size", "split", "with_arguments"]
+__all__ = ["Arguments", "split", "with_arguments"]
 
-MODEL, OUTPUT = "Model and machine", "Output"
+OUTPUT = "Output"
 DEVICES = "auto, cpu, cuda, cuda:1 (a number), mps."
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(LineOptions):
     """What is asked of a command that draws, besides what the picture itself depends on.
 
     Raises:
         UsageError: a value out of its range.
     """
 
-    size: str | None = setting(None, "Both sides at once, like 512x768.", PICTURE, metavar="WxH")
-    batch_count: int = setting(1, "Number of pictures.", PICTURE, aliases=("-b", "--count"), low=1)
-    model: str = setting(
-        "default",
-        "A .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a hub id.",
-        MODEL,
-        aliases=("-m", "--ckpt"),
-        envvar="SDSCRATCH_MODEL",
-        default="the embedded model",
-    )
-    tokenizer: str | None = setting(
-        None, "A folder with vocab.json and merges.txt, or tokenizer.json.", MODEL
-    )
-    lora: tuple[str, ...] = setting(
-        (),
-        "A LoRA to add: a file, or a name in ./loras or in loras of the user's data folder; "
-        "1 is full strength; repeatable. In PROMPT: <lora:name:0.8>.",
-        MODEL,
-        metavar="FILE[:WEIGHT]",
-    )
     device: str = setting("auto", DEVICES, MODEL)
     dtype: str = setting("auto", f"auto, {', '.join(DTYPES)}.", MODEL)
     compile: bool = setting(
@@ -95,8 +75,15 @@ class Arguments:
     quiet: bool = setting(False, "Show nothing but errors.", OUTPUT, aliases=("-q",), negative="")
     verbose: bool = setting(False, "Say more; show tracebacks.", OUTPUT, aliases=("-v",), negative="")
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
+    def check_machine(self) -> None:
+        """Check the names of device and precision, and how LoRAs are asked for.
+
+        Raises:
+            UsageError: one makes no sense.
+        """
+        check_placement(self.device, self.dtype)
+        for text in self.lora:
+            parse_lora(text)
 
     def generate_options(self, typed: Mapping[str, Any]) -> GenerateOptions:
         """What was asked of the picture, checked.
@@ -107,9 +94,7 @@ class Arguments:
         Raises:
             UsageError: a value out of its range, or options that do not go together.
         """
-        check_placement(self.device, self.dtype)
-        for text in self.lora:
-            parse_lora(text)
+        self.check_machine()
         if self.preview is not None:
             from sdscratch.images import check_suffix  # not for the help alone
 
@@ -118,26 +103,10 @@ class Arguments:
             raise UsageError("--taesd draws --preview, so it goes with it alone; add --preview FILE")
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
-        values = dict(typed)
-        if self.size is not None:
-            if "width" in typed or "height" in typed:
-                raise UsageError("--size says both sides, so it goes with neither --width nor --height")
-            values["width"], values["height"] = parse_size(self.size)
+        values = sized({**typed, "size": self.size})
         if self.low_memory:
             values.setdefault("tile", LOW_MEMORY_TILE)
         return GenerateOptions(**values)
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """The two sides in "512x768".
-
-    Raises:
-        UsageError: another form.
-    """
-    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", size.strip())
-    if match is None:
-        raise UsageError(f"the size is {size!r}, but must be WIDTHxHEIGHT, like 512x768")
-    return int(match[1]), int(match[2])
 
 
 def with_arguments(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -148,7 +117,7 @@ def with_arguments(without: Collection[str] = ()) -> Callable[[Callable[..., Non
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        shared = [*parameters_of(GenerateOptions, without), *parameters_of(Arguments)]
+        shared = [*parameters_of(GenerateOptions, without), *parameters_of(Arguments, without)]
         with_parameters(command, shared)
         return command
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdscratch.cli.arguments import parse_size
 from sdscratch.cli.info import show, size
 from sdscratch.cli.progress import make_view
 from sdscratch.errors import UsageError
+from sdscratch.jobs.options import parse_size
 from sdscratch.models.config import SD1
 from sdscratch.options import DTYPES, GenerateOptions, check_placement
 

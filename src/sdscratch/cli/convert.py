@@ -35,7 +35,7 @@ def convert_weights(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SRC]",
+            metavar="SRC",
             help="A .safetensors, .ckpt or .pt file, a diffusers folder, a name in ./weights, or a hub id. "
             "Left out with --merge and --add-difference, which name the models.",
             show_default=False,
@@ -72,7 +72,7 @@ def convert_weights(
         list[str] | None,
         typer.Option(
             "--lora",
-            metavar="FILE[:WEIGHT]",
+            metavar="FILE[:WEIGHT[:UNET_WEIGHT]]",
             help="A LoRA to bake in: a file, or a name in ./loras or the user's loras; repeatable.",
             show_default=False,
         ),
@@ -129,19 +129,19 @@ def convert_weights(
 
       sdscratch convert-weights model.ckpt inky.safetensors --lora ink:0.7
 
-      sdscratch convert-weights both.safetensors --merge one:0.7,other:0.3
+      sdscratch convert-weights both.safetensors --merge one:0.7,two:0.3
 
-      sdscratch convert-weights mine-inpainting.safetensors --add-difference inpainting,mine,v1-5
+      sdscratch convert-weights in.safetensors --add-difference inpaint,mine,sd
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
             source, destination, model = open_source(
                 source, destination, merge, add_difference, ema, tokenizer
             )
-            from sdscratch.addons.apply import add
+            from sdscratch.addons.apply import add, refuse_ranges
 
             model = add(model, lora=lora or (), vae=vae)
-            refuse_ranges(model)
+            refuse_ranges(model, "a file of weights knows no steps")
             chosen = None if dtype == "keep" else dtype
             path = choose_path(model, source, destination, to, chosen, ema)
         with view.stage("hashing", None):
@@ -198,18 +198,6 @@ def open_source(
     if source is not None and source not in named:
         raise UsageError(f"SRC is {source}, and the option names the models; leave out SRC")
     return first, destination, model
-
-
-def refuse_ranges(model: ModelFiles) -> None:
-    """
-    Raises:
-        UsageError: a LoRA is asked for at some steps only, which a file of weights cannot say.
-    """
-    from sdscratch.addons.apply import applied_loras
-
-    for lora in applied_loras(model):
-        if not lora.request.always:
-            raise UsageError(f"the LoRA {lora.name} has start= or stop=; only txt2img and img2img know steps")
 
 
 def choose_path(

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -19,12 +18,11 @@ import typer
 from sdscratch.addons.requests import take_loras
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.progress import View, make_view
+from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import write_stream
 from sdscratch.options import (
     MAX_SEED,
-    PICTURE,
-    Fit,
     changed,
     fit_of_init,
     random_seed,
@@ -33,7 +31,6 @@ from sdscratch.options import (
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
-    from sdscratch.cli.view import Advance
     from sdscratch.generation.outputs import OutputPlan
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Event, Picture, Progress, Started
@@ -44,7 +41,7 @@ __all__ = ["img2img", "txt2img"]
 log = logging.getLogger(__name__)
 
 
-@with_arguments(without=("strength",))
+@with_arguments(without=("strength", "init_img", "fit", "background"))
 def txt2img(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
     **given: Any,
@@ -68,7 +65,7 @@ def txt2img(
     draw(given, prompt)
 
 
-@with_arguments()
+@with_arguments(without=())
 def img2img(
     init: Annotated[
         str | None,
@@ -79,30 +76,6 @@ def img2img(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="What to change it to; - reads it from stdin.")
     ] = None,
-    init_img: Annotated[
-        str | None,
-        typer.Option(
-            "-i",
-            "--init-img",
-            help="INIT by another name; then PROMPT alone is left.",
-            rich_help_panel=PICTURE,
-        ),
-    ] = None,
-    fit: Annotated[
-        Fit,
-        typer.Option(
-            "--fit",
-            metavar="HOW",
-            help="How INIT meets another size: cover crops, contain adds borders, stretch distorts.",
-            rich_help_panel=PICTURE,
-        ),
-    ] = "cover",
-    background: Annotated[
-        str,
-        typer.Option(
-            "--background", help="Colour under transparent parts and borders.", rich_help_panel=PICTURE
-        ),
-    ] = "white",
     **given: Any,
 ) -> None:
     """Change the picture INIT towards PROMPT.
@@ -116,6 +89,7 @@ def img2img(
 
       sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512
     """
+    init_img = given["init_img"]
     if init_img is not None:
         if prompt is not None:
             raise UsageError("INIT is given twice: as an argument and by --init-img")
@@ -124,16 +98,13 @@ def img2img(
         raise UsageError("INIT is missing: the picture to start from")
     if prompt is None:
         raise UsageError("PROMPT is missing: what the picture should become")
-    draw(given, prompt, init, fit=fit, background=background)
+    draw(given, prompt, init)
 
 
 def draw(
     given: Mapping[str, Any],
     prompt: str,
     init: str | None = None,
-    *,
-    fit: Fit = "cover",
-    background: str = "white",
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
     from sdscratch.addons.apply import open_with_addons, with_loras
@@ -152,12 +123,14 @@ def draw(
         )
     picture = None
     if init is not None:
-        picture = read_picture(init, background)
-        fit = fit_of_init(options, fit)
+        picture = read_picture(init, arguments.background)
+        fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_with_addons(arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora)
+    files = open_with_addons(
+        arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora, vae=arguments.vae
+    )
     taesd = None
     if arguments.taesd is not None:
         taesd = open_taesd(arguments.taesd, files.config.autoencoder)
@@ -182,7 +155,7 @@ def draw(
             resolved = pipeline.resolve(changed(options, seed=seed), picture)
         start = None
         if picture is not None:
-            fitted = fit_picture(picture, resolved.width, resolved.height, fit, background)
+            fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
             start = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
         requests = numbered(Request(resolved, start), arguments.batch_count)
@@ -219,9 +192,6 @@ class Written(NamedTuple):
     timings: Mapping[str, float]
 
 
-STAGES = {"load": "loading", "encode": "encoding", "denoise": "denoising", "decode": "decoding"}
-
-
 @dataclass
 class Telling:
     """Shows what `generate` tells of, saves the pictures and reports them one by one."""
@@ -250,30 +220,23 @@ class Telling:
 
     def take(self, events: Iterable[Event]) -> None:
         """Show stages as bars, and hand pictures to the writer."""
-        from sdscratch.generation.requests import Advanced, Failed, Picture, Progress, Started
+        from sdscratch.generation.requests import Failed, Picture, Progress
 
-        with ExitStack() as stage:
-            advance: Advance = lambda done: None  # noqa: E731
+        with Stages(self.view, self.stage_name) as stages:
             for event in events:
                 match event:
-                    case Started():
-                        stage.close()
-                        unit = "it" if event.stage == "denoise" else ""
-                        shown = self.view.stage(self.stage_name(event), event.total, unit)
-                        advance = stage.enter_context(shown)
-                    case Advanced():
-                        advance(event.done)
-                    case Progress():
-                        advance(event.done)
-                        self.preview(event)
                     case Picture():
-                        stage.close()
+                        stages.close()
                         self.tell()
                         self.writing = self.writer.submit(self.write, event)
                         if not self.pipeline.placement.batches:
                             self.tell()  # on a CPU the next one takes long, and writing no time to speak of
                     case Failed():
                         raise event.error
+                    case _:
+                        stages.show(event)
+                        if isinstance(event, Progress):
+                            self.preview(event)
 
     def stage_name(self, event: Started) -> str:
         """The stage in words, and which of several pictures it is for."""
@@ -308,17 +271,22 @@ class Telling:
         path, record, timings = writing.result()
         options = record.options
         if self.arguments.json:
-            line = {
-                "path": path,
-                "seed": options.seed,
-                "prompt": options.prompt,
-                "options": asdict(options),
-                "model_hash": record.model_hash,
-                **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
-                "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
-            }
-            print_line(json.dumps(line))
+            print_line(json.dumps(json_of(path, record, timings)))
         elif path is not None:
             print_line(path)
         self.done += 1
         self.view.note(f"seed {options.seed}")
+
+
+def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> dict[str, Any]:
+    """What `--json` says of a picture."""
+    options = record.options
+    return {
+        "path": path,
+        "seed": options.seed,
+        "prompt": options.prompt,
+        "options": asdict(options),
+        "model_hash": record.model_hash,
+        **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
+        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
+    }

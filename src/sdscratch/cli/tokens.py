@@ -1,22 +1,26 @@
-"""`tokens`: how a prompt is cut into the ids that the text encoder reads."""
+"""`tokens`: how a prompt is read: its parts, weights, stages, and the ids that the text encoder reads."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdscratch.errors import UsageError
-from sdscratch.tensorfiles.sniff import printable
 
 if TYPE_CHECKING:
+    from sdscratch.text.chunks import Chunk, Embedding
+    from sdscratch.text.reading import Syntax
     from sdscratch.text.tokenizer import Tokenizer, Tokens
 
 __all__ = ["tokens"]
+
+MOST_STEPS = 10_000
 
 
 def tokens(
@@ -40,27 +44,83 @@ def tokens(
             help="Instead of a model's: a folder with vocab.json and merges.txt, or tokenizer.json.",
         ),
     ] = None,
+    prompt_syntax: Annotated[
+        str,
+        typer.Option(
+            "--prompt-syntax",
+            help="How the prompt is written: a1111, comfyui, compel, kohya, sdcpp; plain: nothing is syntax, "
+            "and what is too long is cut.",
+        ),
+    ] = "a1111",
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedding", metavar="FILE", help="An embedding that the prompt may name; repeatable."
+        ),
+    ] = None,
+    steps: Annotated[
+        int,
+        typer.Option(
+            "--steps",
+            min=1,
+            max=MOST_STEPS,
+            help="Steps that [a:b:0.5] and [a|b] are reckoned with (samplers of second order count twice).",
+        ),
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each prompt.")] = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Say where a tokenizer was found; show tracebacks.")
     ] = False,
 ) -> None:
-    """Show how PROMPT is cut into tokens, and where there is no room for more.
+    """Show how PROMPT is read: weights, stages, and the chunks of tokens that the text encoder reads.
 
     Examples:
 
-      sdscratch tokens "a dog wearing sunglasses"
+      sdscratch tokens "a (dog:1.3) wearing [sunglasses:a hat:0.5]"
 
-      sdscratch tokens "an astronaut" -m v1-5-pruned-emaonly.safetensors
+      sdscratch tokens "an astronaut" -m v1-5-pruned-emaonly.safetensors --prompt-syntax plain
 
       sdscratch tokens - --json < prompts.txt
     """
     if verbose:
         logging.getLogger("sdscratch").setLevel(logging.INFO)
+    show = _shower(prompt_syntax, steps, embedding or [], as_json)
     chosen = open_tokenizer(model, tokenizer)
-    show = show_json if as_json else show_table if sys.stdout.isatty() else show_lines
     for text in read_lines() if prompt == "-" else [prompt]:
-        show(chosen.encode(text))
+        show(text, chosen)
+
+
+def _shower(
+    syntax: str, steps: int, embeddings: Sequence[str], as_json: bool
+) -> Callable[[str, Tokenizer], None]:
+    """What prints a prompt, as it was asked for."""
+    from sdscratch.cli import tokens_shown as shown
+    from sdscratch.text.cutting import cut_prompt
+    from sdscratch.text.reading import find_syntax
+
+    row = find_syntax(syntax)
+    if row.name == "plain":
+        plain = show_json if as_json else shown.plain_table if sys.stdout.isatty() else shown.plain_lines
+        return lambda text, tokenizer: plain(cut_prompt(tokenizer, text))
+    found = _embeddings(embeddings)
+    if as_json:
+        return lambda text, tokenizer: show_reading(text, tokenizer, row, steps, found)
+    show = shown.table if sys.stdout.isatty() else shown.lines
+    return lambda text, tokenizer: show(text, tokenizer, row, steps, found)
+
+
+def _embeddings(names: Sequence[str]) -> list[Embedding]:
+    """Names and numbers of vectors; no vector is read, and whether they fit a model is not asked.
+
+    Raises:
+        CheckpointError: missing, unreadable, or no embedding.
+    """
+    if not names:
+        return []
+    from sdscratch.addons.embedding import read_embedding
+    from sdscratch.checkpoints.places import find_embedding
+
+    return [read_embedding(find_embedding(name)) for name in names]
 
 
 def open_tokenizer(model: str, tokenizer: str | None) -> Tokenizer:
@@ -90,43 +150,42 @@ def read_lines() -> Iterator[str]:
 
 
 def show_json(tokens: Tokens) -> None:
-    """For programs: a line a prompt, ids with start and end, unpadded."""
-    line = {"ids": tokens.ids, "pieces": tokens.pieces, "truncated": tokens.truncated}
-    print(json.dumps(line), flush=True)  # ASCII, so that it can be printed whatever the locale
+    """For programs, of syntax plain: a line a prompt, ids with start and end, unpadded."""
+    _print({"ids": tokens.ids, "pieces": tokens.pieces, "truncated": tokens.truncated})
 
 
-def show_lines(tokens: Tokens) -> None:
-    """For pipes and logs: a line a token, what was cut, and an empty line."""
-    lines = [f"{place:>4}  {id:>6}  {piece}" for place, id, piece in rows(tokens)]
-    print("\n".join([*lines, *notices(tokens)]), end="\n\n", flush=True)
+def show_reading(
+    text: str, tokenizer: Tokenizer, syntax: Syntax, steps: int, embeddings: Sequence[Embedding]
+) -> None:
+    """For programs, of any other syntax. The chunks are of the prompt before editing and AND."""
+    from sdscratch.text.reading import chunks_of, parts_of, stages_of
+
+    _print(
+        {
+            "parts": [[span.text, _number(span.weight)] for span in syntax.spans(text)],
+            "schedule": [[stage.end, stage.text] for stage in stages_of(text, syntax, steps)],
+            "and": [[part.text, _number(part.weight)] for part in parts_of(text, syntax)],
+            "chunks": [_chunk(chunk) for chunk in chunks_of(text, syntax, tokenizer, embeddings)],
+        }
+    )
 
 
-def show_table(tokens: Tokens) -> None:
-    """For a terminal: the same in a table."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("id", justify="right", style="cyan")
-    table.add_column("piece", overflow="fold")
-    for place, id, piece in rows(tokens):
-        table.add_row(str(place), str(id), Text(piece))  # Text: square brackets in a piece are no markup
-    console = Console(highlight=False)
-    console.print(table)
-    for notice in notices(tokens):
-        console.print(Text(notice, style="yellow"), soft_wrap=True)
+def _chunk(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "ids": chunk.ids,
+        "weights": [_number(weight) for weight in chunk.weights],
+        "vectors": [
+            {"at": place.at, "name": place.name, "count": place.count}
+            | ({"first": place.first} if place.first else {})
+            for place in chunk.vectors
+        ],
+    }
 
 
-def rows(tokens: Tokens) -> Iterator[tuple[int, int, str]]:
-    """Each token's place, counted from 1, its id and its piece."""
-    for place, (id, piece) in enumerate(zip(tokens.ids, tokens.pieces, strict=True), 1):
-        yield place, id, printable(piece)
+def _number(value: float) -> float | str:
+    """A number that JSON can write; ComfyUI takes "nan" and "inf" for weights."""
+    return value if math.isfinite(value) else str(value)
 
 
-def notices(tokens: Tokens) -> list[str]:
-    """What there is to say below the tokens."""
-    from sdscratch.text.prompt import cut_notice
-
-    return [cut_notice(tokens)] if tokens.truncated else []
+def _print(record: dict[str, Any]) -> None:
+    print(json.dumps(record, allow_nan=False), flush=True)  # ASCII: printed whatever the locale

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.samplers import Denoiser
-from sdscratch.diffusion.schedule import Path
+from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.models.conditioning import Conditioning
 
 __all__ = [
@@ -36,7 +36,9 @@ Predictor = Callable[[Tensor, float], Tensor]
 Prediction = Literal["epsilon", "v"]
 
 
-def network_denoiser(network: Network, path: Path, prediction: Prediction, prompt: Conditioning) -> Denoiser:
+def network_denoiser(
+    network: Network, path: SigmaSchedule, prediction: Prediction, prompt: Conditioning
+) -> Denoiser:
     """A network and one prompt as a denoiser.
 
     Args:
@@ -50,7 +52,7 @@ def network_denoiser(network: Network, path: Path, prediction: Prediction, promp
 
 def guided(
     network: Network,
-    path: Path,
+    path: SigmaSchedule,
     prediction: Prediction,
     *,
     prompt: Conditioning,
@@ -98,7 +100,7 @@ def guided_predictor(
     return predict
 
 
-def denoiser(predict: Predictor, path: Path, prediction: Prediction) -> Denoiser:
+def denoiser(predict: Predictor, path: SigmaSchedule, prediction: Prediction) -> Denoiser:
     """The estimate of x₀ that a prediction of noise or velocity stands for.
 
     From x = x₀ + σ·ε: x₀ = x − σ·ε. The velocity of Salimans & Ho (2022, appendix D), v = √ᾱ·ε − √(1−ᾱ)·x₀,

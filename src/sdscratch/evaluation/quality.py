@@ -22,6 +22,7 @@ from sdscratch.generation.pipeline import Pipeline
 from sdscratch.images import fit_picture, read_picture
 from sdscratch.images.tensors import to_tensor
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.text.cutting import plain_row
 from sdscratch.training.dataset.folder import Picture
 from sdscratch.training.dataset.source import Batch
 from sdscratch.training.tasks.autoencoder import psnr
@@ -172,7 +173,7 @@ def denoising_losses(
 ) -> Tensor:
     """[p, n] mean squared errors of the U-Net's prediction, at one timestep of every part."""
     config, tokenizer, device = pipeline.files.config, pipeline.files.tokenizer, latent.device
-    rows = [tokenizer.encode(text).padded(tokenizer.length, tokenizer.pad) for text in captions]
+    rows = [plain_row(tokenizer, text) for text in captions]
     ids = torch.tensor(rows, device=device)
     context = pipeline.networks.run("text", lambda network: network(ids))
     scaled = latent * config.autoencoder.latent_scale

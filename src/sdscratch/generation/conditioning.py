@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdscratch.generation.networks import Networks
 from sdscratch.models.conditioning import Conditioning
-from sdscratch.text.prompt import encode_prompt
+from sdscratch.text.cutting import encode_prompt
 
 __all__ = ["CONTEXTS_KEPT", "PromptEncoder"]
 

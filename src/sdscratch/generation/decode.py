@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -49,12 +48,12 @@ def previewer(
     """What shows latents [n, c, h, w] as pixels: the tiny autoencoder, else a linear map fitted to them."""
     if taesd is None:
         return fit_preview(encode, networks.files.config.autoencoder.downscale)
-    device, dtype = networks.placement.device, networks.placement.dtype
-    network = taesd.load(device, dtype)
+    networks.attach("taesd", taesd)
 
     def show(latents: Tensor) -> Tensor:
-        with torch.inference_mode():
-            pixels: Tensor = network(latents.to(device, dtype))
-        return pixels.float()
+        def run(network: Any) -> Tensor:
+            return network(latents.to(networks.placement.device, dtype_of(network)))  # type: ignore[no-any-return]
+
+        return networks.run("taesd", run)
 
     return show

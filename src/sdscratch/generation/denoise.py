@@ -10,8 +10,8 @@ from torch import Tensor
 from sdscratch.diffusion.approximations import deep_cached, guided_between
 from sdscratch.diffusion.guidance import Network, guided, network_denoiser
 from sdscratch.diffusion.samplers import Denoiser
-from sdscratch.diffusion.schedule import Path
-from sdscratch.fast.accelerate import Compute, accelerate
+from sdscratch.diffusion.spacing import SigmaSchedule
+from sdscratch.fast.compute import Compute
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
@@ -24,7 +24,6 @@ class UNetRunner:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
-        self._computations: dict[bool, Compute] = {}  # of the U-Net as it is loaded now
 
     def network(self, deep_cache: int) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
@@ -42,22 +41,15 @@ class UNetRunner:
 
     def computation(self, deep: bool) -> Compute:
         """The U-Net as this device runs it best, with its deep features or without."""
-        network = self.networks["unet"]
-        compute: Compute = network.predict if deep else lambda *inputs: (network(*inputs),)
-        placement = self.networks.placement
-        if not placement.accelerates:
-            return compute
-        if deep not in self._computations:
-            self._computations[deep] = accelerate(compute, placement, self.networks.files.config.unet)
-        return self._computations[deep]
-
-    def clear(self) -> None:
-        """Let go of what holds the U-Net."""
-        self._computations.clear()
+        return self.networks.computation("unet", "predict" if deep else "forward")
 
 
 def make_denoiser(
-    runner: UNetRunner, path: Path, options: ResolvedOptions, told: Sequence[Conditioning], count: int
+    runner: UNetRunner,
+    path: SigmaSchedule,
+    options: ResolvedOptions,
+    told: Sequence[Conditioning],
+    count: int,
 ) -> Denoiser:
     """The denoiser of `count` pictures.
 

@@ -1,33 +1,28 @@
-"""A model's networks on a device: loaded when needed, let go where that pays, never trusted with NaN."""
+"""All networks that draw, on a device: loaded when needed, let go where that pays, never trusted with NaN."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sdscratch.checkpoints.model import ModelFiles, Part
+from sdscratch.checkpoints.model import ModelFiles
+from sdscratch.checkpoints.network_file import NetworkFile, parts_of
 from sdscratch.device import Placement, out_of_memory_explained
 from sdscratch.errors import SdscratchError
-from sdscratch.models.inference import prepare
+from sdscratch.fast.accelerate import accelerate
+from sdscratch.fast.compute import Compute, Input, Outputs
+from sdscratch.fast.prepare import prepare
+from sdscratch.models.unet import UNet
 
 __all__ = ["Networks", "NotFiniteError", "dtype_of", "trim"]
 
 log = logging.getLogger(__name__)
-
-PART_NAMES: dict[Part, str] = {
-    "text": "text encoder",
-    "unet": "U-Net",
-    "encoder": "picture encoder",
-    "decoder": "picture decoder",
-}
-
-LORA_PARTS: tuple[Part, ...] = ("text", "unet")
 
 # A network of more bytes is let go on a CPU when its work is done: loading Stable Diffusion's text encoder
 # again for the next prompt takes 0.3 s of a picture's minute, and it is a tenth of all memory.
@@ -35,63 +30,161 @@ WORTH_LETTING_GO = 50 * 10**6
 
 
 class NotFiniteError(SdscratchError):
-    """A network gave NaN or infinity."""
+    """A network gave NaN or infinity.
 
-    def __init__(self, part: Part, dtype: torch.dtype) -> None:
+    Args:
+        part: the network's name in `Networks`.
+        title: what the message calls it.
+    """
+
+    def __init__(self, part: str, title: str, dtype: torch.dtype) -> None:
         exact = dtype == torch.float32
         hint = "; the checkpoint is damaged, or not made for these options" if exact else ""
         name = str(dtype).removeprefix("torch.")
-        super().__init__(f"the {PART_NAMES[part]} gave NaN or infinity in {name}{hint}")
+        super().__init__(f"the {title} gave NaN or infinity in {name}{hint}")
         self.part = part
         self.final = exact  # no precision is left to try
 
 
 class Networks:
-    """The four networks by name. One that fails in 16 bits is loaded again in float32, to stay.
+    """A model's networks by name, and whatever stands beside them or in their place.
+
+    It alone loads them, counts them, lets them go, and records or compiles them. One that fails in 16 bits is
+    loaded again in float32, to stay.
 
     Args:
-        low_memory: hold one network at a time, the newest.
+        files: the model drawn with; its parts are "text", "unet", "encoder" and "decoder".
+        low_memory: hold one network at a time, the newest, and small ones beside it.
     """
 
     def __init__(self, files: ModelFiles, placement: Placement, low_memory: bool = False) -> None:
         self.files = files
         self.placement = placement
         self.low_memory = low_memory
-        self._loaded: dict[Part, nn.Module] = {}
-        self._dtypes: dict[Part, torch.dtype] = {}  # of those that need another than the placement's
+        self._attached: dict[str, NetworkFile] = {}
+        self._loaded: dict[str, nn.Module] = {}
+        self._together: frozenset[str] = frozenset()  # names that are held at once
+        self._dtypes: dict[str, torch.dtype] = {}  # of those that need another than the placement's
+        self._computations: dict[tuple[str, str], Compute] = {}  # recorded or compiled, by name and method
 
-    def __getitem__(self, part: Part) -> Any:
+    # Files
+
+    def file(self, name: str) -> NetworkFile:
+        """What the network of this name is loaded from.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        return self._attached[name] if name in self._attached else parts_of(self.files)[name]
+
+    def attach(self, name: str, file: NetworkFile) -> None:
+        """Give a network a name: of its own (a ControlNet), or a part's (a swapped autoencoder)."""
+        if self._attached.get(name) is not file:
+            self._forget(name)
+            self._attached[name] = file
+
+    def detach(self, name: str) -> None:
+        """Take an attached network away; a part's name means the model's own again."""
+        if name in self._attached:
+            self._forget(name)
+            del self._attached[name]
+
+    def exchange(self, files: ModelFiles) -> None:
+        """Go on with other LoRAs on the same model; what they can change is loaded again when needed."""
+        self.files = files
+        for name in ("text", "text2", "unet"):
+            if name not in self._attached:
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Nothing that is known of a network of this name holds any longer."""
+        self._dtypes.pop(name, None)
+        if name in self._loaded:
+            self._let_go(name)
+
+    # Networks in memory
+
+    def __getitem__(self, name: str) -> Any:
         """A network, loaded now if it was not before.
 
         Raises:
             DeviceError: out of memory.
         """
-        if part not in self._loaded:
-            self._load(part)
-        return self._loaded[part]
+        if name not in self._loaded:
+            self._load(name)
+        return self._loaded[name]
 
-    def _load(self, part: Part) -> None:
-        if self.low_memory:
-            self._let_go(*self._loaded)
-        dtype = self._dtypes.get(part, self.placement.dtype)
+    def together(self, *names: str) -> list[Any]:
+        """Networks that compute together, as a U-Net and its ControlNets: even `low_memory` holds them all.
+
+        Raises:
+            DeviceError: out of memory.
+        """
+        self._together = frozenset(names)
+        return [self[name] for name in names]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of the weights of what is loaded, by name."""
+        return {name: size_of(network) for name, network in self._loaded.items()}
+
+    def _load(self, name: str) -> None:
+        file = self.file(name)
+        if self.low_memory and not file.small:
+            self._let_go(*(other for other in self._loaded if not self._may_stand_beside(other, name)))
+        dtype = self._dtypes.get(name, self.placement.dtype)
         with out_of_memory_explained():
-            network = self.files.load(part, self.placement.device, dtype)
-            self._loaded[part] = prepare(network, lambda: trim(self.placement.device))
+            network = file.load(self.placement.device, dtype)
+            self._loaded[name] = prepare(network, lambda: trim(self.placement.device))
 
-    def done(self, part: Part) -> None:
+    def _may_stand_beside(self, other: str, name: str) -> bool:
+        return self.file(other).small or {other, name} <= self._together
+
+    def done(self, name: str) -> None:
         """Say that a network may not be needed again: it is let go where memory counts more than loading."""
-        if part not in self._loaded:
+        if name not in self._loaded:
             return
-        size = sum(weight.nbytes for weight in self._loaded[part].parameters())
-        if self.low_memory or (self.placement.device.type == "cpu" and size > WORTH_LETTING_GO):
-            self._let_go(part)
+        large = size_of(self._loaded[name]) > WORTH_LETTING_GO
+        if self.low_memory or (self.placement.device.type == "cpu" and large):
+            self._let_go(name)
 
-    def _let_go(self, *parts: Part) -> None:
-        for part in parts:
-            del self._loaded[part]
+    def _let_go(self, *names: str) -> None:
+        """Free networks, with what was recorded or compiled of them or of what computes with them."""
+        for name in names:
+            del self._loaded[name]
+            gone = {name} | (self._together if name in self._together else set())
+            for key in [key for key in self._computations if key[0] in gone]:
+                del self._computations[key]
         trim(self.placement.device)
 
-    def run(self, part: Part, compute: Callable[[Any], Tensor]) -> Tensor:
+    def clear(self) -> None:
+        """Free the memory of all of them."""
+        self._computations.clear()
+        self._loaded.clear()
+
+    # What they compute
+
+    def computation(self, name: str, method: str = "forward") -> Compute:
+        """A network as this device runs it best: recorded or compiled, where that is faster.
+
+        Args:
+            method: which of the network's; it gives one tensor, or several.
+        """
+        network = self[name]
+        called = network if method == "forward" else getattr(network, method)
+
+        def compute(*inputs: Input) -> Outputs:
+            result = called(*inputs)
+            return result if isinstance(result, tuple) else (result,)
+
+        if not self.placement.accelerates:
+            return compute
+        if (name, method) not in self._computations:
+            config = network.config if isinstance(network, UNet) else None
+            self._computations[name, method] = accelerate(compute, self.placement, config)
+        return self._computations[name, method]
+
+    def run(self, name: str, compute: Callable[[Any], Tensor]) -> Tensor:
         """compute(network) as float32; if that is not finite, once more with the network in float32.
 
         Raises:
@@ -99,17 +192,17 @@ class Networks:
             DeviceError: out of memory.
         """
         with torch.inference_mode(), out_of_memory_explained():
-            result = compute(self[part]).float()
+            result = compute(self[name]).float()
             if not torch.isfinite(result).all():
-                self.fall_back(self.not_finite(part))
-                result = compute(self[part]).float()
+                self.fall_back(self.not_finite(name))
+                result = compute(self[name]).float()
                 if not torch.isfinite(result).all():
-                    raise self.not_finite(part)
+                    raise self.not_finite(name)
             return result
 
-    def not_finite(self, part: Part) -> NotFiniteError:
+    def not_finite(self, name: str) -> NotFiniteError:
         """The error that says that a network, as it is loaded now, gave NaN."""
-        return NotFiniteError(part, dtype_of(self[part]))
+        return NotFiniteError(name, self.file(name).title, dtype_of(self[name]))
 
     def fall_back(self, error: NotFiniteError) -> None:
         """Load the network that failed again in float32, to stay.
@@ -120,20 +213,9 @@ class Networks:
         if error.final:
             raise error
         log.warning("%s; trying again in float32", error)
+        self._forget(error.part)
         self._dtypes[error.part] = torch.float32
-        self._loaded.pop(error.part, None)
         self._load(error.part)
-
-    def exchange(self, files: ModelFiles) -> None:
-        """Go on with other LoRAs on the same model; what they can change is loaded again when needed."""
-        self.files = files
-        for part in LORA_PARTS:
-            self._loaded.pop(part, None)
-            self._dtypes.pop(part, None)
-
-    def clear(self) -> None:
-        """Free the memory of all of them."""
-        self._loaded.clear()
 
 
 def trim(device: torch.device) -> None:
@@ -151,3 +233,8 @@ def trim(device: torch.device) -> None:
 def dtype_of(network: nn.Module) -> torch.dtype:
     """The precision of a network's weights."""
     return next(network.parameters()).dtype
+
+
+def size_of(network: nn.Module) -> int:
+    """Bytes of a network's weights."""
+    return sum(weight.nbytes for weight in network.parameters())

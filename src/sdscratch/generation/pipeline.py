@@ -19,14 +19,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import AppliedLora, applied_loras, open_with_addons, with_loras
+from sdscratch.addons.apply import (
+    AppliedLora,
+    applied_loras,
+    open_with_addons,
+    refuse_ranges,
+    with_loras,
+)
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Path, Schedule, make_path, steps_from_strength
+from sdscratch.diffusion.sample import sample
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.errors import UsageError
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
@@ -47,6 +54,8 @@ from sdscratch.options import (
 )
 
 __all__ = ["Pipeline", "Progress", "load"]
+
+RANGES = "the U-Net is loaded once for all steps"
 
 
 def load(
@@ -96,6 +105,7 @@ class Pipeline:
         low_memory: bool = False,
         taesd: TaesdFile | None = None,
     ) -> None:
+        refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
@@ -132,9 +142,10 @@ class Pipeline:
         """
         _, tags = take_loras(prompt)
         if tags != self.tags:
-            self.networks.exchange(with_loras(self.files, tags))
+            files = with_loras(self.files, tags)
+            refuse_ranges(files, RANGES)
+            self.networks.exchange(files)
             self.encode_prompts.clear()
-            self.unet.clear()
             self.tags = tags
 
     @cached_property
@@ -176,10 +187,7 @@ class Pipeline:
         """Fill what was not asked for: by the init picture's size, the model's defaults, and chance."""
         if init is not None:
             options = size_of_init(options, init.size)
-        layers = self.files.config.text.layers
-        if options.clip_skip >= layers:
-            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
-        return options.resolve(self.files.defaults, random_seed())
+        return self.files.resolve(options, random_seed())
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs."""
@@ -188,9 +196,9 @@ class Pipeline:
         runs = steps_from_strength(options.steps, options.strength) > 0
         return ("text", "unet", "encoder", "decoder") if runs else ("encoder", "decoder")
 
-    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> Path:
+    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
-        path = make_path(self.schedule, options.sampler, options.scheduler, options.steps)
+        path = make_sigma_schedule(self.schedule, options.sampler, options.scheduler, options.steps)
         return path.tail(steps_from_strength(options.steps, options.strength)) if from_init else path
 
     def steps(
@@ -226,7 +234,6 @@ class Pipeline:
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
-                self.unet.clear()
                 self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
@@ -253,13 +260,11 @@ class Pipeline:
         yield Progress(0, total, x, None)
         if denoise is None:
             return
-        for step in SAMPLERS[options.sampler](denoise, x, path.sigmas, noise, **sampler_options(options)):
-            done = step.index + 1
+        for step in sample(options.sampler, denoise, x, path, noise, **sampler_options(options)):
             # looking at every step would make a GPU wait for the CPU
-            if done in (1, total) and not torch.isfinite(step.latent).all():
+            if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
-            latent = step.latent * path.end_scale if done == total else step.latent
-            yield Progress(done, total, latent, step.denoised)
+            yield Progress(step.done, step.total, step.latent, step.denoised)
 
     # From latents to pictures
 
@@ -273,8 +278,6 @@ class Pipeline:
             SdscratchError: not finite in float32 either; no black picture is ever given.
             DeviceError: out of memory.
         """
-        if self.networks.low_memory:
-            self.unet.clear()
         return decode(self.networks, latents, tile)
 
     def preview(self, latents: Tensor) -> list[Image.Image]:
@@ -366,5 +369,4 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.networks.clear()
         self.encode_prompts.clear()
-        self.unet.clear()
         self.encode_picture.clear()

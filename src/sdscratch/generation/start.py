@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.schedule import Path
+from sdscratch.diffusion.samplers import NoiseSource
+from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 
 __all__ = ["PictureEncoder", "device_noise", "start_latent"]
 
-Draw = Callable[[], Tensor]
+Draw = NoiseSource
 
 
 class PictureEncoder:
@@ -47,11 +47,11 @@ class PictureEncoder:
         return self._newest[1]
 
 
-def device_noise(source: Noise, device: torch.device) -> Draw:
+def device_noise(source: NoiseSource, device: torch.device) -> Draw:
     """What draws from the source onto a device."""
 
-    def draw() -> Tensor:
-        drawn = source()
+    def draw(sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
+        drawn = source(sigma, next_sigma)
         # from pinned memory, a GPU takes it without waiting for the steps before
         return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
@@ -59,7 +59,7 @@ def device_noise(source: Noise, device: torch.device) -> Draw:
 
 
 def start_latent(
-    path: Path, count: int, noise: Draw, encode: Callable[[Draw | None], Tensor] | None
+    path: SigmaSchedule, count: int, noise: Draw, encode: Callable[[Draw | None], Tensor] | None
 ) -> Tensor:
     """The latent [n, c, h, w] in σ-space that sampling starts from.
 

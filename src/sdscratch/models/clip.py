@@ -1,7 +1,8 @@
 """CLIP's text encoder (Radford et al. 2021, section 2.4): a prompt's tokens become the U-Net's context.
 
-A GPT-2-like transformer (Radford et al. 2019): normalisation before each block, causal attention.
-Shapes: n prompts, t tokens (77), c = width.
+A GPT-2-like transformer (Radford et al. 2019): normalisation before each block, causal attention. OpenAI's
+for Stable Diffusion 1.x, OpenCLIP's (Cherti et al. 2023) for 2.x, one of each for XL.
+Shapes: n prompts, t tokens (77), c = width, p = projection.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdscratch.models.attention import attention
+from sdscratch.models.attention import DotProductAttention
 from sdscratch.models.config import TextEncoderConfig
 
 __all__ = ["TextEncoder"]
@@ -31,14 +32,14 @@ class CausalAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.mix = DotProductAttention(heads, causal=True)
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(attention(self.query(x), self.key(x), self.value(x), self.heads, causal=True))
+        return self.out(self.mix(self.query(x), self.key(x), self.value(x)))
 
 
 class Layer(nn.Module):
@@ -68,19 +69,37 @@ class TextEncoder(nn.Module):
         self.positions = nn.Embedding(config.length, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
+        projection = config.projection
+        self.projection = nn.Linear(config.width, projection, bias=False) if projection is not None else None
 
     def forward(self, ids: Tensor, skip: int = 0) -> Tensor:
         """Encode prompts.
 
         Args:
             ids: [n, t] int64, start and end token included, padded.
-            skip: how many of the last layers to leave out; the final norm is applied all the same
-                (diffusers' `clip_skip`; the web UIs count one more).
+            skip: how many of the last layers to leave out, beside those that the model always does; the
+                final norm is applied all the same (diffusers' `clip_skip`; the web UIs count one more).
 
         Returns:
             [n, t, c].
         """
+        return self.encode(ids, skip)[0]
+
+    def encode(self, ids: Tensor, skip: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Encode prompts; arguments as of `forward`.
+
+        Returns:
+            The context [n, t, c]; and, of models that have one, the pooled vector [n, p]: what the last of
+            all layers says at the end token (whose id is the highest), projected.
+        """
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
-        for layer in self.layers[: len(self.layers) - skip]:
+        told = len(self.layers) - self.config.skip - skip
+        for layer in self.layers[:told]:
             x = layer(x)
-        return self.final_norm(x)
+        context = self.final_norm(x) if self.config.normed else x
+        if self.projection is None:
+            return context, None
+        for layer in self.layers[told:]:
+            x = layer(x)
+        ends = self.final_norm(x)[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
+        return context, self.projection(ends)

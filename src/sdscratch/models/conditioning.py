@@ -5,12 +5,14 @@ Shapes: n pictures, t tokens, d numbers a token, h × w latent positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from sdscratch.models.control import Control, Residuals
 
 __all__ = ["Conditioning"]
 
@@ -24,11 +26,16 @@ class Conditioning:
         pooled: [1|n, p], one vector a prompt, of models with more than one text encoder.
         concat: [1|n, k, h, w], channels beside the latent's: mask and masked picture of inpainting models,
             the picture of models that follow instructions.
+        controls: what steers from beside: ControlNets and adapters; their residuals add up.
+        sizes: [1|n, 6], of models that are told a picture's height and width, where it was cropped (top,
+            left), and the height and width wanted (Podell et al. 2023, section 2.2), all in pixels.
     """
 
     context: Tensor
     pooled: Tensor | None = None
     concat: Tensor | None = None
+    controls: tuple[Control, ...] = ()
+    sizes: Tensor | None = None
 
     def expand(self, n: int) -> Self:
         """The same with n rows in every tensor."""
@@ -44,23 +51,49 @@ class Conditioning:
 
     @classmethod
     def stack(cls, parts: Sequence[Self]) -> Self:
-        """Several in one batch, one after another; each has the same tensors, alike but for rows."""
+        """Several in one batch, one after another; each has the same tensors, alike but for rows.
+
+        Raises:
+            ValueError: they are steered by different controls. (One that is to steer some rows alone steers
+                the others with a weight of 0.)
+        """
         first = parts[0]
-        joined = {
-            field.name: torch.cat([getattr(part, field.name) for part in parts])
-            for field in fields(first)
-            if isinstance(getattr(first, field.name), Tensor)
-        }
-        return replace(first, **joined)
+        if any(part.kind != first.kind for part in parts):
+            raise ValueError("conditionings of different kinds cannot be one batch")
+        joined = iter([torch.cat(rows) for rows in zip(*(part._present() for part in parts), strict=True)])
+        return first._each(lambda _: next(joined))
+
+    def residuals(self, x: Tensor, timesteps: Tensor) -> Residuals:
+        """What the controls add to the features at this step, [n, …]; x and timesteps as of a `Control`."""
+        added = Residuals()
+        for control in self.controls:
+            added += control(x, timesteps, self.context)
+        return added
+
+    @property
+    def kind(self) -> Hashable:
+        """What of it is no tensor: equal kinds of equal shapes are one computation."""
+        present = tuple(value is not None for value in self._own())
+        return present, tuple((control.network, len(control.tensors)) for control in self.controls)
 
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """The tensors in the order of the fields, for what records or compares a computation's inputs."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        """Its own tensors and the controls', for what records or compares a computation's inputs."""
+        return (*self._own(), *(tensor for control in self.controls for tensor in control.tensors))
+
+    def _own(self) -> tuple[Tensor | None, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "controls")
+
+    def _present(self) -> Iterator[Tensor]:
+        return (tensor for tensor in self.tensors() if tensor is not None)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Every tensor changed, in the order of `tensors`."""
         changed = {
             field.name: change(value)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return replace(self, **changed)
+        controls = tuple(
+            control.with_tensors([change(tensor) for tensor in control.tensors]) for control in self.controls
+        )
+        return replace(self, controls=controls, **changed)

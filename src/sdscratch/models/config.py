@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
     "SD1",
@@ -25,9 +26,12 @@ __all__ = [
 ]
 
 
+PerLevel = int | tuple[int, ...]  # one number for all levels, or one each
+
+
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """CLIP's text transformer (Radford et al. 2021, section 2.4)."""
+    """CLIP's text transformer (Radford et al. 2021, section 2.4), OpenAI's or OpenCLIP's."""
 
     vocabulary: int = 49408
     length: int = 77  # tokens a prompt is padded to, start and end token included
@@ -36,20 +40,55 @@ class TextEncoderConfig:
     heads: int = 12
     feed_forward: int = 3072
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    family: Literal["clip", "openclip"] = "clip"  # whose names and shapes LDM's files have for it
+    skip: int = 0  # last layers that the context leaves out: 1 in Stable Diffusion 2.x and XL
+    normed: bool = True  # whether the final norm is applied to the context; not in XL
+    projection: int | None = None  # width of a prompt's pooled vector, of those that have one
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The noise-prediction network (Rombach et al. 2022, section 3.2 and appendix E)."""
+    """The noise-prediction network (Rombach et al. 2022, section 3.2 and appendix E).
 
-    latent_channels: int = 4
+    Stable Diffusion 2.x (`head_width` 64, linear projections) and XL (deeper transformers, an added
+    embedding; Podell et al. 2023, section 2.1 and 2.2) are values of it too.
+    """
+
+    in_channels: int = 4  # 9 of inpainting models, 8 of those that follow instructions
+    out_channels: int = 4
     channels: int = 320  # width of the first level; level i is channels · multipliers[i]
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     attends: tuple[bool, ...] = (True, True, True, False)  # which levels have transformers
     residual_blocks: int = 2  # a level, on the way down; one more on the way up
-    heads: int = 8  # at every attention, whatever its width
+    heads: PerLevel = 8  # at every attention, whatever its width
+    head_width: PerLevel | None = None  # or so many numbers a head, whatever their count
+    depth: PerLevel = 1  # blocks of a transformer; the middle's is as deep as the last level's
+    projection: Literal["conv", "linear"] = "conv"  # into and out of a transformer: 1×1 convolution or matrix
     context: int = 768  # width of the text encoder's output
     norm_groups: int = 32
+    pooled: int | None = None  # width of the pooled prompt that is added to the time, with the sizes
+    sizes: int = 6  # numbers of these
+    size_width: int = 256  # sinusoids that each of them becomes
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent that is denoised, without those that stand beside it."""
+        return self.out_channels
+
+    def heads_at(self, level: int) -> int:
+        """How many heads attention has at a level; the middle belongs to the last."""
+        if self.head_width is None:
+            return at_level(self.heads, level)
+        return self.channels * self.multipliers[level] // at_level(self.head_width, level)
+
+    def depth_at(self, level: int) -> int:
+        """How many blocks a transformer has at a level."""
+        return at_level(self.depth, level)
+
+
+def at_level(value: PerLevel, level: int) -> int:
+    """What holds at a level."""
+    return value if isinstance(value, int) else value[level]
 
 
 @dataclass(frozen=True)
@@ -101,6 +140,12 @@ class ModelConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    more_texts: tuple[TextEncoderConfig, ...] = ()  # whose outputs stand beside the first's
+
+    @property
+    def texts(self) -> tuple[TextEncoderConfig, ...]:
+        """All text encoders; a token's context is what they say of it, one after another."""
+        return (self.text, *self.more_texts)
 
     def to_json(self) -> str:
         """The configuration as one line of JSON, keys sorted."""
@@ -108,42 +153,82 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`.
+        """The inverse of `to_json`; what is not named has its default.
 
         Raises:
             ValueError: not JSON, or not a configuration (an unknown key, a value of another type).
         """
         record = json.loads(text)
-        parts = {f.name: f.default_factory for f in fields(cls)}  # each factory is the part's class
-        if not isinstance(record, dict) or record.keys() - parts.keys():
-            raise ValueError(f"expected the keys {', '.join(parts)}")
-        return cls(**{name: _from_record(parts[name], value) for name, value in record.items()})
+        names = [f.name for f in fields(cls)]
+        if not isinstance(record, dict) or record.keys() - set(names):
+            raise ValueError(f"expected the keys {', '.join(names)}")
+        config: Self = _from_record(cls, record)
+        unet = config.unet
+        for name in ("attends", "heads", "head_width", "depth"):
+            value = getattr(unet, name)
+            if isinstance(value, tuple) and len(value) != len(unet.multipliers):
+                raise ValueError(
+                    f"UNetConfig.{name} has {len(value)} values for {len(unet.multipliers)} levels"
+                )
+        return config
 
 
 SD1 = ModelConfig()
 
+# What files that are older than a field call it: by class, the old name and what it was.
+FORMER: Mapping[type, Mapping[str, tuple[str, ...]]] = {
+    UNetConfig: {"latent_channels": ("in_channels", "out_channels")}
+}
 
-def _from_record(cls: Any, record: Mapping[str, Any]) -> Any:
+
+def _from_record(cls: Any, record: Any) -> Any:
     if not isinstance(record, dict):
         raise ValueError(f"{cls.__name__} is not an object")
-    defaults = cls()
+    kinds = get_type_hints(cls)
+    former = FORMER.get(cls, {})
     values: dict[str, Any] = {}
     for name, value in record.items():
-        if not hasattr(defaults, name) or name not in {f.name for f in fields(cls)}:
-            raise ValueError(f"{cls.__name__} has no field {name}")
-        values[name] = _checked(f"{cls.__name__}.{name}", getattr(defaults, name), value)
+        for current in former.get(name, (name,)):
+            if current not in kinds:
+                raise ValueError(f"{cls.__name__} has no field {current}")
+            values.setdefault(current, _checked(f"{cls.__name__}.{name}", kinds[current], value))
     return cls(**values)
 
 
-def _checked(name: str, default: object, value: Any) -> Any:
-    """`value` in the type of `default`; JSON knows no tuples and writes 1.0 as it likes."""
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(_checked(name, default[0], item) for item in value)
-    if isinstance(default, float) and type(value) is int:
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """`value` in a field's type; JSON knows no tuples and writes 1.0 as it likes."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _from_record(kind, value)
+    if origin in (Union, UnionType):
+        simple = [one for one in inner if get_origin(one) is None]
+        if isinstance(value, list) and (several := [one for one in inner if get_origin(one) is tuple]):
+            return _checked(name, several[0], value)
+        if type(value) in simple:
+            return value
+    elif origin is tuple:
+        if isinstance(value, list):
+            return tuple(_checked(name, inner[0], item) for item in value)
+    elif origin is Literal:
+        if type(value) is str and value in inner:
+            return value
+    elif kind is float and type(value) is int:
         return float(value)
-    if type(value) is not type(default):
-        raise ValueError(f"{name} is {value!r}, expected {type(default).__name__}")
-    return value
+    elif type(value) is kind:
+        return value
+    raise ValueError(f"{name} is {value!r}, expected {_in_words(kind)}")
+
+
+def _in_words(kind: Any) -> str:
+    """A field's type as an error has it: of several, all."""
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_in_words(one) for one in get_args(kind))
+    if kind is NoneType:
+        return "null"
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    name: str = (get_origin(kind) or kind).__name__
+    return name
 
 
 @dataclass(frozen=True)
@@ -153,6 +238,7 @@ class Block:
     kind: Literal["conv", "residual", "transformer", "down", "up"]
     inputs: int
     outputs: int
+    level: int = 0
 
 
 def unet_groups(config: UNetConfig) -> tuple[list[list[Block]], list[list[Block]], list[list[Block]]]:
@@ -166,30 +252,28 @@ def unet_groups(config: UNetConfig) -> tuple[list[list[Block]], list[list[Block]
     last = len(widths) - 1
 
     def transformer(level: int) -> list[Block]:
-        return [Block("transformer", widths[level], widths[level])] if config.attends[level] else []
+        return [Block("transformer", widths[level], widths[level], level)] if config.attends[level] else []
 
-    down = [[Block("conv", config.latent_channels, widths[0])]]
+    down = [[Block("conv", config.in_channels, widths[0])]]
     skips = [widths[0]]
     for level, width in enumerate(widths):
         for _ in range(config.residual_blocks):
-            down.append([Block("residual", skips[-1], width), *transformer(level)])
+            down.append([Block("residual", skips[-1], width, level), *transformer(level)])
             skips.append(width)
         if level < last:
-            down.append([Block("down", width, width)])
+            down.append([Block("down", width, width, level)])
             skips.append(width)
 
     width = widths[-1]
-    middle = [
-        [Block("residual", width, width), Block("transformer", width, width), Block("residual", width, width)]
-    ]
+    middle = [[Block(kind, width, width, last) for kind in ("residual", "transformer", "residual")]]
 
     up: list[list[Block]] = []
     current = width
     for level in reversed(range(len(widths))):
         for index in range(config.residual_blocks + 1):
-            group = [Block("residual", current + skips.pop(), widths[level]), *transformer(level)]
+            group = [Block("residual", current + skips.pop(), widths[level], level), *transformer(level)]
             current = widths[level]
             if level > 0 and index == config.residual_blocks:
-                group.append(Block("up", current, current))
+                group.append(Block("up", current, current, level))
             up.append(group)
     return down, middle, up

@@ -12,16 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdscratch.models.attention import attention
+from sdscratch.models.attention import DotProductAttention
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import Block, UNetConfig, unet_groups
 from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
-__all__ = ["UNet", "timestep_embedding"]
+__all__ = ["FeedForward", "SpatialTransformer", "TransformerBlock", "UNet", "timestep_embedding"]
 
 RESIDUAL_EPS = 1e-5
 TRANSFORMER_EPS = 1e-6
-OUTER = 1  # groups at either end of the U-Net that run even where the deeper ones are left out
 
 
 def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
@@ -44,14 +43,14 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, context: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.mix = DotProductAttention(heads)
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(context, width, bias=False)
         self.value = nn.Linear(context, width, bias=False)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        return self.out(attention(self.query(x), self.key(context), self.value(context), self.heads))
+        return self.out(self.mix(self.query(x), self.key(context), self.value(context)))
 
 
 class FeedForward(nn.Module):
@@ -81,43 +80,54 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         normed = self.norm1(x)
-        x = alike(plus(self.self_attention(normed, normed), x), context)
+        x = plus(self.self_attention(normed, normed), x)
         x = plus(self.cross_attention(self.norm2(x), context), x)
         return plus(self.feed_forward(self.norm3(x)), x)
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer over the picture's positions (Rombach et al. 2022, appendix E.2.1)."""
+    """A transformer over the picture's positions (Rombach et al. 2022, appendix E.2.1).
 
-    def __init__(self, width: int, context: int, heads: int, groups: int) -> None:
+    Args:
+        depth: how many blocks.
+        linear: whether it is entered and left by matrices, instead of by 1×1 convolutions.
+    """
+
+    def __init__(
+        self, width: int, context: int, heads: int, groups: int, depth: int = 1, linear: bool = False
+    ) -> None:
         super().__init__()
+        self.linear = linear
         self.norm = nn.GroupNorm(groups, width, TRANSFORMER_EPS)
-        self.project_in = nn.Conv2d(width, width, 1)
-        self.block = TransformerBlock(width, context, heads)
-        self.project_out = nn.Conv2d(width, width, 1)
+        self.project_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+        self.names = [f"block{number or ''}" for number in range(depth)]  # block, block1, block2, …
+        for name in self.names:
+            self.add_module(name, TransformerBlock(width, context, heads))
+        self.project_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks in order."""
+        return [self.get_submodule(name) for name in self.names]
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        h = self.project_in(self.norm(x))
-        tokens = self.block(h.flatten(2).transpose(1, 2), context)  # [n, h·w, c]
-        return plus(self.project_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:])), alike(x, tokens))
+        tokens = self.enter(x)
+        for block in self.blocks:
+            tokens = block(tokens, context)
+        return plus(self.leave(tokens, x.shape[2:]), x)
 
+    def enter(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] → tokens [n, h·w, c]."""
+        x = self.norm(x)
+        if self.linear:
+            return self.project_in(x.flatten(2).transpose(1, 2))
+        return self.project_in(x).flatten(2).transpose(1, 2)
 
-def distinct(x: Tensor, timesteps: Tensor) -> int:
-    """How many of a batch's pictures differ: half, where guidance has doubled it, and else all.
-
-    Only on a CPU, where looking is nothing (a GPU would have to be waited for), and only in 16 bits: in
-    float32 the last bit of small products depends on where in memory the weights lie, and a baked model
-    would no longer give the very picture of its LoRA.
-    """
-    half, odd = divmod(len(x), 2)
-    looks = x.device.type == "cpu" and x.dtype != torch.float32 and not odd
-    same = looks and torch.equal(timesteps[:half], timesteps[half:]) and torch.equal(x[:half], x[half:])
-    return half if same else len(x)
-
-
-def alike(x: Tensor, whole: Tensor) -> Tensor:
-    """x, repeated to the length of the whole batch where it stands for both halves."""
-    return x if len(x) == len(whole) else torch.cat([x, x])
+    def leave(self, tokens: Tensor, size: torch.Size) -> Tensor:
+        """The way back, before x is added."""
+        if self.linear:
+            return self.project_out(tokens).transpose(1, 2).unflatten(2, size)
+        return self.project_out(tokens.transpose(1, 2).unflatten(2, size))
 
 
 def make_block(block: Block, config: UNetConfig) -> nn.Module:
@@ -129,7 +139,14 @@ def make_block(block: Block, config: UNetConfig) -> nn.Module:
             time = 4 * config.channels
             return ResidualBlock(block.inputs, block.outputs, config.norm_groups, RESIDUAL_EPS, time)
         case "transformer":
-            return SpatialTransformer(block.outputs, config.context, config.heads, config.norm_groups)
+            return SpatialTransformer(
+                block.outputs,
+                config.context,
+                config.heads_at(block.level),
+                config.norm_groups,
+                config.depth_at(block.level),
+                config.projection == "linear",
+            )
         case "down":
             return Downsample(block.outputs, padding=(1, 1, 1, 1))
         case "up":
@@ -142,57 +159,67 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.time1 = nn.Linear(config.channels, 4 * config.channels)
-        self.time2 = nn.Linear(4 * config.channels, 4 * config.channels)
+        time = 4 * config.channels
+        self.time1 = nn.Linear(config.channels, time)
+        self.time2 = nn.Linear(time, time)
+        if config.pooled is not None:
+            self.added1 = nn.Linear(config.pooled + config.sizes * config.size_width, time)
+            self.added2 = nn.Linear(time, time)
         self.down, self.middle, self.up = (
             nn.ModuleList(nn.ModuleList(make_block(block, config) for block in group) for group in groups)
             for groups in unet_groups(config)
         )
         self.norm_out = nn.GroupNorm(config.norm_groups, config.channels, RESIDUAL_EPS)
-        self.conv_out = nn.Conv2d(config.channels, config.latent_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(config.channels, config.out_channels, 3, padding=1)
+        # the groups that end a level on the way down, before what halves it, and which level that is
+        self.level_ends = {
+            level * (config.residual_blocks + 1) + config.residual_blocks: level
+            for level in range(len(config.multipliers))
+        }
 
     def forward(self, x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """Predict; arguments as of `predict`, of which the features are left out."""
-        return self.predict(x, timesteps, conditioning)[0]
-
-    def predict(
-        self, x: Tensor, timesteps: Tensor, conditioning: Conditioning, deep: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Predict, and tell what came up from the deeper groups.
+        """Predict.
 
         Args:
             x: [n, 4, h, w], the noisy latent in variance-preserving scale.
             timesteps: [n] float32, 0 to 999.
             conditioning: with n rows, the encoded prompts among them.
-            deep: the deep features of an earlier pass on the same batch: all but the outermost groups are
-                then left out (DeepCache; Ma et al. 2023, section 3.2), which is an approximation.
 
         Returns:
-            [n, 4, h, w]: the noise, or the velocity, as the model was trained; and the deep features.
+            [n, 4, h, w]: the noise, or the velocity, as the model was trained.
         """
-        embedded = timestep_embedding(timesteps, self.config.channels).to(x.dtype)
-        time = F.silu(self.time2(F.silu(self.time1(embedded))))  # every residual block begins with this silu
-
-        context = conditioning.context
-        if conditioning.concat is not None:
-            x = torch.cat([x, conditioning.concat], dim=1)
-        # until it meets the context, one copy of each picture is enough
-        x = x[: distinct(x, timesteps)]
+        time, context = self.embed(timesteps, conditioning, x.dtype), conditioning.context
+        added = conditioning.residuals(x, timesteps)
+        x = with_channels(x, conditioning.concat)
         skips: list[Tensor] = []
-        outermost = len(self.down) if deep is None else OUTER  # as many on the way up
-        for group in self.down[:outermost]:
-            x = run_group(group, x, time, context)
+        for number, group in enumerate(self.down):
+            x = added.onto_level(run_group(group, x, time, context), self.level_ends.get(number))
             skips.append(x)
-        for group in self.middle if deep is None else ():
+        for group in self.middle:
             x = run_group(group, x, time, context)
-        for group in self.up[-outermost:]:
-            if len(skips) == OUTER:
-                x = deep = x if deep is None else deep
-            x = torch.cat([x, alike(skips.pop(), x)], dim=1)
-            size = skips[-1].shape[2:] if skips else None
-            x = run_group(group, x, time, context, size)
-        assert deep is not None  # every U-Net has more groups than the outermost
-        return self.conv_out(silu(self.norm_out(x))), deep
+        x = added.onto_middle(x)
+        for group in self.up:
+            x = torch.cat([x, added.onto_skip(skips.pop(), len(skips))], dim=1)
+            x = run_group(group, x, time, context, skips[-1].shape[2:] if skips else None)
+        return self.conv_out(silu(self.norm_out(x)))
+
+    def embed(self, timesteps: Tensor, conditioning: Conditioning, dtype: torch.dtype) -> Tensor:
+        """The time, and what is added to it, as every residual block takes it: [n, 4·channels]."""
+        sinusoids = timestep_embedding(timesteps, self.config.channels).to(dtype)
+        time = self.time2(F.silu(self.time1(sinusoids)))
+        if self.config.pooled is not None:  # Podell et al. 2023, section 2.2
+            pooled, sizes = conditioning.pooled, conditioning.sizes
+            if pooled is None or sizes is None:
+                raise ValueError("this U-Net is told a pooled prompt and the picture's sizes, and got none")
+            told = timestep_embedding(sizes.flatten(), self.config.size_width).to(dtype)
+            told = torch.cat([pooled, told.view(len(sizes), -1)], dim=1)
+            time = time + self.added2(F.silu(self.added1(told)))
+        return F.silu(time)  # every residual block begins with this silu
+
+
+def with_channels(x: Tensor, others: Tensor | None) -> Tensor:
+    """The latent with the channels that stand beside it."""
+    return x if others is None else torch.cat([x, others], dim=1)
 
 
 def run_group(
@@ -203,7 +230,7 @@ def run_group(
     for block in group:
         match block:
             case ResidualBlock():
-                x = block(x, time[: len(x)])
+                x = block(x, time)
             case SpatialTransformer():
                 x = block(x, context)
             case Upsample():

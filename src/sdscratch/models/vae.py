@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sdscratch.models.attention import attention
+from sdscratch.models.attention import DotProductAttention
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
@@ -45,6 +45,7 @@ class PositionAttention(nn.Module):
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, EPS)
+        self.mix = DotProductAttention(heads=1)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
@@ -52,7 +53,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # [n, h·w, c]
-        mixed = attention(self.query(tokens), self.key(tokens), self.value(tokens), heads=1)
+        mixed = self.mix(self.query(tokens), self.key(tokens), self.value(tokens))
         return plus(self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:]), x)
 
 

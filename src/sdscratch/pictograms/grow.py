@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.vae import Encoder
-from sdscratch.text.form import WORD_END
 from sdscratch.text.tokenizer import Tokenizer
+from sdscratch.text.vocabulary import WORD_END
 from sdscratch.training.tasks.autoencoder import Autoencoder, Reconstruction, Term
 from sdscratch.training.tasks.diffusion import Diffusion
 
@@ -128,9 +128,9 @@ def grow_diffusion(small: Diffusion, large: Diffusion, old: Tokenizer, new: Toke
 
 
 def _grow_vocabulary(small: Tensor, large: Tensor, old: Tokenizer, new: Tokenizer) -> None:
-    for piece, index in new.form.vocabulary.items():
-        if piece in old.form.vocabulary:
-            large[index] = small[old.form.vocabulary[piece]]
+    for piece, index in new.vocabulary.ids.items():
+        if piece in old.vocabulary.ids:
+            large[index] = small[old.vocabulary.ids[piece]]
         elif parts := old.encode(piece.removesuffix(WORD_END)).ids[1:-1]:
             large[index] = small[list(parts)].mean(0)
 

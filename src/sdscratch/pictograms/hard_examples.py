@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from sdscratch.diffusion.guidance import network_denoiser
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.files import atomic_write
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
@@ -51,7 +52,7 @@ def unexplained_variance(
     that the mean of all things would have.
     """
     names = [each.name for each in concepts()]
-    path = make_path(Schedule(schedule), "ddim", "trailing", 1)
+    path = make_sigma_schedule(Schedule(schedule), "ddim", "trailing", 1)
     clean, errors = [], []
     for start in range(0, len(names), AT_ONCE):
         asked = names[start : start + AT_ONCE]

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import guided
-from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.sample import sample_to_end
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write, make_folder
 from sdscratch.models.conditioning import Conditioning
@@ -63,13 +64,13 @@ def redrawing(
     distributed: DistributedContext,
 ) -> Redraw:
     """Image-to-image on latents, with a model's own sampler, steps and guidance."""
-    path = make_path(Schedule(schedule), defaults.sampler, defaults.scheduler, defaults.steps)
+    path = make_sigma_schedule(Schedule(schedule), defaults.sampler, defaults.scheduler, defaults.steps)
 
     @torch.no_grad()
     def redraw(latents: Tensor, captions: Sequence[str], left: int, rng: torch.Generator) -> Tensor:
         tail = path.tail(left * defaults.steps // OF_STEPS)
 
-        def noise() -> Tensor:
+        def noise(sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
             return torch.randn(latents.shape, generator=rng, device=latents.device)
 
         with distributed.autocast():
@@ -83,9 +84,7 @@ def redrawing(
                 scale=defaults.cfg_scale,
             )
             x = latents + noise() * tail.sigmas[0]
-            for step in SAMPLERS[defaults.sampler](denoise, x, tail.sigmas, noise):
-                x = step.latent
-        return x.float() * tail.end_scale
+            return sample_to_end(defaults.sampler, denoise, x, tail, noise).float()
 
     return redraw
 

@@ -1,7 +1,12 @@
-"""From words to ids.
+"""From words to ids, and from ids' weights to what a network is told.
 
-form.py        what a CLIP tokenizer consists of, as one value
+vocabulary.py  what a CLIP tokenizer consists of, as one value
 files.py       that value from tokenizer files, and back
-tokenizer.py   prompts to ids
-prompt.py      a prompt as the row that the text encoder reads
+tokenizer.py   text to ids
+prompt.py      what a prompt is once it has been read: spans, stages, parts, tags
+cutting.py     a prompt as one row, cut where it is too long
+syntax/        text to spans with weights, a file a dialect
+chunks.py      spans to the rows that the text encoder reads
+reading.py     all of that by a syntax's name: a prompt to parts, stages and chunks
+emphasis.py    what weights do to the text encoder's output (torch)
 """

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sdscratch.errors import TokenizerError
-from sdscratch.text.form import WORD_END, AddedToken, Form, Merge
+from sdscratch.text.vocabulary import WORD_END, AddedToken, Merge, Vocabulary
 
-__all__ = ["folder_files", "read_form"]
+__all__ = ["folder_files", "read_vocabulary"]
 
 Record = dict[str, Any]  # a JSON object
 Ids = dict[str, int]
@@ -50,11 +50,11 @@ FOREIGN_STARTS = {
     b"\x80": "a pickle",
 }
 
-# What a file of another shape runs into somewhere; Form's own checks are ValueErrors.
+# What a file of another shape runs into somewhere; Vocabulary's own checks are ValueErrors.
 MISSHAPEN = (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError, zlib.error)
 
 
-def read_form(path: Path) -> Form:
+def read_vocabulary(path: Path) -> Vocabulary:
     """The tokenizer at `path`: a folder (or a diffusers folder around it), a file of such a folder, a lone
     `tokenizer.json` under any name, or a lone merge table, gzipped or not.
 
@@ -70,8 +70,8 @@ def read_form(path: Path) -> Form:
         if path.name == "tokenizer.json" or path.with_name("vocab.json").is_file():
             return _read_folder(path.parent)
         if path.suffix == ".json":
-            return _form(*_read_table(path), config={})
-        return Form.from_merges(_read_merges(path))
+            return _vocabulary(*_read_table(path), config={})
+        return Vocabulary.from_merges(_read_merges(path))
     except OSError as error:  # a broken gzip has no strerror
         reason = error.strerror or error
         raise TokenizerError(f"the tokenizer {shown(path)} cannot be read ({reason}); {ADVICE}") from None
@@ -79,11 +79,11 @@ def read_form(path: Path) -> Form:
         raise TokenizerError(f"the tokenizer {shown(path)} is broken ({error}); {ADVICE}") from None
 
 
-def _read_folder(folder: Path) -> Form:
+def _read_folder(folder: Path) -> Vocabulary:
     if (folder / "tokenizer.json").is_file():  # goes before the others, as in transformers
-        vocabulary, merges, listed = _read_table(folder / "tokenizer.json")
+        pieces, merges, listed = _read_table(folder / "tokenizer.json")
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        vocabulary, merges = _read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+        pieces, merges = _read_json(folder / "vocab.json"), _read_merges(folder / "merges.txt")
         listed = []
     elif (folder / "tokenizer").is_dir():
         return _read_folder(folder / "tokenizer")
@@ -92,7 +92,7 @@ def _read_folder(folder: Path) -> Form:
             if (folder / name).is_file():
                 raise _refusal(folder, kind)
         raise TokenizerError(f"the folder {shown(folder)} holds no tokenizer; {ADVICE}")
-    if not any(piece.endswith(WORD_END) for piece in vocabulary):
+    if not any(piece.endswith(WORD_END) for piece in pieces):
         raise _refusal(folder, FOREIGN_BPE)
 
     config = _read_optional(folder / "tokenizer_config.json")
@@ -105,7 +105,7 @@ def _read_folder(folder: Path) -> Form:
         special = {_token(value).content for value in _roles(config, EXTRA)}
         old = _read_optional(folder / "added_tokens.json")
         listed[:0] = [{"content": text, "id": id, "special": text in special} for text, id in old.items()]
-    return _form(vocabulary, merges, listed, config)
+    return _vocabulary(pieces, merges, listed, config)
 
 
 def _read_table(path: Path) -> tuple[Ids, list[Merge], list[Record]]:
@@ -120,9 +120,9 @@ def _read_table(path: Path) -> tuple[Ids, list[Merge], list[Record]]:
     return model["vocab"], merges, record.get("added_tokens") or []
 
 
-def _form(vocabulary: Ids, merges: list[Merge], listed: list[Record], config: Record) -> Form:
-    """`listed`: added tokens with ids, which the vocabulary may lack; `config`: special tokens by role."""
-    ids = dict(vocabulary)
+def _vocabulary(pieces: Ids, merges: list[Merge], listed: list[Record], config: Record) -> Vocabulary:
+    """`listed`: added tokens with ids, which `pieces` may lack; `config`: special tokens by role."""
+    ids = dict(pieces)
     added: dict[str, AddedToken] = {}
     for record in listed:
         token = _token(record)
@@ -140,9 +140,9 @@ def _form(vocabulary: Ids, merges: list[Merge], listed: list[Record], config: Re
     length = config.get("model_max_length")
     if isinstance(length, int) and length <= MAX_LENGTH:
         said["length"] = length
-    form = Form(tuple(merges), ids, **said)
-    usual = {token.content: token for token in form.added}
-    return replace(form, added=tuple((usual | added).values()))
+    vocabulary = Vocabulary(tuple(merges), ids, **said)
+    usual = {token.content: token for token in vocabulary.added}
+    return replace(vocabulary, added=tuple((usual | added).values()))
 
 
 def _roles(config: Record, *lists: str) -> list[Any]:
@@ -208,26 +208,26 @@ def shown(path: Path) -> str:
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
-def folder_files(form: Form) -> dict[str, str]:
+def folder_files(vocabulary: Vocabulary) -> dict[str, str]:
     """The files of a diffusers folder's `tokenizer/`, content by name.
 
     transformers' CLIPTokenizer makes the same ids from them, in version 4 as in version 5.
     """
-    flags = {token.content: asdict(token) for token in form.added}
-    roles = {key: getattr(form, role) for role, key in ROLES.items()}
+    flags = {token.content: asdict(token) for token in vocabulary.added}
+    roles = {key: getattr(vocabulary, role) for role, key in ROLES.items()}
     config = {
         "add_prefix_space": False,
-        "added_tokens_decoder": {str(form.vocabulary[text]): token for text, token in flags.items()},
+        "added_tokens_decoder": {str(vocabulary.ids[text]): token for text, token in flags.items()},
         **roles,
         "do_lower_case": True,
         "errors": "replace",
-        "model_max_length": form.length,
+        "model_max_length": vocabulary.length,
         "tokenizer_class": "CLIPTokenizer",
     }
-    vocabulary = dict(sorted(form.vocabulary.items(), key=lambda item: item[1]))
+    pieces = dict(sorted(vocabulary.ids.items(), key=lambda item: item[1]))
     return {
-        "vocab.json": json.dumps(vocabulary, ensure_ascii=False),
-        "merges.txt": "".join(f"{line}\n" for line in ["#version: 0.2", *map(" ".join, form.merges)]),
+        "vocab.json": json.dumps(pieces, ensure_ascii=False),
+        "merges.txt": "".join(f"{line}\n" for line in ["#version: 0.2", *map(" ".join, vocabulary.merges)]),
         "tokenizer_config.json": json.dumps(config, indent=2),
         "special_tokens_map.json": json.dumps({key: flags[text] for key, text in roles.items()}, indent=2),
     }

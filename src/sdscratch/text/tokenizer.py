@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -17,8 +17,8 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 
 from sdscratch.errors import UsageError
-from sdscratch.text.files import folder_files, read_form
-from sdscratch.text.form import WORD_END, Form, Merge, byte_pieces
+from sdscratch.text.files import folder_files, read_vocabulary
+from sdscratch.text.vocabulary import WORD_END, Merge, Vocabulary, byte_pieces
 
 __all__ = ["Tokenizer", "Tokens", "learn_merges"]
 
@@ -27,20 +27,27 @@ WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt as the text encoder sees it, and what it does not see."""
+    """A text as the text encoder knows it. Where it was cut (`cutting.cut_prompt`), what is not seen."""
 
-    ids: tuple[int, ...]  # start … end, unpadded, at most the tokenizer's length
+    ids: tuple[int, ...]  # start … end, unpadded
     pieces: tuple[str, ...]  # the vocabulary's entries for them
     cut: str = ""  # the tail of the prompt that found no room, in the user's own words
     truncated: int = 0  # how many tokens were cut
+    offsets: tuple[int, ...] = field(default=(), compare=False)  # where each own token begins in the text
 
     def padded(self, length: int, pad: int) -> list[int]:
-        """The ids, followed by `pad` up to `length`."""
+        """The ids, followed by `pad` up to `length`.
+
+        Raises:
+            ValueError: there are more than `length`.
+        """
+        if len(self.ids) > length:
+            raise ValueError(f"{len(self.ids)} ids in a row of {length}; cut the text first")
         return [*self.ids, *[pad] * (length - len(self.ids))]
 
 
 class Tokenizer:
-    """Prompts to ids, for any vocabulary in CLIP's form.
+    """Prompts to ids, for any vocabulary in CLIP's vocabulary.
 
     Attributes:
         length: ids of a padded prompt (77), start and end included.
@@ -48,16 +55,18 @@ class Tokenizer:
         size: how many rows the text encoder's table must have (49408).
     """
 
-    def __init__(self, form: Form) -> None:
-        self.form = form
-        self.length = form.length
-        self.start, self.end, self.pad = (form.vocabulary[name] for name in (form.start, form.end, form.pad))
-        self.size = max(form.vocabulary.values()) + 1
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.length = vocabulary.length
+        self.start, self.end, self.pad = (
+            vocabulary.ids[name] for name in (vocabulary.start, vocabulary.end, vocabulary.pad)
+        )
+        self.size = max(vocabulary.ids.values()) + 1
 
     @classmethod
     def from_merges(cls, merges: Sequence[Merge], length: int = 77) -> Self:
         """From merges alone: CLIP's ids are 256 bytes, 256 bytes at a word's end, the merges, start, end."""
-        return cls(Form.from_merges(merges, length))
+        return cls(Vocabulary.from_merges(merges, length))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -66,7 +75,7 @@ class Tokenizer:
         Raises:
             TokenizerError: not such a string.
         """
-        return cls(Form.from_json(text))
+        return cls(Vocabulary.from_json(text))
 
     @classmethod
     def from_path(cls, path: str | Path) -> Self:
@@ -74,57 +83,74 @@ class Tokenizer:
         one of these files, or a merge table alone.
 
         Raises:
-            TokenizerError: missing, broken, or not in CLIP's form.
+            TokenizerError: missing, broken, or not in CLIP's vocabulary.
         """
-        return cls(read_form(Path(path)))
+        return cls(read_vocabulary(Path(path)))
 
     def to_json(self) -> str:
         """A compact string for a model file's metadata; the same for equal tokenizers."""
-        return self.form.to_json()
+        return self.vocabulary.to_json()
 
     def to_files(self) -> dict[str, str]:
         """The files of a diffusers folder's `tokenizer/`, by name; every transformers version reads them."""
-        return folder_files(self.form)
+        return folder_files(self.vocabulary)
 
-    def encode(self, prompt: str) -> Tokens:
-        """The ids of a prompt, cut to `length`.
+    def encode(self, text: str) -> Tokens:
+        """All ids of a text, between start and end. What is too long for the text encoder is not cut here.
 
         Raises:
-            UsageError: the prompt holds bytes that are no text (lone surrogates, as a shell passes them on).
+            UsageError: the text holds bytes that are no text (lone surrogates, as a shell passes them on).
         """
+        words = self._words(text)
+        ids = (self.start, *words.ids, self.end)
+        return Tokens(
+            ids=ids,
+            pieces=tuple(self._pieces[id] for id in ids),
+            offsets=tuple(first for first, _ in words.offsets),
+        )
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a piece of text alone, without start and end.
+
+        Raises:
+            UsageError: as `encode`.
+        """
+        return list(self._words(text).ids)
+
+    def piece(self, id: int) -> str:
+        """The vocabulary's entry for an id."""
+        return self._pieces[id]
+
+    @cached_property
+    def comma(self) -> int | None:
+        """The id of a comma that stands alone, which A1111 likes to cut behind."""
+        return self.vocabulary.ids.get(f",{WORD_END}")
+
+    def _words(self, text: str) -> tokenizers.Encoding:
         try:
-            prompt.encode()
+            text.encode()
         except UnicodeEncodeError as error:
             raise UsageError(
                 f"character {error.start + 1} of the prompt is not valid text; give the prompt in UTF-8"
             ) from None
-        words = self._backend.encode(prompt, add_special_tokens=False)
-        room = self.length - 2
-        ids = (self.start, *words.ids[:room], self.end)
-        truncated = max(0, len(words) - room)
-        return Tokens(
-            ids=ids,
-            pieces=tuple(self._pieces[id] for id in ids),
-            cut=prompt[words.offsets[room][0] :] if truncated else "",
-            truncated=truncated,
-        )
+        return self._backend.encode(text, add_special_tokens=False)
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
-        return {id: piece for piece, id in self.form.vocabulary.items()}
+        return {id: piece for piece, id in self.vocabulary.ids.items()}
 
     @cached_property
     def _backend(self) -> tokenizers.Tokenizer:
-        form = self.form
+        vocabulary = self.vocabulary
         model = models.BPE(
-            vocab=dict(form.vocabulary),
-            merges=list(form.merges),
-            unk_token=form.unknown,
+            vocab=dict(vocabulary.ids),
+            merges=list(vocabulary.merges),
+            unk_token=vocabulary.unknown,
             continuing_subword_prefix="",
             end_of_word_suffix=WORD_END,
         )
         backend = _empty_backend(model)
-        backend.add_tokens([tokenizers.AddedToken(**asdict(token)) for token in form.added])
+        backend.add_tokens([tokenizers.AddedToken(**asdict(token)) for token in vocabulary.added])
         return backend
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from sdscratch.diffusion.guidance import Prediction, network_denoiser
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import (
     AutoencoderConfig,
@@ -76,7 +77,7 @@ def encode() -> Encode:
 def test_the_samplers_read_the_target_as_it_is_meant(prediction: Prediction) -> None:
     """A network that gives exactly the target is denoised to exactly the latent."""
     schedule = Schedule(TINY.schedule)
-    path = make_path(schedule, "euler", "trailing", 5)
+    path = make_sigma_schedule(schedule, "euler", "trailing", 5)
     torch.manual_seed(0)
     latent, noise = torch.randn(2, 1, 4, 4, 4)
     for sigma, timestep in zip(path.sigmas, path.timesteps, strict=False):

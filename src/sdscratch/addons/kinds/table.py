@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sdscratch.addons.kinds.dora import LENGTHS, fits_dora, with_lengths
 from sdscratch.addons.kinds.full import BIASES, FULL, NORM, SET
 from sdscratch.addons.kinds.glora import GLORA
-from sdscratch.addons.kinds.ia3 import IA3, IA3_PEFT
+from sdscratch.addons.kinds.ia3 import IA3, IA3_PEFT, scaled_bias, scales_outputs
 from sdscratch.addons.kinds.kind import Kind, Operands, Shape, Shapes
 from sdscratch.addons.kinds.loha import LOHA
 from sdscratch.addons.kinds.lokr import LOKR
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["KINDS", "changed", "fits", "kinds_of", "lacking"]
+__all__ = ["KINDS", "bias_changed", "changed", "fits", "kinds_of", "lacking", "scales_bias"]
 
 KINDS = (LORA, LOHA, LOKR, GLORA, OFT, BOFT, IA3, IA3_PEFT, FULL, NORM, SET)
 
@@ -63,8 +63,15 @@ def changed(kind: Kind, operands: Operands, weight: Tensor, strength: float) -> 
     return weight.add(kind.delta(operands, weight), alpha=strength * operands.scale)
 
 
+def scales_bias(kind: Kind, shapes: Shapes, shape: Shape) -> bool:
+    """Whether what changes a weight of that shape changes its bias as well."""
+    return kind is IA3_PEFT and scales_outputs(shapes["ia3_l"], shape)
+
+
 def bias_changed(operands: Operands, bias: Tensor, strength: float) -> Tensor:
-    """A bias with what an add-on adds to it."""
+    """A bias with what an add-on does to it."""
+    if "ia3_l" in operands:
+        bias = scaled_bias(operands, bias, strength)
     for role in BIASES:
         if role in operands:
             bias = bias.add(operands[role].view(bias.shape), alpha=strength)

@@ -18,7 +18,7 @@ from sdscratch.files import make_folder
 from sdscratch.generation.pipeline import Pipeline
 from sdscratch.models.config import SD1, AutoencoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
 from sdscratch.options import GenerateOptions
-from sdscratch.text.prompt import encode_prompt
+from sdscratch.text.cutting import encode_prompt
 from sdscratch.text.tokenizer import Tokenizer
 
 __all__ = ["SHAPES", "prepare", "usual_cache"]

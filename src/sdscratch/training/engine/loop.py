@@ -19,6 +19,7 @@ from types import FrameType
 from torch import nn
 
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.fast.attention import swap_attention
 from sdscratch.files import make_folder
 from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.ema import EMA
@@ -86,6 +87,7 @@ def train(
         raise UsageError(
             "workers are threads of a single process; with torchrun, start more processes instead"
         )
+    swap_attention(module)
     run = _Run(module, loss, recipe, folder, distributed, show, validate, record)
     run.begin(resume)
     with distributed.attention(positions), _interruptions() as interrupted:

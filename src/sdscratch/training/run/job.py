@@ -12,7 +12,7 @@ from torch import nn
 
 from sdscratch.device import choose
 from sdscratch.errors import SdscratchError
-from sdscratch.models.processor import multiplies
+from sdscratch.fast.processor import multiplies
 from sdscratch.training.dataset.captions import COLUMNS
 from sdscratch.training.dataset.folder_source import FolderSource, Framing, open_folder
 from sdscratch.training.engine.distributed import DistributedContext, workers_for

@@ -81,9 +81,10 @@ def architecture(name: str | None) -> ModelConfig:
 
 def fitted(shape: ModelConfig, autoencoder: AutoencoderConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The shape with room for an autoencoder's latents, and for a tokenizer's ids."""
+    latents = autoencoder.latent_channels
     return replace(
         shape,
         text=replace(shape.text, vocabulary=tokenizer.size, length=tokenizer.length),
-        unet=replace(shape.unet, latent_channels=autoencoder.latent_channels),
+        unet=replace(shape.unet, in_channels=latents, out_channels=latents),
         autoencoder=autoencoder,
     )

@@ -17,6 +17,7 @@ from sdscratch.checkpoints.layouts import Part, Weight, weights
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.checkpoints.places import find_local
 from sdscratch.checkpoints.writer import PROVENANCE, SAFETENSORS_NAMES, Entry, write_safetensors
+from sdscratch.fast.attention import swap_attention
 from sdscratch.files import atomic_write
 from sdscratch.models.config import AutoencoderConfig, ModelConfig
 from sdscratch.tensorfiles.reader import open_tensors
@@ -42,6 +43,7 @@ class AutoencoderFiles:
         network = empty_network(part, whole)
         state = {w.name: self.read(w).to(device, torch.float32) for w in weights(whole) if w.part == part}
         network.load_state_dict(state, assign=True)
+        swap_attention(network)
         return network.eval().requires_grad_(False)
 
     def load_both(self, device: torch.device) -> Autoencoder:

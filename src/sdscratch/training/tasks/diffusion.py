@@ -19,6 +19,7 @@ from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, ScheduleConfig
 from sdscratch.models.layers import ResidualBlock
 from sdscratch.models.unet import SpatialTransformer, UNet
+from sdscratch.text.cutting import plain_row
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.dataset.cache import CachedTexts, fingerprint
 from sdscratch.training.dataset.source import LatentSource
@@ -68,7 +69,7 @@ class Diffusion(nn.Module):
 def initialise(model: Diffusion) -> None:
     """Begin with blocks that pass their input on: each block's last layer is 0 (Dhariwal & Nichol 2021)."""
     nn.init.normal_(model.text.positions.weight, std=0.1)  # words matter more than places
-    last = [model.unet.conv_out]
+    last: list[nn.Conv2d | nn.Linear] = [model.unet.conv_out]
     for module in model.unet.modules():
         if isinstance(module, ResidualBlock):
             last.append(module.conv2)
@@ -126,7 +127,7 @@ def tokenized(tokenizer: Tokenizer, device: torch.device) -> Callable[[Sequence[
 
     @lru_cache(KNOWN_CAPTIONS)
     def ids(text: str) -> list[int]:
-        return tokenizer.encode(text).padded(tokenizer.length, tokenizer.pad)
+        return plain_row(tokenizer, text)
 
     return lambda captions: torch.tensor([ids(text) for text in captions]).to(device, non_blocking=True)
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from sdscratch.diffusion.guidance import guided
 from sdscratch.diffusion.noise import Noise
-from sdscratch.diffusion.samplers import SAMPLERS
-from sdscratch.diffusion.schedule import Schedule, make_path
+from sdscratch.diffusion.sample import sample_to_end
+from sdscratch.diffusion.schedule import Schedule
+from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.files import atomic_write
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
@@ -50,15 +51,18 @@ class SampleGrid:
     def _latents(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Iterator[Tensor]:
         defaults, device = self.defaults, self.distributed.device
         schedule = Schedule(self.config.schedule)
-        path = make_path(schedule, defaults.sampler, defaults.scheduler, min(defaults.steps, len(schedule)))
+        steps = min(defaults.steps, len(schedule))
+        path = make_sigma_schedule(schedule, defaults.sampler, defaults.scheduler, steps)
         downscale = self.config.autoencoder.downscale
         sides = (defaults.height // downscale, defaults.width // downscale)
         negative = self.encode("")
         for prompt in prompts:
             source = Noise([seed], (self.config.unet.latent_channels, *sides))
 
-            def noise(source: Noise = source) -> Tensor:
-                return source().to(device)
+            def noise(
+                sigma: float | None = None, next_sigma: float | None = None, source: Noise = source
+            ) -> Tensor:
+                return source(sigma, next_sigma).to(device)
 
             denoise = guided(
                 lambda x, timesteps, told: unet(x, timesteps, told).float(),
@@ -69,9 +73,7 @@ class SampleGrid:
                 scale=defaults.cfg_scale,
             )
             x = noise() * path.start_scale
-            for step in SAMPLERS[defaults.sampler](denoise, x, path.sigmas, noise):
-                x = step.latent
-            yield x * path.end_scale
+            yield sample_to_end(defaults.sampler, denoise, x, path, noise)
 
 
 def save_grid(pictures: Tensor, path: Path, columns: int) -> None:

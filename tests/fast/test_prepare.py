@@ -9,21 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdscratch.models import attention, inference, widened, winograd
+from sdscratch.fast import attention, kernels, widened, winograd
+from sdscratch.fast import prepare as module
+from sdscratch.fast.kernels import BlockedFeedForward, PackedConv, Remembering, TransposedUpsample
+from sdscratch.fast.prepare import prepare
+from sdscratch.fast.processor import multiplies
+from sdscratch.fast.unet import FastUNet
+from sdscratch.fast.widened import WidenedConv
+from sdscratch.fast.winograd import Scratch, WinogradConv
 from sdscratch.models.conditioning import Conditioning
-from sdscratch.models.inference import (
-    BlockedFeedForward,
-    PackedConv,
-    Remembering,
-    TransposedUpsample,
-    prepare,
-)
 from sdscratch.models.layers import ResidualBlock, Upsample
-from sdscratch.models.processor import multiplies
 from sdscratch.models.unet import FeedForward, UNet
 from sdscratch.models.vae import Decoder
-from sdscratch.models.widened import WidenedConv
-from sdscratch.models.winograd import Scratch, WinogradConv
 from support.checkpoints import TINY
 from support.diffusion import relative_error
 
@@ -130,7 +127,7 @@ def networks() -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
 
 @pytest.mark.parametrize("index", [0, 1], ids=["unet", "decoder"])
 def test_a_prepared_network_computes_the_same(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "NARROW", 8)
+    monkeypatch.setattr(module, "NARROW", 8)
     network, inputs = networks()[index]
     with torch.inference_mode():
         wanted = network(*inputs)
@@ -168,7 +165,7 @@ def as_exact(exact: nn.Module, fast: nn.Module, x: Tensor, plain: nn.Module) -> 
 def test_feed_forward_by_blocks_is_no_less_exact(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "CACHED", 2**14)  # blocks of 64 tokens
+    monkeypatch.setattr(kernels, "CACHED", 2**14)  # blocks of 64 tokens
     torch.manual_seed(0)
     exact = FeedForward(64)
     plain = deepcopy(exact).bfloat16()
@@ -259,8 +256,8 @@ def test_a_processor_of_fast_matrix_products_convolves_in_bfloat16_the_plain_way
     amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
-    for module in (inference, widened):
-        monkeypatch.setattr(module, "multiplies", lambda dtype: True)
+    for place in (module, widened):
+        monkeypatch.setattr(place, "multiplies", lambda dtype: True)
     single, half = same_size(256, 256), same_size(256, 256).bfloat16()
     assert isinstance(prepare(nn.Sequential(single))[0], WinogradConv)
     assert isinstance(prepare(nn.Sequential(half))[0], WinogradConv) == (not amx)
@@ -268,9 +265,9 @@ def test_a_processor_of_fast_matrix_products_convolves_in_bfloat16_the_plain_way
 
 @bfloat16
 def test_what_is_prepared_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "HEAVY", 2**10)
-    monkeypatch.setattr(inference, "NARROW", 8)
-    monkeypatch.setattr(inference, "WIDE", 16)
+    monkeypatch.setattr(module, "HEAVY", 2**10)
+    monkeypatch.setattr(module, "NARROW", 8)
+    monkeypatch.setattr(module, "WIDE", 16)
     network, inputs = networks()[0]
     exact = deepcopy(network)
     network = prepare(network.bfloat16())
@@ -286,10 +283,10 @@ def test_what_is_prepared_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_the_processor_multiplies_no_16_bits_they_are_widened(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "HEAVY", 0)
-    monkeypatch.setattr(inference, "NARROW", 8)
-    for module in (inference, widened):
-        monkeypatch.setattr(module, "multiplies", lambda dtype: False)
+    monkeypatch.setattr(module, "HEAVY", 0)
+    monkeypatch.setattr(module, "NARROW", 8)
+    for place in (module, widened):
+        monkeypatch.setattr(place, "multiplies", lambda dtype: False)
     monkeypatch.setattr(widened, "AT_ONCE", 2**8)
     monkeypatch.setattr(attention, "WIDENED", {dtype})
     for network, inputs in networks():
@@ -334,6 +331,7 @@ def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:
     network, (x, timesteps, context) = networks()[0]
     exact = deepcopy(network)
     network, x = network.bfloat16(), x.bfloat16()
+    network.unet = FastUNet(network.unet)
     both, times = torch.cat([x, x]), torch.cat([timesteps, timesteps])
     contexts = torch.cat([context, context.flip(0)]).bfloat16()
     seen: list[int] = []
@@ -354,10 +352,10 @@ def test_what_guidance_doubles_is_computed_once_and_the_same() -> None:
 def test_what_is_replaced_is_gone_before_the_next_is_made(
     narrow: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "NARROW", narrow)
-    monkeypatch.setattr(inference, "HEAVY", 0)
+    monkeypatch.setattr(module, "NARROW", narrow)
+    monkeypatch.setattr(module, "HEAVY", 0)
     network = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1, dtype=dtype) for _ in range(3)))
     plain = [weakref.ref(module) for module in network]
     alive: list[int] = []
-    inference.prepare(network, lambda: alive.append(sum(module() is not None for module in plain)))
+    prepare(network, lambda: alive.append(sum(module() is not None for module in plain)))
     assert alive == [2, 1, 0]

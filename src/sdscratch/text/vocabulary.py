@@ -1,7 +1,7 @@
 """What a CLIP tokenizer consists of, as one frozen value: merges, vocabulary, special tokens, length.
 
-A `Form` travels in a model file's metadata as a compact string (`to_json`, `from_json`). CLIP's vocabulary
-follows from its merges, ids included, so that the string holds the merges alone (half a megabyte for CLIP's
+A `Vocabulary` travels in a model file's metadata as a compact string (`to_json`, `from_json`). CLIP's ids
+follow from its merges, so that the string holds the merges alone (half a megabyte for CLIP's
 48,894, where the tokenizers library's own JSON takes three and a half); what deviates is written beside them.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from sdscratch.errors import TokenizerError
 
-__all__ = ["WORD_END", "AddedToken", "Form", "Merge", "byte_pieces", "clip_vocabulary"]
+__all__ = ["WORD_END", "AddedToken", "Merge", "Vocabulary", "byte_pieces", "clip_vocabulary"]
 
 Merge = tuple[str, str]
 
@@ -61,7 +61,7 @@ class AddedToken:
 
 
 @dataclass(frozen=True)
-class Form:
+class Vocabulary:
     """A tokenizer of CLIP's kind: byte-level BPE in which `</w>` marks a word's end.
 
     Raises:
@@ -69,7 +69,7 @@ class Form:
     """
 
     merges: tuple[Merge, ...]
-    vocabulary: Mapping[str, int]
+    ids: Mapping[str, int]  # of every piece, special tokens included
     length: int = 77  # ids of a padded prompt, start and end included
     start: str = START
     end: str = END
@@ -85,15 +85,15 @@ class Form:
     def __post_init__(self) -> None:
         if not self.added:
             object.__setattr__(self, "added", self._usual_tokens())
-        ids = self.vocabulary.values()
-        if not all(type(id) is int and 0 <= id <= MAX_ID for id in ids) or len(set(ids)) != len(ids):
+        values = self.ids.values()
+        if not all(type(id) is int and 0 <= id <= MAX_ID for id in values) or len(set(values)) != len(values):
             raise ValueError("the ids of its vocabulary are not distinct whole numbers")
-        "".join(self.vocabulary).encode()  # lone surrogates, which JSON can write, are a ValueError
+        "".join(self.ids).encode()  # lone surrogates, which JSON can write, are a ValueError
         for token in (*self.added, *self._usual_tokens()):
-            if token.content not in self.vocabulary:
+            if token.content not in self.ids:
                 raise ValueError(f"its vocabulary lacks the special token {token.content!r}")
         for left, right in self.merges:
-            if not all(piece in self.vocabulary for piece in (left, right, left + right)):
+            if not all(piece in self.ids for piece in (left, right, left + right)):
                 raise ValueError(f"its vocabulary lacks a part of its merge of {left!r} and {right!r}")
             if len(f"{left} {right}".split()) != 2:
                 raise ValueError(f"its merge of {left!r} and {right!r} holds white space")
@@ -104,11 +104,11 @@ class Form:
         return tuple(map(AddedToken, dict.fromkeys((self.start, self.end, self.unknown, self.pad))))
 
     def to_json(self) -> str:
-        """One line of JSON, equal for equal forms: the merges, two pieces each, and what deviates."""
+        """One line of JSON, equal for equal vocabularies: the merges, two pieces each, and what deviates."""
         record: dict[str, Any] = {"merges": " ".join(piece for merge in self.merges for piece in merge)}
         record |= {name: getattr(self, name) for name, usual in PLAIN.items() if getattr(self, name) != usual}
-        if self.vocabulary != clip_vocabulary(self.merges, self.start, self.end):
-            record["vocabulary"] = dict(sorted(self.vocabulary.items(), key=lambda item: item[1]))
+        if self.ids != clip_vocabulary(self.merges, self.start, self.end):
+            record["vocabulary"] = dict(sorted(self.ids.items(), key=lambda item: item[1]))
         if self.added != self._usual_tokens():
             record["added"] = [asdict(token) for token in self.added]
         return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
@@ -131,7 +131,7 @@ class Form:
     def _from_record(cls, record: Any) -> Self:
         if not isinstance(record, dict) or not isinstance(record.get("merges"), str):
             raise ValueError("it has no merges")
-        if unknown := record.keys() - {field.name for field in fields(cls)}:
+        if unknown := record.keys() - ENTRIES:
             raise ValueError(f"unknown entry {min(unknown)!r}")
         for name in record.keys() & PLAIN.keys():
             if type(record[name]) is not type(PLAIN[name]):
@@ -139,14 +139,17 @@ class Form:
         pieces = record["merges"].split()
         merges = tuple(zip(pieces[::2], pieces[1::2], strict=True))
         plain = {name: record.get(name, usual) for name, usual in PLAIN.items()}
-        vocabulary = record.get("vocabulary") or clip_vocabulary(merges, plain["start"], plain["end"])
+        ids = record.get("vocabulary") or clip_vocabulary(merges, plain["start"], plain["end"])
         added = tuple(AddedToken(**token) for token in record.get("added", ()))
-        return cls(merges, dict(vocabulary), **plain, added=added)
+        return cls(merges, dict(ids), **plain, added=added)
 
+
+# The entries that the JSON may have; its `vocabulary` is our `ids`.
+ENTRIES = {field.name for field in fields(Vocabulary)} - {"ids"} | {"vocabulary"}
 
 # The fields that are left out of the JSON where they are what CLIP's are.
 PLAIN: dict[str, Any] = {
     field.name: field.default
-    for field in fields(Form)
+    for field in fields(Vocabulary)
     if field.default is not MISSING and field.name != "added"
 }

@@ -1,7 +1,6 @@
-"""The forms in which networks run fastest where nothing is learned: made once, after loading.
+"""Single layers in the forms that are fastest on a CPU.
 
-Each computes what the module computes that it replaces, to rounding. They are for the CPU, where oneDNN runs
-the products; a GPU's libraries choose forms of their own. What oneDNN has no products for is `widened`.
+What each gains is told in `prepare`, which decides where each stands.
 """
 
 from __future__ import annotations
@@ -13,90 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.layers import Upsample
-from sdscratch.models.processor import multiplies
-from sdscratch.models.unet import FeedForward, TransformerBlock
-from sdscratch.models.widened import widen
-from sdscratch.models.winograd import Scratch, WinogradConv
+from sdscratch.models.unet import FeedForward
 
-__all__ = ["prepare"]
+__all__ = ["BlockedFeedForward", "PackedConv", "Remembering", "TransposedUpsample"]
 
-# Milliseconds on Zen 4 with two threads in bfloat16, guided at 512×512, before → after: upsampling 141 → 67,
-# 136 → 87 and (the deepest) 36 → 48, in the decoder 180 → 82, 773 → 362, 791 → 352, and in float32 as well
-# (1667 → 797); feed-forward at 4096 tokens 84 → 55, at fewer the same; convolutions packed, of 2560 → 1280
-# channels at 8×8 81 → 32, at 16×16 82 → 63, of 1280 → 1280 at 8×8 10.6 → 8.0; by Winograd, of 320 → 320 at
-# 64×64 34 → 27, 960 → 320 101 → 63, of 640 → 640 at 32×32 34 → 21, 1280 → 640 68 → 44, in the decoder of
-# 512 → 512 at 128×128 175 → 104, of 256 → 256 at 256×256 192 → 167, and in float32 67 → 46, 226 → 139,
-# 69 → 44, 139 → 105, 385 → 235, 372 → 292.
-NARROW, WIDE = 256, 640  # channels between which Winograd's convolutions are used
-HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
 FEW = 256  # positions, below which the folded upsampling is the slower one in bfloat16
 AT_ONCE = 64  # outputs of a kernel that are folded
 LARGE = 2**25  # bytes that an allocator takes from the system by themselves, not from what it keeps
 CACHED = 2**22  # numbers between a feed-forward's two halves that stay in the processor's cache
-
-
-def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.Module:
-    """Replace modules of a network on a CPU by their fast forms, in place; elsewhere change nothing.
-
-    The network can only compute from now on: not learn, nor move, nor be saved.
-
-    Args:
-        freed: called whenever a module has been replaced and its weights are free.
-    """
-    widen(network)
-    scratch = Scratch()
-    # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
-    for name in _replaceable(network):
-        module = network.get_submodule(name)
-        weight = next(module.parameters(recurse=True), None)
-        if weight is None or weight.device.type != "cpu":
-            continue
-        half = weight.dtype == torch.bfloat16
-        match module:
-            case TransformerBlock():
-                for layer in ("cross_attention.key", "cross_attention.value"):
-                    network.set_submodule(f"{name}.{layer}", Remembering(module.get_submodule(layer)))
-            case _ if not multiplies(weight.dtype):
-                continue
-            case Upsample():
-                network.set_submodule(name, TransposedUpsample(module, freed))
-            case FeedForward() if half:
-                network.set_submodule(name, BlockedFeedForward(module))
-            case nn.Conv2d() if _pays_by_winograd(module):
-                network.set_submodule(name, WinogradConv(module, scratch))
-            case nn.Conv2d() if half and weight.numel() >= HEAVY:
-                network.set_submodule(name, PackedConv(module))
-            case _:
-                continue
-        if isinstance(module, (Upsample, nn.Conv2d)):
-            del module, weight
-            freed()
-    return network
-
-
-def _replaceable(network: nn.Module) -> list[str]:
-    """Names of what has a fast form; the convolution of an upsampling is part of its form."""
-    modules = dict(network.named_modules())
-    kinds = (Upsample, TransformerBlock, FeedForward, nn.Conv2d)
-    return [
-        name
-        for name, module in modules.items()
-        if isinstance(module, kinds) and not isinstance(modules.get(name.rpartition(".")[0]), Upsample)
-    ]
-
-
-def _pays_by_winograd(conv: nn.Conv2d) -> bool:
-    """Whether Winograd's form is the faster one, and its larger weights can be borne.
-
-    What a network computes in more than `WIDE` channels it computes at few positions, and those weights are
-    most of its weights.
-    """
-    form = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
-    if form != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
-        return False
-    if conv.weight.dtype == torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16", False):
-        return False  # products so fast that getting at the numbers is what takes time
-    return min(conv.in_channels, conv.out_channels) >= NARROW and conv.out_channels <= WIDE
 
 
 class TransposedUpsample(Upsample):

@@ -8,38 +8,40 @@ from dataclasses import replace
 import pytest
 
 from sdscratch.errors import TokenizerError
-from sdscratch.text.form import AddedToken, Form, byte_pieces, clip_vocabulary
 from sdscratch.text.tokenizer import Tokenizer
+from sdscratch.text.vocabulary import AddedToken, Vocabulary, byte_pieces, clip_vocabulary
 from support.prompts import random_prompts
 from support.tokenizers import TOKENIZERS, clip_tokenizer, tiny_tokenizer
 
 
-def variants() -> dict[str, Form]:
-    form = tiny_tokenizer().form
-    swapped = dict(form.vocabulary) | {"!": form.vocabulary['"'], '"': form.vocabulary["!"]}
-    longer = dict(form.vocabulary) | {"<sks>": len(form.vocabulary)}
+def variants() -> dict[str, Vocabulary]:
+    vocabulary = tiny_tokenizer().vocabulary
+    swapped = dict(vocabulary.ids) | {"!": vocabulary.ids['"'], '"': vocabulary.ids["!"]}
+    longer = dict(vocabulary.ids) | {"<sks>": len(vocabulary.ids)}
     return {
-        "CLIP's form": form,
-        "no merges": Form.from_merges([]),
-        "short": replace(form, length=16),
-        "other padding": replace(form, pad="!", added=()),
-        "other ids": replace(form, vocabulary=swapped),
+        "CLIP's form": vocabulary,
+        "no merges": Vocabulary.from_merges([]),
+        "short": replace(vocabulary, length=16),
+        "other padding": replace(vocabulary, pad="!", added=()),
+        "other ids": replace(vocabulary, ids=swapped),
         "a new word": replace(
-            form, vocabulary=longer, added=(*form.added, AddedToken("<sks>", special=False))
+            vocabulary, ids=longer, added=(*vocabulary.added, AddedToken("<sks>", special=False))
         ),
-        "other names": Form(form.merges, clip_vocabulary(form.merges, "[", "]>"), 77, "[", "]>", "]>", "]>"),
+        "other names": Vocabulary(
+            vocabulary.merges, clip_vocabulary(vocabulary.merges, "[", "]>"), 77, "[", "]>", "]>", "]>"
+        ),
     }
 
 
 @pytest.mark.parametrize("name", variants())
 def test_the_string_holds_all_of_a_form(name: str) -> None:
-    form = variants()[name]
-    text = form.to_json()
-    again = Form.from_json(text)
-    assert again == form
-    assert list(again.vocabulary.items()) == sorted(form.vocabulary.items(), key=lambda item: item[1])
+    vocabulary = variants()[name]
+    text = vocabulary.to_json()
+    again = Vocabulary.from_json(text)
+    assert again == vocabulary
+    assert list(again.ids.items()) == sorted(vocabulary.ids.items(), key=lambda item: item[1])
     assert again.to_json() == text
-    ours, read = Tokenizer(form), Tokenizer.from_json(text)
+    ours, read = Tokenizer(vocabulary), Tokenizer.from_json(text)
     for prompt in random_prompts(7, 200):
         assert read.encode(prompt) == ours.encode(prompt)
 
@@ -50,13 +52,13 @@ def test_clips_form_takes_its_merges_alone(name: str) -> None:
     text = tokenizer.to_json()
     assert json.loads(text).keys() == {"merges"}
     assert "\n" not in text
-    assert len(text) < 12 * len(tokenizer.form.merges) + 20
+    assert len(text) < 12 * len(tokenizer.vocabulary.merges) + 20
 
 
 def test_the_string_does_not_depend_on_the_order_of_the_vocabulary() -> None:
-    form = replace(tiny_tokenizer().form, vocabulary=dict(tiny_tokenizer().form.vocabulary) | {"☃": 9999})
-    shuffled = replace(form, vocabulary=dict(reversed(form.vocabulary.items())))
-    assert shuffled.to_json() == form.to_json()
+    vocabulary = replace(tiny_tokenizer().vocabulary, ids=dict(tiny_tokenizer().vocabulary.ids) | {"☃": 9999})
+    shuffled = replace(vocabulary, ids=dict(reversed(vocabulary.ids.items())))
+    assert shuffled.to_json() == vocabulary.to_json()
 
 
 def test_clips_string_is_half_a_megabyte() -> None:
@@ -70,9 +72,15 @@ def test_bytes_have_256_visible_pieces() -> None:
 
 
 def test_two_merges_that_give_the_same_piece_share_its_id() -> None:
-    form = Form.from_merges([("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")])
-    ids = form.vocabulary
-    assert [ids[piece] for piece in ("ab", "bc", "abc", form.start, form.end)] == [512, 513, 514, 515, 516]
+    vocabulary = Vocabulary.from_merges([("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")])
+    ids = vocabulary.ids
+    assert [ids[piece] for piece in ("ab", "bc", "abc", vocabulary.start, vocabulary.end)] == [
+        512,
+        513,
+        514,
+        515,
+        516,
+    ]
 
 
 HOSTILE = {

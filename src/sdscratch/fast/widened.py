@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdscratch.models.processor import multiplies
+from sdscratch.fast.processor import multiplies
 
 __all__ = ["WidenedConv", "WidenedLinear", "widen"]
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdscratch.models import attention as module
-from sdscratch.models.attention import attention, blocked_attention, plain_attention
-from sdscratch.models.processor import multiplies
+from sdscratch.fast import attention as module
+from sdscratch.fast.attention import FastAttention, blocked_attention, plain_attention
+from sdscratch.fast.processor import multiplies
 from support.diffusion import relative_error
 
 bfloat16 = pytest.mark.skipif(
@@ -70,7 +70,7 @@ def test_heads_lie_side_by_side(dtype: torch.dtype, tokens: int, causal: bool) -
     heads = [part.unflatten(-1, (3, 16)).transpose(1, 2) for part in x]
     expected = F.scaled_dot_product_attention(*(h.float() for h in heads), is_causal=causal)
     with torch.inference_mode():
-        ours = attention(*x, heads=3, causal=causal)
+        ours = FastAttention(3, causal=causal)(*x)
     assert ours.dtype == dtype
     limit = 1e-5 if dtype == torch.float32 else 0.01
     assert relative_error(ours.float(), expected.transpose(1, 2).flatten(2)) <= limit
@@ -79,7 +79,7 @@ def test_heads_lie_side_by_side(dtype: torch.dtype, tokens: int, causal: bool) -
 @bfloat16
 def test_gradients_flow_at_any_size() -> None:
     x = torch.randn(3, 1, 600, 32).bfloat16().requires_grad_()
-    attention(*x, heads=2).sum().backward()  # type: ignore[no-untyped-call]
+    FastAttention(2)(*x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
 
@@ -119,8 +119,8 @@ def test_what_learns_with_few_keys_does_it_plainly(
 
     monkeypatch.setattr(module, "plain_attention", plain)
     x = torch.randn(3, 1, tokens, 32).bfloat16().requires_grad_()
-    attention(*x, heads=2, causal=causal)
+    FastAttention(2, causal=causal)(*x)
     assert len(called) == (tokens <= 256)
     with torch.no_grad():
-        attention(*x, heads=2, causal=causal)
+        FastAttention(2, causal=causal)(*x)
     assert len(called) == (tokens <= 256)

@@ -1,0 +1,11 @@
+"""Many pictures by a plan: nothing lost, nothing twice.
+
+options.py   what a line may say besides what a picture depends on
+lines.py     plain lines: prompts, the web UI's and kohya's
+axes.py      TOML: products, zips, ranges, files
+source.py    a plan's file line by line
+plan.py      any of them as jobs
+names.py     file names by a template
+journal.py   what is done, beside the pictures; shards; who is at work
+run.py       checked whole, then drawn
+"""

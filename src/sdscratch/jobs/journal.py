@@ -1,0 +1,183 @@
+"""What of a plan is done, beside the pictures: a line a picture, written after it, flushed to the disk.
+
+Whatever ends a run, the next one reads what is whole in the journal and draws what is missing. A line that
+was being written when the power went is no line. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from sdscratch.errors import SdscratchError
+from sdscratch.files import atomic_write, make_folder, write_error
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["FAILED", "Journal", "Shard", "held", "picture_key", "settled_seed"]
+
+RUN = "run.json"
+FAILED = "failed.jsonl"
+
+
+class Shard:
+    """Which of a plan's jobs are this process's: job n belongs to shard n mod `count`, whatever dies.
+
+    Args:
+        index: from 0.
+    """
+
+    def __init__(self, index: int = 0, count: int = 1) -> None:
+        self.index, self.count = index, count
+
+    def has(self, job: int) -> bool:
+        """Whether a job, counted from 1, is its own."""
+        return (job - 1) % self.count == self.index
+
+    def named(self, stem: str) -> str:
+        """A file that no other shard writes."""
+        part = f"-{self.index + 1}-of-{self.count}" if self.count > 1 else ""
+        return f"{stem}{part}.jsonl"
+
+
+class Journal:
+    """The journal of one run or shard, open for appending; a context manager."""
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        self.path = folder / shard.named("journal")
+        self.done = dict(_entries(folder))  # the key of each picture that is there → its file's name
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            whole = _whole_length(self.path)
+            self._file = self.path.open("ab")
+            self._file.truncate(whole)  # without a line that was cut off
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, key: str, name: str, job: int) -> None:
+        """Note that a picture is there; it is on the disk when this returns.
+
+        Raises:
+            SdscratchError: it cannot be written.
+        """
+        append(self._file, self.path, {"key": key, "name": name, "job": job})
+        self.done[key] = name
+
+
+def append(file: BinaryIO | None, path: Path, record: Mapping[str, Any]) -> None:
+    """A line more in a file, on the disk when this returns."""
+    assert file is not None
+    try:
+        file.write(json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _whole_length(path: Path) -> int:
+    """Bytes up to the last line end."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            back = 0
+            while back < size:
+                back = min(size, back + 4096)
+                file.seek(size - back)
+                cut = file.read(back).rfind(b"\n")
+                if cut >= 0:
+                    return size - back + cut + 1
+    except FileNotFoundError:
+        pass
+    return 0
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, str]]:
+    """What all shards' journals say is done, and is there."""
+    try:
+        journals = [
+            path for path in folder.iterdir() if re.fullmatch(r"journal(-\d+-of-\d+)?\.jsonl", path.name)
+        ]
+        for path in sorted(journals):
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                with suppress(ValueError, KeyError, TypeError, RecursionError):  # a damaged line says nothing
+                    record = json.loads(line)
+                    if (folder / record["name"]).is_file():
+                        yield str(record["key"]), str(record["name"])
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SdscratchError(f"the journals in {folder} cannot be read: {error.strerror}") from None
+
+
+def picture_key(record: Mapping[str, Any]) -> str:
+    """What tells one picture of a plan from all others: all that it depends on, in 32 hex digits."""
+    text = json.dumps(record, sort_keys=True, ensure_ascii=True)
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def settled_seed(folder: Path) -> int:
+    """The number that seeds come from where nobody asks for one: chance at the first run, then always that.
+
+    Shards that begin at once agree: one of them writes it.
+
+    Raises:
+        SdscratchError: the folder cannot be made or written, or holds something else of that name.
+    """
+    make_folder(folder)
+    path = folder / RUN
+    if not path.exists():
+        with suppress(SdscratchError), atomic_write(path) as file:  # another shard may have been faster
+            file.write(json.dumps({"seed": secrets.randbelow(2**32)}).encode() + b"\n")
+    try:
+        seed = json.loads(path.read_bytes())["seed"]
+        if type(seed) is not int:
+            raise ValueError
+        return seed
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SdscratchError(f"{path} is not what a run leaves there; choose another folder") from None
+
+
+@contextmanager
+def held(folder: Path, shard: Shard) -> Iterator[None]:
+    """Keep other runs of the same shard out of a folder meanwhile.
+
+    Raises:
+        SdscratchError: another one is at work there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    path = folder / f".{shard.named('lock')}"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SdscratchError(
+                f"another run is at work in {folder}; wait for it, or choose another --output"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)

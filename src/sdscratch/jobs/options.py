@@ -1,0 +1,129 @@
+"""What a line of a plan may say, and every command that draws: which model, and from which picture.
+
+What the picture itself depends on besides is `options.ResolvedOptions`. No torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, make_dataclass
+from typing import Any, get_type_hints
+
+from sdscratch.errors import UsageError
+from sdscratch.options import MODEL, PICTURE, Fit, GenerateOptions
+from sdscratch.settings import check_ranges, kind_of, read_values, setting
+
+__all__ = ["LINE", "LineOptions", "line_values", "parse_size", "sized"]
+
+
+@dataclass(frozen=True)
+class LineOptions:
+    """What is drawn with, and from."""
+
+    size: str | None = setting(None, "Both sides at once, like 512x768.", PICTURE, metavar="WxH")
+    batch_count: int = setting(1, "Number of pictures.", PICTURE, aliases=("-b", "--count"), low=1)
+    init_img: str | None = setting(
+        None, "INIT by another name; then PROMPT alone is left.", PICTURE, aliases=("-i",)
+    )
+    fit: Fit = setting(  # noqa: RUF009 (it makes a field)
+        "cover",
+        "How INIT meets another size: cover crops, contain adds borders, stretch distorts.",
+        PICTURE,
+        metavar="HOW",
+    )
+    background: str = setting("white", "Colour under transparent parts and borders.", PICTURE)
+    model: str = setting(
+        "default",
+        "A .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a hub id.",
+        MODEL,
+        aliases=("-m", "--ckpt"),
+        envvar="SDSCRATCH_MODEL",
+        default="the embedded model",
+    )
+    tokenizer: str | None = setting(
+        None, "A folder with vocab.json and merges.txt, or tokenizer.json.", MODEL
+    )
+    lora: tuple[str, ...] = setting(
+        (),
+        "A LoRA to add: a file, or a name in ./loras or in loras of the user's data folder; "
+        "1 is full strength; repeatable. In PROMPT: <lora:name:0.8>.",
+        MODEL,
+        metavar="FILE[:WEIGHT[:UNET_WEIGHT]]",
+    )
+    vae: str | None = setting(
+        None,
+        "A VAE to encode and decode with: a file, a diffusers folder, or a name in ./weights.",
+        MODEL,
+        metavar="FILE",
+        default="the model's own",
+    )
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+# Everything that a line may say: a value of this class is never made.
+LINE: type[Any] = make_dataclass(
+    "Line",
+    [
+        (each.name, get_type_hints(kind)[each.name], each)
+        for kind in (GenerateOptions, LineOptions)
+        for each in fields(kind)  # type: ignore[arg-type]  # made at run time
+    ],
+    kw_only=True,
+)
+
+
+def line_values(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A line's values by field, from text (CSV) or JSON and TOML; None and "" say nothing.
+
+    Raises:
+        UsageError: a key that nothing is called, or a value of another type.
+    """
+    said = {key: value for key, value in record.items() if value not in (None, "")}
+    return read_values(LINE, {key: _from_text(key, value, place) for key, value in said.items()}, place)
+
+
+def _from_text(key: str, value: Any, place: str) -> Any:
+    """A value that was written as text, in its field's type; others, and unknown keys, as they are."""
+    if key == "lora" and isinstance(value, str):
+        return [value]
+    hint = get_type_hints(LINE).get(key.replace("-", "_"))
+    if not isinstance(value, str) or hint is None:
+        return value
+    kind = kind_of(hint)
+    if kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            word = "a whole number" if kind is int else "a number"
+            raise UsageError(f"{place}: {key} is {value!r}, but must be {word}") from None
+    return value
+
+
+def sized(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with both sides in the place of `size`.
+
+    Raises:
+        UsageError: a size of another form, or beside a side.
+    """
+    size, rest = values.get("size"), {key: value for key, value in values.items() if key != "size"}
+    if size is None:
+        return rest
+    if "width" in rest or "height" in rest:
+        raise UsageError("--size says both sides, so it goes with neither --width nor --height")
+    width, height = parse_size(size)
+    return rest | {"width": width, "height": height}
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """The two sides in "512x768".
+
+    Raises:
+        UsageError: another form.
+    """
+    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", size.strip())
+    if match is None:
+        raise UsageError(f"the size is {size!r}, but must be WIDTHxHEIGHT, like 512x768")
+    return int(match[1]), int(match[2])
