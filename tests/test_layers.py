@@ -15,8 +15,8 @@ ROOT = Path(sdscratch.__file__).parent
 
 # From the ground up. A module may import from the floors below its own, and from its own package.
 FLOORS = (
-    {"errors", "version"},
-    {"addons.blocks", "settings", "texts"},  # how add-ons are asked for stands below the add-ons themselves
+    {"errors", "home", "show", "streams", "texts", "version"},
+    {"addons.blocks", "settings"},  # how add-ons are asked for stands below the add-ons themselves
     {"addons.requests"},
     {"files", "models"},
     {"diffusion"},
@@ -48,6 +48,8 @@ TORCH_FREE = (
     "sdscratch.addons.cards",
     "sdscratch.addons.describe",
     "sdscratch.addons.requests",
+    "sdscratch.checkpoints.layouts",
+    "sdscratch.checkpoints.network_file",
     "sdscratch.cli.app",
     "sdscratch.cli.schedule",
     "sdscratch.diffusion.catalogue",

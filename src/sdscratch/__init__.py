@@ -3,6 +3,9 @@
 From the ground up; imports run strictly downward:
 
     errors.py     all that a user is told when something goes wrong, with exit codes
+    home.py       whether there is a home, and where
+    show.py       strangers' text on a terminal
+    streams.py    standard streams that may be missing
     version.py    the version
     settings.py   one line a field: for the command line, files and errors
     options.py    what a picture is asked for, and resolved

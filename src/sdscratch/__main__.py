@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import NoReturn
 
 from sdscratch.errors import INTERRUPTED
+from sdscratch.streams import open_missing
 
 __all__ = ["main", "yield_sooner"]
 
@@ -28,6 +29,7 @@ def yield_sooner(environment: MutableMapping[str, str]) -> None:
 
 def main() -> NoReturn:
     """Run the command line; Ctrl-C while it is still being imported ends like any other."""
+    open_missing()
     yield_sooner(os.environ)
     try:
         from sdscratch.cli.app import main

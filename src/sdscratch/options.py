@@ -8,6 +8,7 @@ This module imports no torch.
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
@@ -45,6 +46,7 @@ __all__ = [
 
 MAX_SEED = 2**63 - 1
 MIN_SIDE = 64
+LARGE_INIT = 1_500_000  # pixels; beyond, that an init picture keeps its size is said
 SIDE_STEP = 8
 LEAST_TILE = 128
 LOW_MEMORY_TILE = 512  # pixels a side; with --low-memory, larger pictures are decoded in tiles of it
@@ -127,6 +129,13 @@ class ResolvedOptions:
 
     prompt: str = field(metadata={"asked": ""})  # <lora:name:weight> tags included
     negative_prompt: str = asked("", "What the picture should not show.", PICTURE, aliases=("-n",))
+    prompt_syntax: str = asked(
+        "a1111",
+        "Syntax of prompts: a1111 (weights, BREAK, editing, AND), comfyui, compel, kohya, sdcpp, or plain "
+        "(nothing is syntax, cut where the text encoder ends).",
+        PICTURE,
+        choices=("a1111", "comfyui", "compel", "kohya", "sdcpp", "plain"),
+    )
     width: int = asked(
         None, "Pixels, a multiple of 8.", PICTURE, aliases=("-W",), default=f"{OWN}; img2img: INIT's"
     )
@@ -295,6 +304,27 @@ def size_of_init(options: GenerateOptions, size: tuple[int, int]) -> GenerateOpt
             f"{MIN_SIDE}x{MIN_SIDE}"
         )
     return changed(options, width=options.width or width, height=options.height or height)
+
+
+def large_init_notice(size: tuple[int, int], own: tuple[int, int]) -> str | None:
+    """A warning that an init picture at its own size is much work; None where it is not.
+
+    Args:
+        size: what is drawn.
+        own: the model's own size, which the estimate compares with.
+    """
+    ratio = (size[0] * size[1]) / (own[0] * own[1])
+    if size[0] * size[1] <= LARGE_INIT or ratio <= 1:
+        return None
+    # Convolutions grow with the pixels, self-attention with their square: an eighth of SD 1.5's work at 512².
+    work = ratio * (7 + ratio) / 8
+    shrink = math.sqrt(4 / ratio)
+    near = "x".join(str(max(int(side * shrink) // 64 * 64, MIN_SIDE)) for side in size)
+    return (
+        f"the init picture is drawn at its own size, {size[0]}x{size[1]} "
+        f"({size[0] * size[1] / 1e6:.1f} megapixels): each step is about {work:,.0f} times the work of "
+        f"{own[0]}x{own[1]}, which the model was made for; --size {near} would be quicker, and nearer to it"
+    )
 
 
 def _check_text(name: str, text: str) -> None:

@@ -310,7 +310,8 @@ def program(tiny_model: Path) -> list[str]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 @pytest.mark.parametrize(
-    ("sent", "code", "last"), [("SIGINT", 130, "sdscratch: interrupted"), ("SIGTERM", 143, "")]
+    ("sent", "code", "last"),
+    [("SIGINT", 130, "sdscratch: interrupted"), ("SIGTERM", 143, ""), ("SIGHUP", 129, "")],
 )
 def test_a_signal_ends_the_work_and_leaves_whole_pictures_only(
     sent: str, code: int, last: str, program: list[str], folder: Path

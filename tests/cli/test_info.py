@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sdscratch.images import Record, save_picture
-from sdscratch.options import SD1_DEFAULTS, GenerateOptions
 from support.checkpoints import (
     TINY,
     ema_tensors,
@@ -28,10 +27,12 @@ from support.checkpoints import (
 )
 from support.cli import sdscratch
 from support.loras import changes, targets, write_lora
+from support.pictures import record
 
-OPTIONS = GenerateOptions(
-    "a red dog", "blurry", width=64, height=96, steps=7, cfg_scale=4.5, seed=3, sampler="euler"
-).resolve(SD1_DEFAULTS, seed=0)
+OPTIONS = record(
+    prompt="a red dog", negative_prompt="blurry", width=64, height=96, steps=7, cfg_scale=4.5, seed=3,
+    sampler="euler",
+).options  # fmt: skip
 
 
 @pytest.fixture
@@ -133,11 +134,13 @@ def test_a_lora_says_what_it_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 def test_a_picture_says_how_it_was_made(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"picture.{suffix}"
-    record = Record("txt2img", OPTIONS, "tiny", "0123456789", "float32", "cpu")
-    save_picture(Image.new("RGB", (64, 96)), path, record)
+    made = Record("txt2img", OPTIONS, "tiny", "0123456789", "float32", "cpu")
+    save_picture(Image.new("RGB", (64, 96)), path, made)
     found = facts(path)
+    assert (found["kind"], found["tool"]) == ("image", "sdscratch")
     assert (found["width"], found["height"]) == (64, 96)
-    assert found["record"] == json.loads(record.to_json())
+    assert found["record"] == json.loads(made.to_json())
+    assert found["infotext"]["prompt"] == "a red dog"  # type: ignore[index]
     lines = sdscratch("info", path).stdout.decode()
     for part in ("64×96", "a red dog", "blurry", "euler", "0123456789"):
         assert part in lines

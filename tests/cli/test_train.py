@@ -266,7 +266,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(common: list[object], t
     same_state(whole, killed)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_the_run_goes_on(
     number: int, code: int, common: list[object], tmp_path: Path
 ) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdscratch.bench.random_model import random_model
+from sdscratch.checkpoints.empty import empty_network
+from sdscratch.checkpoints.layouts import PARTS
 from sdscratch.fast import attention as module
-from sdscratch.fast.attention import FastAttention, blocked_attention, plain_attention
+from sdscratch.fast.attention import FastAttention, blocked_attention, plain_attention, swap_attention
 from sdscratch.fast.processor import multiplies
+from sdscratch.models.attention import DotProductAttention
+from support.checkpoints import TINY
 from support.diffusion import relative_error
 
 bfloat16 = pytest.mark.skipif(
@@ -124,3 +131,50 @@ def test_what_learns_with_few_keys_does_it_plainly(
     with torch.no_grad():
         FastAttention(2, causal=causal)(*x)
     assert len(called) == (tokens <= 256)
+
+
+def test_every_attention_of_a_network_is_swapped_and_no_name_changes() -> None:
+    for part in PARTS:
+        network = random_model("", TINY).load(part, "cpu", torch.float32)
+        names = list(network.state_dict())
+        plain = [type(m) for m in network.modules() if isinstance(m, DotProductAttention)]
+        swap_attention(network)
+        swapped = [m for m in network.modules() if isinstance(m, DotProductAttention)]
+        assert len(swapped) == len(plain) > 0
+        assert {type(m) for m in swapped} == {FastAttention}
+        assert {m.causal for m in swapped} == {part == "text"}
+        assert list(network.state_dict()) == names
+
+
+def test_on_another_device_attention_stays_the_plain_one() -> None:
+    network = empty_network("unet", TINY)
+    swap_attention(network)
+    assert not any(isinstance(module, FastAttention) for module in network.modules())
+
+
+@pytest.mark.parametrize(("tokens", "causal"), [(64, False), (64, True), (300, False)])
+def test_which_way_learning_takes_and_which_drawing(
+    tokens: int, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice alone, in float32, on any processor."""
+    taken: list[str] = []
+
+    def watched(name: str) -> Callable[..., Tensor]:
+        def way(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+            taken.append(name)
+            return plain_attention(q, k, v, causal)
+
+        return way
+
+    here = ("cpu", torch.float32)
+    monkeypatch.setattr(module, "PLAIN_UP_TO", {here: 256})
+    monkeypatch.setattr(module, "BLOCKED_FROM", {here: 128})
+    monkeypatch.setattr(module, "plain_attention", watched("plain"))
+    monkeypatch.setattr(module, "blocked_attention", watched("blocked"))
+    x = torch.randn(3, 1, tokens, 32).requires_grad_()
+    attend, wanted = FastAttention(2, causal=causal), DotProductAttention(2, causal=causal)(*x).detach()
+    assert relative_error(attend(*x).detach(), wanted) <= 1e-5
+    assert taken == (["plain"] if tokens <= 256 else [])
+    with torch.no_grad():
+        assert relative_error(attend(*x), wanted) <= 1e-5
+    assert taken[1 if tokens <= 256 else 0 :] == (["blocked"] if tokens >= 128 else [])

@@ -114,7 +114,7 @@ def test_only_the_newest_prompts_are_remembered(tiny_model: Path) -> None:
     pipeline = open_tiny(tiny_model)
     for index in range(CONTEXTS_KEPT + 3):
         next(pipeline.steps(pipeline.resolve(GenerateOptions(f"a dog {index}", **SMALL))))
-    kept = [text for text, _ in pipeline.encode_prompts._kept]
+    kept = [text for text, *_ in pipeline.encode_prompts._kept]
     assert len(kept) == CONTEXTS_KEPT
     assert kept[-2:] == ["", f"a dog {CONTEXTS_KEPT + 2}"]
     assert "a dog 0" not in kept

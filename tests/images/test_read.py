@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from sdscratch.errors import ImageError, UsageError
-from sdscratch.images import fit_picture, parse_colour, picture_hash, picture_size, read_picture
+from sdscratch.images import fit_picture, parse_colour, picture_hash, picture_size, read_picture, read_records
 from support.pictures import gradient, png, png_chunk
 
 GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # PNG's colour types
@@ -288,12 +288,54 @@ def test_damage_anywhere_gives_a_picture_or_one_sentence(
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 50_000_000])
 @pytest.mark.parametrize("chunk", [b"zTXt", b"iCCP", b"iTXt"])
-def test_compressed_bombs_in_text_and_profile_are_refused(tmp_path: Path, chunk: bytes) -> None:
+def test_what_unpacks_to_too_much_is_left_out_and_the_pixels_are_read(
+    tmp_path: Path, chunk: bytes, size: int
+) -> None:
     middle = b"\0\x01\0\0\0" if chunk == b"iTXt" else b"\0\0"
-    bomb = png_chunk(chunk, b"parameters" + middle + zlib.compress(bytes(50_000_000)))
-    with pytest.raises(ImageError, match="damaged"):
-        read(tmp_path, png(1, 1, 8, GREY, b"\0\0", bomb))
+    bomb = png_chunk(chunk, b"parameters" + middle + zlib.compress(bytes(size)))
+    picture = png(1, 1, 8, GREY, b"\0\7", bomb)
+    assert read(tmp_path, picture).tolist() == [[[7, 7, 7]]]
+    path = tmp_path / "bomb.png"
+    path.write_bytes(picture)
+    assert picture_size(path) == (1, 1)
+    (left_out,) = read_records(path).texts.left_out
+    assert "more than 1 MiB unpacked" in left_out
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"zTXt", b"parameters\0\0no zlib"),
+        (b"zTXt", b"parameters\0\7" + zlib.compress(b"x")),  # a method that nobody knows
+        (b"iTXt", b"parameters\0\1\0\0\0no zlib"),
+        (b"iCCP", b"profile\0\0no zlib"),
+        (b"iCCP", b"profile"),
+    ],
+)
+@pytest.mark.parametrize("behind", [False, True])
+def test_what_cannot_be_unpacked_is_left_out_too(
+    tmp_path: Path, chunk: tuple[bytes, bytes], behind: bool
+) -> None:
+    broken = png_chunk(*chunk)
+    picture = png(1, 1, 8, GREY, b"\0\7", *([] if behind else [broken]))
+    if behind:
+        picture = picture[:-12] + broken + picture[-12:]  # before IEND
+    assert read(tmp_path, picture).tolist() == [[[7, 7, 7]]]
+    path = tmp_path / "broken.png"
+    path.write_bytes(picture)
+    assert picture_size(path) == (1, 1)
+    assert "cannot be unpacked" in read_records(path).texts.left_out[0]
+
+
+def test_text_without_end_is_left_out_beyond_48_mib(tmp_path: Path) -> None:
+    texts = [png_chunk(b"tEXt", b"k%d\0" % number + b"x" * (8 << 20)) for number in range(9)]
+    path = tmp_path / "long.png"
+    path.write_bytes(png(1, 1, 8, GREY, b"\0\7", *texts))
+    records = read_records(path)
+    assert list(records.texts.png) == ["k0", "k1", "k2", "k3", "k4"]
+    assert len(records.texts.left_out) == 4
 
 
 def test_the_picture_can_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

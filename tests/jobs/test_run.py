@@ -26,7 +26,9 @@ class Drawing:
         self.killed_after, self.failing = killed_after, failing
         self.drawn: list[int] = []
 
-    def __call__(self, files: ModelFiles, requests: Iterator[Request]) -> Iterator[Event]:
+    def __call__(
+        self, files: ModelFiles, embeddings: tuple[str, ...], requests: Iterator[Request]
+    ) -> Iterator[Event]:
         for index, request in enumerate(requests):
             if self.killed_after is not None and len(self.drawn) >= self.killed_after:
                 raise KeyboardInterrupt

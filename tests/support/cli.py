@@ -55,7 +55,7 @@ def sdscratch(
         name: (Terminal if name in terminals else io.TextIOWrapper)(stream, "utf-8")  # type: ignore[arg-type]
         for name, stream in streams.items()
     }
-    terminate = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     with patch.multiple(
         sys, argv=["sdscratch", *map(str, arguments)], stdin=io.TextIOWrapper(io.BytesIO(stdin)), **wrapped
     ):
@@ -64,7 +64,8 @@ def sdscratch(
         except SystemExit as end:
             code = end.code
         finally:
-            signal.signal(signal.SIGTERM, terminate)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         for stream in wrapped.values():
             stream.detach()
     texts = [stream.getvalue() if isinstance(stream, io.BytesIO) else b"" for stream in streams.values()]

@@ -85,6 +85,19 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
         Kind.LORA_SDXL,
         {"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 1280)},
     ),
+    "LoRA, kohya, the text encoder's by the name that SDXL's first one has": (
+        Kind.LORA_KOHYA,
+        {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)},
+    ),
+    "LoRA, kohya, for SD 2, text encoder alone": (
+        Kind.LORA_SD2,
+        {"lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": (4, 1024)},
+    ),
+    "LoRA, PEFT, for SDXL's second text encoder alone": (
+        Kind.LORA_SDXL,
+        {"base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight": (4, 1280)},
+    ),
+    "LoRA, cloneofsimo's": (Kind.LORA_NUMBERED, {"unet:0:up": (320, 4), "unet:0:down": (4, 320)}),
     "LoRA, kohya with LDM's names": (
         Kind.LORA_KOHYA,
         {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight": (4, 640)},

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from sdscratch.errors import CheckpointError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.show import printable
 
 __all__ = ["is_card", "read_card"]
 

@@ -23,10 +23,10 @@ from sdscratch.addons.cards import is_card, read_card
 from sdscratch.checkpoints.hashing import digest_files
 from sdscratch.checkpoints.places import find_embedding
 from sdscratch.errors import CheckpointError
+from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS
 from sdscratch.tensorfiles.identify import Kind, identify
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import listed, printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,13 +6,13 @@ nothing is worse than an add-on that silently does nothing. torch is not importe
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdscratch.addons.embedding import Embedding, bundled_embeddings, check_width, is_bundled
 from sdscratch.addons.kinds.dora import LENGTHS
@@ -23,12 +23,13 @@ from sdscratch.addons.kinds.table import bias_changed, changed, fits, kinds_of, 
 from sdscratch.addons.lora_names import Role, Target, part_of, place, places, split_name
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Weight
+from sdscratch.checkpoints.peft import CONFIG, PeftSettings, lora_name, peft_settings
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import ModelConfig
+from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS
 from sdscratch.tensorfiles.identify import LORA_KINDS, identify
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import listed, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,7 @@ __all__ = [
     "Lora",
     "Module",
     "alpha",
+    "has_unknown_strength",
     "kind_of",
     "misfits",
     "open_lora",
@@ -46,9 +48,7 @@ __all__ = [
     "shapes_of",
 ]
 
-# Where diffusers keeps what PEFT's tensors do not say, as JSON: "unet.lora_alpha": 8, …
-PEFT_SETTINGS = "lora_adapter_metadata"
-PEFT_PARTS = {"unet": "unet", "text": "text_encoder"}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,17 @@ class Lora:
     def _hash(self) -> str:
         return hash_files([self.path])
 
+    @cached_property
+    def _doubt(self) -> None:
+        """Say once, when it is first applied, that nobody knows how strong it should be."""
+        if has_unknown_strength(self.file, (part.module for part in self.modules.values())):
+            log.warning(
+                "%s does not say how strong it is: PEFT keeps that in %s, which is not beside it; "
+                "it is applied as if alpha were its rank",
+                printable(self.path),
+                CONFIG,
+            )
+
     def add(self, weight: Weight, tensor: Tensor, strength: float) -> Tensor:
         """A weight of the model with its change, in float32 (a double stays one).
 
@@ -101,6 +112,7 @@ class Lora:
         part = self.modules.get(weight)
         if part is None or strength == 0.0:
             return tensor
+        _ = self._doubt
         base = tensor if tensor.dtype.itemsize == 8 else tensor.float()
         operands = self._operands(part, base)
         if part.kind is None:
@@ -175,7 +187,7 @@ def open_lora(path: Path, config: ModelConfig) -> Lora:
     embeddings = bundled_embeddings(file, width)
     for embedding in embeddings:
         check_width(embedding, width)
-    return Lora(path, path.stem, file, placed, embeddings)
+    return Lora(path, lora_name(path), file, placed, embeddings)
 
 
 def misfits(file: TensorFile, config: ModelConfig) -> list[str]:
@@ -243,11 +255,7 @@ def alpha(file: TensorFile, module: Module) -> float | None:
     if "alpha" in module.tensors:
         _check_alpha(file, module.tensors["alpha"])
         return float(file.read(module.tensors["alpha"])) or None
-    settings = _peft_settings(file, module)
-    pattern = settings.get("alpha_pattern")
-    own = pattern.items() if isinstance(pattern, dict) else ()
-    value = next((v for end, v in own if module.name.endswith(f".{end}")), settings.get("lora_alpha"))
-    return float(value) if type(value) in (int, float) and value else None
+    return _peft_settings(file, module).alpha(module.name)
 
 
 def scale(file: TensorFile, module: Module) -> float:
@@ -255,22 +263,19 @@ def scale(file: TensorFile, module: Module) -> float:
     size, given = rank(file, module), alpha(file, module)
     if not size:
         return 1.0
-    if _peft_settings(file, module).get("use_rslora"):  # Kalajdzievski 2023: divided by √rank
-        return (size if given is None else given) / math.sqrt(size)
-    return 1.0 if given is None else given / size
+    return _peft_settings(file, module).scale(given, size)
 
 
-def _peft_settings(file: TensorFile, module: Module) -> dict[str, Any]:
-    if PEFT_SETTINGS not in file.metadata:
-        return {}
-    try:
-        settings = json.loads(file.metadata[PEFT_SETTINGS])
-        prefix = f"{PEFT_PARTS[part_of(module.name)]}."
-        return {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
-    except (ValueError, AttributeError, RecursionError):
-        raise CheckpointError(
-            f"{file.path} has broken {PEFT_SETTINGS} in its metadata; it is damaged"
-        ) from None
+def _peft_settings(file: TensorFile, module: Module) -> PeftSettings:
+    return peft_settings(file.path, file.metadata, part_of(module.name))
+
+
+def has_unknown_strength(file: TensorFile, modules: Iterable[Module]) -> bool:
+    """Whether nothing says an alpha of tensors that bear PEFT's names: there is one, but elsewhere."""
+    named = [module for module in modules if any(".lora_A" in name for name in module.tensors.values())]
+    return bool(named) and not any(
+        "alpha" in module.tensors or _peft_settings(file, module).known for module in named
+    )
 
 
 def _parts(file: TensorFile, module: Module, target: Target) -> Iterator[tuple[Weight, Part]]:

@@ -19,7 +19,7 @@ from sdscratch.addons.requests import NUMBER
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.show import printable
 
 if TYPE_CHECKING:
     from torch import Tensor

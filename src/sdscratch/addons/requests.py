@@ -22,10 +22,11 @@ from typing import Any
 from sdscratch.addons.blocks import Blocks, is_blocks, parse_blocks
 from sdscratch.errors import UsageError
 
-__all__ = ["LoraRequest", "parse_lora", "take_loras"]
+__all__ = ["LoraRequest", "other_tags", "parse_lora", "take_loras"]
 
 NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 TAG = re.compile(r"<(?:lora|lyco):([^>]*)>", re.IGNORECASE)  # the web UIs' spelling; lyco is LyCORIS'
+OTHER_TAG = re.compile(r"<[A-Za-z][\w-]*:[^<>]*>")
 UNKNOWN = {
     "dyn": "it cuts a DyLoRA to a rank, which sdscratch does not do",
     "lbwe": "elements of blocks are not known here; lbw= weighs whole blocks",
@@ -79,6 +80,11 @@ def take_loras(prompt: str) -> tuple[str, tuple[LoraRequest, ...]]:
     """
     found = TAG.findall(prompt)
     return TAG.sub("", prompt), tuple(_parse_tag(inner) for inner in found)
+
+
+def other_tags(prompt: str) -> list[str]:
+    """What looks like a tag of the web UIs and is none that is known here: it would be drawn as words."""
+    return OTHER_TAG.findall(TAG.sub("", prompt))
 
 
 def _parse_tag(inner: str) -> LoraRequest:

@@ -25,9 +25,9 @@ from sdscratch.checkpoints.places import find_local, missing
 from sdscratch.checkpoints.source import Source, Stored, choose_weights, collect, read_json, shards
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import SD1, AutoencoderConfig, ModelConfig
+from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.identify import Kind, identify
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import listed, printable
 
 if TYPE_CHECKING:
     from torch import Tensor

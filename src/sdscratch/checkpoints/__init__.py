@@ -10,6 +10,7 @@ empty.py          networks without memory, which the tensors then fill
 taesd.py          tiny decoders as files
 tiny_encoder.py   tiny encoders as files
 changes.py        the port by which add-ons change weights where they are read
+peft.py           what PEFT keeps beside a LoRA: how strong it is
 places.py         where models are on this machine
 hub.py            and where they are not
 tokenizers.py     the tokenizer that belongs to a model

@@ -55,6 +55,7 @@ class Conversion:
     dropped: tuple[str, ...]
     has_tokenizer: bool
     verified: bool
+    not_finite: tuple[str, ...] = ()  # the tensors that hold NaN or infinity, by the source's names
 
 
 def default_destination(
@@ -99,7 +100,8 @@ def convert(
     """
     if layout == "ldm" and path.suffix != SUFFIX:
         raise UsageError(f"{path} would be a {SUFFIX} file; give it that suffix, or convert --to diffusers")
-    target = _model(model, layout, dtype)
+    not_finite: dict[str, None] = {}
+    target = _model(model, layout, dtype, not_finite)
     _check_space(path, target.bytes)
     if layout == "ldm":
         with atomic_write(path, overwrite=overwrite) as file:
@@ -113,15 +115,25 @@ def convert(
             if verify:
                 _compare(target, folder, report)
     return Conversion(
-        path, layout, len(target.dtypes), target.bytes, model.dropped, target.tokenizer is not None, verify
+        path,
+        layout,
+        len(target.dtypes),
+        target.bytes,
+        model.dropped,
+        target.tokenizer is not None,
+        verify,
+        tuple(not_finite),
     )
 
 
-def _model(model: ModelFiles, layout: Layout, dtype: str | None) -> Model:
+def _model(model: ModelFiles, layout: Layout, dtype: str | None, not_finite: dict[str, None]) -> Model:
+    """What is written; the names of tensors with NaN or infinity come into `not_finite` as they are read."""
     dtypes = {weight: DTYPES[dtype] if dtype else model.info(weight).dtype for weight in model.stored}
 
     def read(weight: Weight) -> Tensor:
         tensor = model.read(weight)
+        if not _is_finite(tensor):
+            not_finite[model.stored[weight].name] = None
         cast = tensor.to(TORCH_NAMES[dtypes[weight]])
         if cast.dtype != tensor.dtype and not torch.equal(cast.isfinite(), tensor.isfinite()):
             name = str(cast.dtype).removeprefix("torch.")
@@ -141,6 +153,11 @@ def _model(model: ModelFiles, layout: Layout, dtype: str | None) -> Model:
         _provenance(model, dtype),
         others if model.layout == "ldm" else {},
     )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether it holds neither NaN nor infinity; the sum, which they spoil, tells most sooner."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _tokenizer(model: ModelFiles, layout: Layout) -> Tokenizer | None:

@@ -64,17 +64,25 @@ def _hash(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def _cache() -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / "hashes.json"
+
+
 def _remembered() -> dict[str, str]:
-    """What earlier runs found; a cache that cannot be read is an empty one."""
+    """What earlier runs found; a cache that is not there or cannot be read is an empty one."""
+    path = _cache()
     try:
-        record = json.loads((cache_folder() / "hashes.json").read_text())
-    except (OSError, ValueError):
+        record = json.loads(path.read_text()) if path is not None else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) and all(isinstance(v, str) for v in record.values()) else {}
 
 
 def _remember(known: dict[str, str]) -> None:
-    path = cache_folder() / "hashes.json"
+    path = _cache()
+    if path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, overwrite=True) as file:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from sdscratch.checkpoints.places import tokenizer_folder
 from sdscratch.checkpoints.source import COMPONENTS, CONFIGS, choose_weights
 from sdscratch.errors import CheckpointError, TokenizerError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.show import printable
 
 __all__ = ["fetch_model", "fetch_tokenizer"]
 
@@ -150,8 +150,9 @@ def fetch_tokenizer(model: Path) -> Path:
         _listing(CLIP)
         return Path(snapshot_download(CLIP, allow_patterns=wanted, endpoint=_endpoint()))
     except Exception as error:  # whichever library carries the requests raises its own
+        own = tokenizer_folder()
         raise TokenizerError(
             f"{model} comes without its tokenizer, and {_reason(error)}; "
-            f"else get {' and '.join(CLIP_FILES)} of {CLIP} and put them beside the model or in "
-            f"{tokenizer_folder()}, or name their folder with --tokenizer"
+            f"else get {' and '.join(CLIP_FILES)} of {CLIP} and put them beside the model"
+            f"{'' if own is None else f' or in {own}'}, or name their folder with --tokenizer"
         ) from error

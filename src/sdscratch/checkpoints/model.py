@@ -10,7 +10,7 @@ torch is imported by `ModelFiles.read` and `ModelFiles.load` alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import groupby
@@ -28,10 +28,10 @@ from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
 from sdscratch.models.config import SD1, ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
+from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
 from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
 from sdscratch.tensorfiles.reader import open_tensors
-from sdscratch.tensorfiles.sniff import listed, printable
 from sdscratch.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG", "DEFAULTS", "ModelFiles", "Part", "open_model"]
 
 # Keys of the metadata that make a single file one model.
+# The parts that files come without, what people call them, and what they are for.
+PARTS: tuple[tuple[frozenset[Part], str, str], ...] = (
+    (frozenset({"encoder", "decoder"}), "VAE", "makes pictures of what the U-Net computes"),
+    (frozenset({"text"}), "text encoder", "reads the prompt"),
+    (frozenset({"unet"}), "U-Net", "does the drawing"),
+)
 CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"
 
 
@@ -266,10 +272,26 @@ def _parse_defaults(record: Any) -> Defaults:
     return Defaults(**record)
 
 
+def _refuse_without_part(source: Source, there: Set[Part]) -> None:
+    """Name a whole part that is not there: some checkpoints come without their VAE, above all.
+
+    Raises:
+        CheckpointError: one is missing.
+    """
+    for parts, name, purpose in PARTS:
+        if not parts & there:
+            raise CheckpointError(
+                f"{source.path} has no {name}, which {purpose}; no picture can be drawn without one, so take "
+                f"a copy of the model with its {name} inside"
+            )
+
+
 def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
     """Every weight's place, after a check that all are there in the right shape, and nothing unknown is."""
     expected = by_stored_name(config, source.layout)
     if missing := [name for name in expected if name not in source.tensors]:
+        there = {weight.part for name in expected if name in source.tensors for weight in expected[name]}
+        _refuse_without_part(source, there)
         raise CheckpointError(f"{source.path} lacks {listed(missing)}; the model is incomplete")
     unknown = [name for name in source.tensors if name not in expected and not is_extra(name, source.layout)]
     if unknown:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sdscratch.checkpoints.peft import weights_in
 from sdscratch.errors import CheckpointError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.home import expanded, user_folder
+from sdscratch.show import printable
 
 __all__ = [
     "EMBEDDED",
@@ -29,25 +30,35 @@ LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
 
-def _user_folder(variable: str, usual: str) -> Path:
-    # the XDG base directory specification: a relative path in the variable does not count
-    given = Path(os.environ.get(variable, ""))
-    return (given if given.is_absolute() else Path.home() / usual) / "sdscratch"
+def cache_folder() -> Path | None:
+    """What can be made again: $XDG_CACHE_HOME/sdscratch; None where there is neither that nor a home."""
+    return user_folder("XDG_CACHE_HOME", ".cache")
 
 
-def cache_folder() -> Path:
-    """What can be made again: $XDG_CACHE_HOME/sdscratch."""
-    return _user_folder("XDG_CACHE_HOME", ".cache")
-
-
-def data_folder() -> Path:
+def data_folder() -> Path | None:
     """What the user keeps: $XDG_DATA_HOME/sdscratch, its models in `models`, its LoRAs in `loras`."""
-    return _user_folder("XDG_DATA_HOME", ".local/share")
+    return user_folder("XDG_DATA_HOME", ".local/share")
 
 
-def tokenizer_folder() -> Path:
+def tokenizer_folder() -> Path | None:
     """Where a user puts CLIP's `vocab.json` and `merges.txt` once for all models without a tokenizer."""
-    return data_folder() / "tokenizer"
+    return _own("tokenizer")
+
+
+def _own(name: str) -> Path | None:
+    """One of the user's folders, where there is a place for them."""
+    folder = data_folder()
+    return None if folder is None else folder / name
+
+
+def _folders(here: str, own: str) -> list[Path]:
+    """Where files of a kind are looked for: in the current folder's, then in the user's own."""
+    return [folder for folder in (Path(here), _own(own)) if folder is not None]
+
+
+def _in_words(folders: list[Path]) -> str:
+    """`./loras or in /home/…/loras`, as an error goes on."""
+    return " or in ".join([f"./{folders[0]}", *map(str, folders[1:])])
 
 
 def _embedded() -> Path:
@@ -60,8 +71,8 @@ def _embedded() -> Path:
 
 
 def _candidates(name: str) -> Iterator[Path]:
-    yield Path(name).expanduser()
-    for folder in (Path("weights"), data_folder() / "models"):
+    yield expanded(name)
+    for folder in _folders("weights", "models"):
         for suffix in SUFFIXES:
             yield folder / f"{name}{suffix}"
 
@@ -83,8 +94,10 @@ def find_local(name: str) -> Path | None:
 def find_lora(name: str) -> Path:
     """The file meant by `name`: a path, or a name in ./loras or the user's LoRAs, its suffix left out or not.
 
+    A folder as PEFT or diffusers save one stands for the file of weights in it.
+
     Raises:
-        CheckpointError: it is nowhere.
+        CheckpointError: it is nowhere, or several LoRAs.
     """
     return _find_addon(name, "LoRA", "loras", LORA_SUFFIXES)
 
@@ -101,7 +114,7 @@ def find_embedding(name: str) -> Path:
 def known_embeddings() -> dict[str, Path]:
     """Every file in ./embeddings and the user's, and below, by its name in a prompt; ours win."""
     found: dict[str, Path] = {}
-    for folder in (Path("embeddings"), data_folder() / "embeddings"):
+    for folder in _folders("embeddings", "embeddings"):
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
             if path.suffix.lower() in EMBEDDING_SUFFIXES[1:] and path.is_file():
                 found.setdefault(path.stem, path)
@@ -109,15 +122,19 @@ def known_embeddings() -> dict[str, Path]:
 
 
 def _find_addon(name: str, what: str, kept: str, suffixes: Iterable[str]) -> Path:
-    folders = (Path(kept), data_folder() / kept)
+    folders = _folders(kept, kept)
     try:
         named = [folder / f"{name}{suffix}" for folder in folders for suffix in suffixes]
-        return next(path for path in (Path(name).expanduser(), *named) if path.is_file())
-    except (StopIteration, ValueError, OSError, RuntimeError):  # as in `find_local`
-        raise CheckpointError(
-            f"there is no {what} {printable(name)}: no such file, here, in ./{kept} or in {folders[1]}; "
-            "check the name"
-        ) from None
+        for path in (expanded(name), *named):
+            if path.is_file():
+                return path
+            if path.is_dir() and (weights := weights_in(path)) is not None:
+                return weights
+    except (ValueError, OSError, RuntimeError):  # as in `find_local`
+        pass
+    raise CheckpointError(
+        f"there is no {what} {printable(name)}: no such file, here, in {_in_words(folders)}; check the name"
+    )
 
 
 def is_hub_id(name: str) -> bool:
@@ -130,6 +147,6 @@ def is_hub_id(name: str) -> bool:
 def missing(name: str) -> CheckpointError:
     """The error for a model that is nowhere."""
     return CheckpointError(
-        f"there is no model {name or '(no name)'}: no such file or folder, here, in ./weights "
-        f"or in {data_folder() / 'models'}; check the name"
+        f"there is no model {name or '(no name)'}: no such file or folder, here, in "
+        f"{_in_words(_folders('weights', 'models'))}; check the name"
     )

@@ -13,9 +13,9 @@ from typing import Any
 
 from sdscratch.checkpoints.names import Layout, canonical
 from sdscratch.errors import CheckpointError
+from sdscratch.show import printable
 from sdscratch.tensorfiles.header import TensorInfo
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import printable
 
 __all__ = [
     "COMPONENTS",

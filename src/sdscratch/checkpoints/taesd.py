@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from sdscratch.checkpoints.places import find_local
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
+from sdscratch.show import printable
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import printable
 
 if TYPE_CHECKING:
     import torch

@@ -15,8 +15,8 @@ from sdscratch.checkpoints.places import find_local
 from sdscratch.checkpoints.taesd import BLOCK, IN_FOLDER
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
+from sdscratch.show import printable
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
-from sdscratch.tensorfiles.sniff import printable
 
 if TYPE_CHECKING:
     import torch

@@ -49,7 +49,7 @@ def find_tokenizer(
 
 
 def _search(path: Path, text: TextEncoderConfig) -> Tokenizer:
-    for folder in (path.parent, tokenizer_folder()):
+    for folder in filter(None, (path.parent, tokenizer_folder())):
         if (folder / "tokenizer.json").is_file() or (
             (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
         ):

@@ -14,6 +14,8 @@ import typer
 
 from sdscratch.cli.help import CONTEXT, LazyGroup
 from sdscratch.errors import INTERRUPTED, DeviceError, SdscratchError
+from sdscratch.show import escaped
+from sdscratch.streams import HANG_UP, leave_terminal
 from sdscratch.version import __version__
 
 __all__ = ["app", "main"]
@@ -84,7 +86,9 @@ def sdscratch(
 
 def main() -> NoReturn:
     """Run the command line and end with its exit code."""
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGTERM, HANG_UP):
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, terminate)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -106,7 +110,7 @@ def report(error: Exception, verbose: bool) -> int:
     if verbose:
         traceback.print_exception(error)
     message, code = explain(error)
-    print(f"sdscratch: error: {message}", file=sys.stderr)
+    print(f"sdscratch: error: {escaped(message)}", file=sys.stderr)
     return code
 
 
@@ -124,6 +128,8 @@ def explain(error: Exception) -> tuple[str, int]:
             return f"unexpected {words}; -v shows where", SdscratchError.exit_code
 
 
-def terminate(*_: object) -> NoReturn:
+def terminate(number: int, _: object) -> NoReturn:
     """Leave by an exception, so that temporary files are removed."""
-    sys.exit(128 + signal.SIGTERM)
+    if number == HANG_UP:
+        leave_terminal()
+    sys.exit(128 + number)

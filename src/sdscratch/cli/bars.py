@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from sdscratch.cli.view import Advance, View, rate
+from sdscratch.show import escaped
 
 __all__ = ["BarView"]
 
@@ -65,7 +66,7 @@ class BarView(View):
 
     def note(self, text: str) -> None:
         """Print a line, above the bar that moves."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(escaped(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class RateColumn(ProgressColumn):

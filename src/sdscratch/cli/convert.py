@@ -17,7 +17,8 @@ import typer
 from sdscratch.checkpoints.places import EMBEDDED, find_local
 from sdscratch.cli.progress import Advance, View, make_view
 from sdscratch.errors import UsageError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.home import expanded
+from sdscratch.show import listed, printable
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.model import ModelFiles
@@ -152,6 +153,13 @@ def convert_weights(
             done = convert(
                 model, path, to, dtype=chosen, overwrite=overwrite, verify=verify, report=stages.report
             )
+        if done.not_finite:
+            log.warning(
+                "%s holds NaN or infinity in %s, which was copied as it is: pictures by it may be black; "
+                "get the model again, or another copy",
+                printable(model.path),
+                listed(done.not_finite),
+            )
         if done.dropped:
             view.note(f"dropped, for no picture needs it: {summary(done.dropped)}")
     if as_json:
@@ -213,7 +221,7 @@ def choose_path(
         users = source != EMBEDDED and find_local(source) is not None
         beside = model.path.parent if users else Path()
         return default_destination(model, layout, beside, dtype=dtype, ema=ema)
-    path = Path(destination).expanduser()
+    path = expanded(destination)
     if layout == "ldm" and (path.is_dir() or destination.endswith("/")):
         return default_destination(model, layout, path, dtype=dtype, ema=ema)
     return path

@@ -76,7 +76,7 @@ def figure(value: float | None, *, percent: bool = False) -> str:
     """A cell; what could not be measured is a dash."""
     if value is None:
         return "–"
-    return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if percent else f"{value:.1f}"
 
 
 def shares(values: Mapping[str, Any]) -> list[str]:

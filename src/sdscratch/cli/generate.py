@@ -25,9 +25,11 @@ from sdscratch.options import (
     MAX_SEED,
     changed,
     fit_of_init,
+    large_init_notice,
     random_seed,
     size_of_init,
 )
+from sdscratch.texts import NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
@@ -121,6 +123,7 @@ def draw(
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
         )
+    keeps_size = options.width is None and options.height is None
     picture = None
     if init is not None:
         picture = read_picture(init, arguments.background)
@@ -150,11 +153,16 @@ def draw(
             from sdscratch.generation.requests import Init, Request, numbered
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
-            pipeline = Pipeline(files, placement, low_memory=arguments.low_memory, taesd=taesd)
+            pipeline = Pipeline(
+                files, placement, low_memory=arguments.low_memory, taesd=taesd, embeddings=arguments.embedding
+            )
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(changed(options, seed=seed), picture)
         start = None
         if picture is not None:
+            own = (files.defaults.width, files.defaults.height)
+            if keeps_size and (notice := large_init_notice((resolved.width, resolved.height), own)):
+                log.warning(notice)
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
             start = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
@@ -167,16 +175,17 @@ def read_prompt(prompt: str) -> str:
     """The prompt itself, or for - what stdin holds, without the last line's end.
 
     Raises:
-        UsageError: it is not UTF-8.
+        UsageError: it is no text, or there is nothing.
     """
     if prompt != "-":
         return prompt
+    data = sys.stdin.buffer.read()
+    if not data:  # a pipe that failed upstream, above all; an empty line says that it is meant
+        raise UsageError('stdin is empty; pipe a prompt into it, or give "" as PROMPT to draw without one')
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"byte {error.start + 1} on stdin is not UTF-8; convert the prompt to UTF-8"
-        ) from None
+        return without_end(decode(data, "on stdin").replace("\r\n", "\n"))
+    except NotText as error:
+        raise UsageError(str(error)) from None
 
 
 def print_line(line: str) -> None:

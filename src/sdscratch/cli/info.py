@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sdscratch.errors import ImageError
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.show import escaped, printable
 
 __all__ = ["info"]
 
@@ -25,6 +25,21 @@ PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 PARTS = {"text": "text encoder", "unet": "U-Net", "encoder": "VAE encoder", "decoder": "VAE decoder"}
 LAYOUTS = {"ldm": "one file, LDM's names", "diffusers": "diffusers folder"}
 PREDICTIONS = {"epsilon": "the noise (epsilon)", "v": "the velocity (v)"}
+
+TOOLS = {  # in their own spelling
+    "a1111": "AUTOMATIC1111's web UI (or one that writes as it does)",
+    "forge": "Stable Diffusion WebUI Forge",
+    "comfyui": "ComfyUI",
+    "diffusers": "a program on diffusers",
+    "kohya": "kohya's gen_img.py",
+    "sdcpp": "stable-diffusion.cpp",
+    "invokeai": "InvokeAI",
+    "novelai": "NovelAI",
+    "fooocus": "Fooocus",
+    "drawthings": "Draw Things",
+}
+LONGEST_TEXT = 10_000  # characters of a text that no tool is known by, in JSON
+LONGEST_SHOWN = 300  # the same for people
 
 Row = tuple[str, str]
 
@@ -80,11 +95,12 @@ def find(name: str) -> Path:
         ImageError: it looks like a picture's name, and is not there.
         CheckpointError: it is nowhere.
     """
+    from sdscratch.checkpoints.peft import weights_in
     from sdscratch.checkpoints.places import find_local, missing
 
     path = find_local(name)
     if path is not None:
-        return path
+        return (weights_in(path) if path.is_dir() else None) or path
     if Path(name).suffix.lower() in PICTURE_SUFFIXES:
         raise ImageError(f"there is no picture {printable(name)}; check its name")
     raise missing(name)
@@ -105,28 +121,45 @@ def picture_facts(path: Path) -> dict[str, Any]:
 
     width, height = read_picture(path).size
     records = read_records(path)
-    facts: dict[str, Any] = {"what": "a picture", "width": width, "height": height}
-    if records.record is not None:
-        facts["record"] = json.loads(records.record.to_json())
-    if records.infotext is not None:
-        facts["infotext"] = asdict(records.infotext) | {"parameters": dict(records.infotext.parameters)}
+    infotext = records.infotext or records.beside
+    None if infotext is None else asdict(infotext) | {"parameters": dict(infotext.parameters)}
+    facts: dict[str, Any] = {
+        "kind": "image",
+        "what": "a picture",
+        "width": width,
+        "height": height,
+        "tool": records.tool,
+        "record": None if records.record is None else json.loads(records.record.to_json()),
+        "infotext": None
+        if infotext is None
+        else asdict(infotext) | {"parameters": dict(infotext.parameters)},
+    }
+    if records.tool is None:
+        facts["texts"] = {name: text[:LONGEST_TEXT] for name, text in records.texts.named()}
+    if records.texts.left_out:
+        facts["left_out"] = list(records.texts.left_out)
     return facts
 
 
 def picture_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
     """A picture's facts as lines."""
     yield "what", f"{facts['what']} of {facts['width']}×{facts['height']} pixels"
-    if "record" in facts:
+    if facts["record"] is not None:
         record = dict(facts["record"])
         yield from record.pop("options").items()
         yield from record.items()
-    elif "infotext" in facts:
+    elif facts["infotext"] is not None:
         text = facts["infotext"]
+        yield "made by", TOOLS.get(facts["tool"], facts["tool"])
         yield "prompt", text["prompt"]
         yield "negative", text["negative_prompt"]
         yield from text["parameters"].items()
     else:
         yield "record", "none: it does not say how it was made"
+        for name, text in facts["texts"].items():
+            yield "text", f"{name}, no image generator's: {text[:LONGEST_SHOWN]}"
+    for what in facts.get("left_out", ()):
+        yield "left out", what
 
 
 def model_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
@@ -159,7 +192,7 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
     """An add-on's facts as lines, or those of any other file of tensors."""
     yield "what", facts["what"] + (f" (by {printable(facts['told_by'])})" if facts["told_by"] else "")
     if "lora" in facts:
-        yield from lora_rows(facts["lora"])
+        yield from lora_rows(facts["lora"], peft="PEFT" in facts["what"])
         yield from training_rows(facts["training"])
     if "embedding" in facts:
         embedding = facts["embedding"]
@@ -184,11 +217,14 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
         yield key, f"({len(text):,} characters)" if key in told_already else printable(text)
 
 
-def lora_rows(lora: Mapping[str, Any]) -> Iterator[Row]:
+def lora_rows(lora: Mapping[str, Any], peft: bool) -> Iterator[Row]:
     """What a LoRA changes, as lines."""
     yield "network", lora["network"]
     yield "rank", ", ".join(map(str, lora["ranks"])) or "none"
-    yield "alpha", ", ".join(f"{value:g}" for value in lora["alphas"]) or "none: it is the rank"
+    none = (
+        "unknown: PEFT keeps it in adapter_config.json; the rank is taken" if peft else "none: it is the rank"
+    )
+    yield "alpha", ", ".join(f"{value:g}" for value in lora["alphas"]) or none
     yield "modules", str(lora["modules"])
     for part, count in lora["parts"].items():
         yield f"  {PARTS[part]}", str(count)
@@ -233,9 +269,9 @@ def plain(value: Any) -> str:
 
 def show(*rows: Row) -> None:
     """Lines of a label and a text; what does not fit goes on below."""
-    for label, value in rows:
+    for label, value in (map(escaped, row) for row in rows):
         head = f"{label} " if len(label) >= LABEL else label.ljust(LABEL)
-        lines = textwrap.wrap(str(value), WIDTH - LABEL, break_on_hyphens=False) or [""]
+        lines = textwrap.wrap(value, WIDTH - LABEL, break_on_hyphens=False) or [""]
         print(f"{head}{lines[0]}" if len(head) <= LABEL else f"{head}\n{' ' * LABEL}{lines[0]}")
         for line in lines[1:]:
             print(f"{' ' * LABEL}{line}")

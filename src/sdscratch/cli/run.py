@@ -95,7 +95,7 @@ def run(
     folder = Path(arguments.output or f"outputs/{plan.stem}")
     defaults = typed | {
         key: getattr(arguments, key)
-        for key in ("model", "tokenizer", "lora", "vae", "batch_count", "fit", "background")
+        for key in ("model", "tokenizer", "lora", "embedding", "vae", "batch_count", "fit", "background")
     }
     arguments.check_machine()
     models = Models()
@@ -162,11 +162,11 @@ def draw_all(
 
         placement = choose(own_device(arguments.device), arguments.dtype, compiled=arguments.compile)
 
-    def draw(files: ModelFiles, requests: Iterator[Request]) -> Iterator[Event]:
+    def draw(files: ModelFiles, embeddings: tuple[str, ...], requests: Iterator[Request]) -> Iterator[Event]:
         from sdscratch.generation.generate import generate
         from sdscratch.generation.pipeline import Pipeline
 
-        with Pipeline(files, placement, low_memory=arguments.low_memory) as pipeline:
+        with Pipeline(files, placement, low_memory=arguments.low_memory, embeddings=embeddings) as pipeline:
             yield from generate(pipeline, requests, batch_size=arguments.batch_size)
 
     lost = finished = 0

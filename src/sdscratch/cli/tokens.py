@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.errors import UsageError
+from sdscratch.texts import UTF_16, NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.text.chunks import Chunk, Embedding
@@ -138,15 +139,17 @@ def read_lines() -> Iterator[str]:
     """One prompt a line, each as soon as it comes; nothing but a line feed ends one.
 
     Raises:
-        UsageError: a line is not UTF-8.
+        UsageError: a line is no text.
     """
-    for number, line in enumerate(sys.stdin.buffer, 1):  # bytes: text would split at carriage returns too
-        try:
-            yield line.removesuffix(b"\n").decode()
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"byte {error.start + 1} of line {number} on stdin is not UTF-8; convert the prompts to UTF-8"
-            ) from None
+    stream = sys.stdin.buffer  # bytes: text would split at carriage returns too
+    try:
+        for number, line in enumerate(stream, 1):
+            if number == 1 and line.startswith(UTF_16):  # whose line feeds are of two bytes
+                yield from without_end(decode(line + stream.read(), "on stdin")).split("\n")
+                return
+            yield decode(line.removesuffix(b"\n"), f"of line {number} on stdin")
+    except NotText as error:
+        raise UsageError(str(error)) from None
 
 
 def show_json(tokens: Tokens) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.show import printable
 from sdscratch.text.chunks import Chunk, Embedding
 from sdscratch.text.cutting import cut_notice
 from sdscratch.text.prompt import take_tags

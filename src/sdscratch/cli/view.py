@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from sdscratch.show import escaped
+
 __all__ = ["Advance", "PlainView", "View", "rate"]
 
 Advance = Callable[[float], None]  # takes how many of a stage's units are done; 0 begins the stage anew
@@ -60,7 +62,7 @@ class PlainView(View):
 
     def note(self, text: str) -> None:
         """Print a line."""
-        print(text, file=sys.stderr, flush=True)
+        print(escaped(text), file=sys.stderr, flush=True)
 
 
 class _NoteHandler(logging.Handler):

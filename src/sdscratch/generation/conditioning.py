@@ -2,45 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdscratch.addons.apply import applied_loras
+from sdscratch.addons.embedding import Embedding, check_width, open_embedding, read_embedding
+from sdscratch.checkpoints.places import known_embeddings
+from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.generation.networks import Networks
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.text.chunks import Chunk
 from sdscratch.text.cutting import encode_prompt
+from sdscratch.text.emphasis import encode_part, insert_vectors
+from sdscratch.text.prompt import selected
+from sdscratch.text.reading import SYNTAXES, PlannedPart, plan_prompt
 
-__all__ = ["CONTEXTS_KEPT", "PromptEncoder"]
+__all__ = ["CONTEXTS_KEPT", "PromptEncoder", "ToldPart", "planned_evaluations"]
 
 CONTEXTS_KEPT = 32  # encoded prompts, of 240 kB each in Stable Diffusion
 
 
+def planned_evaluations(sampler: str, steps: int) -> int:
+    """How often the network is asked, as prompt editing counts it: a sampler's steps times its order."""
+    asked = SAMPLERS[sampler].denoisings  # n, 2n-1, 3n-2, adaptive, …
+    return steps * (int(asked[0]) if asked[0].isdigit() else 1)
+
+
+@dataclass(frozen=True)
+class ToldPart:
+    """One of the texts that AND joins, encoded: what the network is told of it at each evaluation."""
+
+    planned: PlannedPart
+    conditionings: tuple[Conditioning, ...]  # one a stage
+
+    @property
+    def weight(self) -> float:
+        """How hard it pulls."""
+        return self.planned.weight
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is another in the course of the picture."""
+        return len(self.conditionings) > 1
+
+    def at(self, evaluation: int) -> Conditioning:
+        """What is told at an evaluation of the network, counted from 0."""
+        return self.conditionings[selected(self.planned.stages, evaluation)]  # type: ignore[arg-type]
+
+
 class PromptEncoder:
-    """Prompts → conditionings, of which the newest are kept: encoded once, and warned of once."""
+    """Prompts → conditionings of one row, of which the newest are kept: encoded once, and warned of once.
 
-    def __init__(self, networks: Networks) -> None:
+    Args:
+        embeddings: textual inversions that prompts may name, beside those in the folders where they are kept
+            and those that come with LoRAs.
+    """
+
+    def __init__(self, networks: Networks, embeddings: Sequence[str] = ()) -> None:
         self.networks = networks
-        self._kept: dict[tuple[str, int], Tensor] = {}  # the newest last
+        width = networks.files.config.text.width
+        self.given = tuple(open_embedding(name, width) for name in embeddings)
+        self._kept: dict[tuple[Any, ...], tuple[ToldPart, ...]] = {}  # the newest last
 
-    def __call__(self, prompts: Sequence[str], clip_skip: int) -> list[Conditioning]:
-        """Conditionings of one row. One prompt at a time: no picture depends on another's prompt."""
-        contexts = []
-        for text in prompts:
-            known = self._kept.pop((text, clip_skip), None)
-            context = self._encode(text, clip_skip) if known is None else known
-            contexts.append(context)
-            self._kept[text, clip_skip] = context
+    def __call__(
+        self,
+        text: str,
+        *,
+        syntax: str = "a1111",
+        clip_skip: int = 0,
+        evaluations: int = 1,
+        negative: bool = False,
+    ) -> tuple[ToldPart, ...]:
+        """The parts of a prompt without add-on tags. One prompt at a time: none depends on another.
+
+        Args:
+            evaluations: how often the network will be asked: what editing counts.
+            negative: AND means nothing, and neither does a number at the end.
+        """
+        key = (text, syntax, clip_skip, evaluations, negative)
+        told = self._kept.pop(key, None)
+        if told is None:
+            told = self._encode(text, syntax, clip_skip, evaluations, negative)
+        self._kept[key] = told
         for oldest in list(self._kept)[:-CONTEXTS_KEPT]:
             del self._kept[oldest]
+        return told
+
+    def done(self) -> None:
+        """Say that all prompts of a picture are encoded."""
         self.networks.done("text")
-        return [Conditioning(context) for context in contexts]
 
     def clear(self) -> None:
         """Forget all, as another text encoder would say something else."""
         self._kept.clear()
 
-    def _encode(self, text: str, clip_skip: int) -> Tensor:
-        row = encode_prompt(self.networks.files.tokenizer, text)
-        ids = torch.tensor([row], device=self.networks.placement.device)
-        return self.networks.run("text", lambda network: network(ids, clip_skip))
+    def embeddings(self, text: str) -> tuple[Embedding, ...]:
+        """Those that a prompt may name: given ones, LoRAs', and those in folders that it mentions."""
+        width = self.networks.files.config.text.width
+        loras = (change.lora.embeddings for change in applied_loras(self.networks.files))
+        found = {each.name: each for bundle in loras for each in bundle} | {e.name: e for e in self.given}
+        low = text.lower()
+        for name, path in known_embeddings().items():
+            if name not in found and name.lower() in low:
+                embedding = read_embedding(path, width)
+                check_width(embedding, width)
+                found[name] = embedding
+        return tuple(found.values())
+
+    def used(self, *told: Sequence[ToldPart]) -> tuple[Embedding, ...]:
+        """The embeddings whose vectors stand in encoded prompts."""
+        names = {
+            place.name
+            for parts in told
+            for part in parts
+            for stage in part.planned.stages
+            for chunk in stage.chunks
+            for place in chunk.vectors
+        }
+        text = " ".join(part.planned.text for parts in told for part in parts)
+        return tuple(each for each in self.embeddings(text) if each.name in names)
+
+    def _encode(
+        self, text: str, syntax: str, clip_skip: int, evaluations: int, negative: bool
+    ) -> tuple[ToldPart, ...]:
+        tokenizer = self.networks.files.tokenizer
+        if syntax == "plain":
+            encode_prompt(tokenizer, text)  # warns where the prompt is cut
+        known = self.embeddings(text)
+        planned = plan_prompt(text, tokenizer, syntax, steps=evaluations, embeddings=known, negative=negative)
+        vectors = {each.name: each for each in known}
+
+        def encode(chunks: Sequence[Chunk]) -> Tensor:
+            return self._run(chunks, clip_skip, vectors)
+
+        emphasis = SYNTAXES[syntax].emphasis
+        return tuple(
+            ToldPart(
+                part,
+                tuple(
+                    Conditioning(context[None]) for context in encode_part(part, tokenizer, encode, emphasis)
+                ),
+            )
+            for part in planned
+        )
+
+    def _run(self, chunks: Sequence[Chunk], clip_skip: int, known: Mapping[str, Embedding]) -> Tensor:
+        """[n, t, d] float32 of n chunks, as the text encoder has them."""
+        device = self.networks.placement.device
+        ids = torch.tensor([chunk.ids for chunk in chunks], device=device)
+        hidden = None
+        if any(chunk.masked for chunk in chunks):
+            hidden = torch.zeros(ids.shape, dtype=torch.bool, device=device)
+            for row, chunk in zip(hidden, chunks, strict=True):
+                row[list(chunk.masked)] = True
+
+        def compute(network: Any) -> Tensor:
+            if not any(chunk.vectors for chunk in chunks):
+                plain: Tensor = network(ids, clip_skip, hidden=hidden)
+                return plain
+            own = network.tokens(ids)
+            vectors = {name: each.vectors.to(own) for name, each in known.items()}
+            embedded = insert_vectors(own, chunks, vectors)
+            drawn: Tensor = network(ids, clip_skip, embedded=embedded, hidden=hidden)
+            return drawn
+
+        return self.networks.run("text", compute)

@@ -8,15 +8,24 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.approximations import deep_cached, guided_between
-from sdscratch.diffusion.guidance import Network, guided, network_denoiser
+from sdscratch.diffusion.guidance import (
+    Network,
+    Predictor,
+    Pull,
+    by_evaluation,
+    composed_predictor,
+    conditioned,
+    denoiser,
+)
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
+from sdscratch.generation.conditioning import ToldPart
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
-__all__ = ["UNetRunner", "make_denoiser", "one_by_one", "sampler_options"]
+__all__ = ["UNetRunner", "guides", "make_denoiser", "one_by_one", "sampler_options"]
 
 
 class UNetRunner:
@@ -48,30 +57,42 @@ def make_denoiser(
     runner: UNetRunner,
     path: SigmaSchedule,
     options: ResolvedOptions,
-    told: Sequence[Conditioning],
+    prompt: Sequence[ToldPart],
+    negative: Sequence[ToldPart],
     count: int,
 ) -> Denoiser:
     """The denoiser of `count` pictures.
 
     Args:
-        told: the negative prompt's conditioning where there is guidance, and the prompt's.
+        prompt: its parts.
+        negative: the negative prompt's one part; nothing where `guides` says that it is not asked for.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
-    *negative, prompt = told
 
-    def denoiser() -> Denoiser:
+    def denoise_at(network: Network, scale: float) -> Denoiser:
+        def predictor(evaluation: int) -> Predictor:
+            pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
+            if not negative:
+                return conditioned(network, pulls[0].prompt)
+            return composed_predictor(network, pulls, negative[0].at(evaluation), scale)
+
+        changes = any(part.changes for part in (*prompt, *negative))
+        return denoiser(by_evaluation(predictor) if changes else predictor(0), path, prediction)
+
+    def one() -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
         network = runner.network(options.deep_cache)
-        plain = network_denoiser(network, path, prediction, prompt)
-        if not negative:
-            return plain
-        scale = options.cfg_scale
-        whole = guided(network, path, prediction, prompt=prompt, negative=negative[0], scale=scale)
-        if options.cfg_interval is None:
+        whole = denoise_at(network, options.cfg_scale)
+        if options.cfg_interval is None or not negative:
             return whole
-        return guided_between(*parse_interval(options.cfg_interval), whole, plain)
+        return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
 
-    return denoiser() if placement.batches else one_by_one([denoiser() for _ in range(count)])
+    return one() if placement.batches else one_by_one([one() for _ in range(count)])
+
+
+def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
+    """Whether the negative prompt plays a part: above scale 1, and where the prompt is not one text alone."""
+    return options.cfg_scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
 
 
 def one_by_one(denoisers: Sequence[Denoiser]) -> Denoiser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,15 +12,18 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.addons.apply import AppliedLora, applied_loras
-from sdscratch.addons.requests import LoraRequest, take_loras
+from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
 from sdscratch.images import LoraRecord, Record
 from sdscratch.options import ResolvedOptions
+from sdscratch.show import printable
 
 __all__ = ["Model", "generate"]
+
+log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
@@ -62,6 +66,7 @@ class _Generation:
         self.pipeline = pipeline
         self.timings: dict[str, float] = {}  # seconds, of the newest batch
         self.loaded = False
+        self.told: set[str] = set()  # tags that were warned of
         self.made = 0  # pictures, of the batch in hand
 
     def all(self, requests: Iterable[Request], size: int) -> Iterator[Event]:
@@ -79,6 +84,10 @@ class _Generation:
         """Pictures that are drawn at once."""
         options, init = batch[0].options, batch[0].init
         tags = take_loras(options.prompt)[1]
+        for tag in other_tags(f"{options.prompt}\n{options.negative_prompt}"):
+            if tag not in self.told:
+                self.told.add(tag)
+                log.warning("the tag %s is none that is known here; it is read as words", printable(tag))
         if not self.loaded or tags != self.pipeline.tags:
             yield from self.load(batch[0], first, len(batch))
         image = None if init is None else init.image

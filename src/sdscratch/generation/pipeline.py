@@ -35,9 +35,9 @@ from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.errors import UsageError
-from sdscratch.generation.conditioning import PromptEncoder
+from sdscratch.generation.conditioning import PromptEncoder, ToldPart, planned_evaluations
 from sdscratch.generation.decode import decode, previewer
-from sdscratch.generation.denoise import UNetRunner, make_denoiser, sampler_options
+from sdscratch.generation.denoise import UNetRunner, guides, make_denoiser, sampler_options
 from sdscratch.generation.generate import generate
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
@@ -52,6 +52,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.text.prompt import take_tags
 
 __all__ = ["Pipeline", "Progress", "load"]
 
@@ -69,6 +70,7 @@ def load(
     low_memory: bool = False,
     taesd: str | None = None,
     vae: str | None = None,
+    embedding: str | Sequence[str] = (),
 ) -> Pipeline:
     """Open a model.
 
@@ -83,6 +85,8 @@ def load(
         low_memory: hold one network at a time, each loaded when its turn comes.
         taesd: a tiny autoencoder that draws previews; by default the model's own, if one lies beside it.
         vae: a file or folder whose autoencoder takes the place of the model's.
+        embedding: textual inversions that prompts may name, each a file or a name in ./embeddings or the
+            user's; what lies in those folders need not be given.
 
     Raises:
         CheckpointError: the model, a LoRA or the tiny autoencoder is missing, unreadable or refused.
@@ -91,7 +95,13 @@ def load(
     """
     files = open_with_addons(model, tokenizer=tokenizer, lora=lora, vae=vae)
     tiny = open_taesd(taesd, files.config.autoencoder) if taesd is not None else None
-    return Pipeline(files, choose(device, dtype, compiled=compile), low_memory=low_memory, taesd=tiny)
+    return Pipeline(
+        files,
+        choose(device, dtype, compiled=compile),
+        low_memory=low_memory,
+        taesd=tiny,
+        embeddings=[embedding] if isinstance(embedding, str) else embedding,
+    )
 
 
 class Pipeline:
@@ -104,13 +114,14 @@ class Pipeline:
         *,
         low_memory: bool = False,
         taesd: TaesdFile | None = None,
+        embeddings: Sequence[str] = (),
     ) -> None:
         refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
         self.schedule = Schedule(files.config.schedule)
         self.networks = Networks(files, placement, low_memory)
-        self.encode_prompts = PromptEncoder(self.networks)
+        self.encode_prompts = PromptEncoder(self.networks, embeddings)
         self.encode_picture = PictureEncoder(self.networks)
         self.unet = UNetRunner(self.networks)
         self.tags: tuple[LoraRequest, ...] = ()  # LoRAs that the newest prompt asked for
@@ -237,10 +248,24 @@ class Pipeline:
                 self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
-    def _prompts(self, options: ResolvedOptions) -> list[str]:
-        """What the text encoder reads; guidance needs the negative prompt, and only above scale 1."""
-        prompt, _ = take_loras(options.prompt)
-        return [options.negative_prompt, prompt] if options.cfg_scale > 1.0 else [prompt]
+    def encode_for(self, options: ResolvedOptions) -> tuple[tuple[ToldPart, ...], tuple[ToldPart, ...]]:
+        """The parts of the prompt, and those of the negative one: none where guidance needs none."""
+        evaluations = planned_evaluations(options.sampler, options.steps)
+        encode = partial(
+            self.encode_prompts,
+            syntax=options.prompt_syntax,
+            clip_skip=options.clip_skip,
+            evaluations=evaluations,
+        )
+        text, _ = take_tags(options.prompt)
+        negative: tuple[ToldPart, ...] = ()
+        if options.cfg_scale > 1.0:  # in this order, so that a GPU is asked as it always was
+            negative = encode(options.negative_prompt, negative=True)
+        prompt = encode(text)
+        if guides(options, prompt) and not negative:
+            negative = encode(options.negative_prompt, negative=True)
+        self.encode_prompts.done()
+        return prompt, negative
 
     def _denoise(
         self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
@@ -255,8 +280,8 @@ class Pipeline:
         total = len(path.timesteps)
         denoise = None
         if total:
-            told = self.encode_prompts(self._prompts(options), options.clip_skip)
-            denoise = make_denoiser(self.unet, path, options, told, len(seeds))
+            prompt, negative = self.encode_for(options)
+            denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
         yield Progress(0, total, x, None)
         if denoise is None:
             return

@@ -3,7 +3,9 @@
     open.py      anything but a sound PNG, JPEG or WebP is named and refused
     read.py      pictures of every kind -> 8-bit sRGB
     fit.py       a picture brought to a size
-    metadata.py  the two records of how a picture was made: our own, and the web UIs' infotext
+    chunks.py    a PNG without what is too large or broken beside its pixels
+    metadata/    how a picture was made, as it says itself: our record, and every tool's dialect
+    exif.py      EXIF data as they are written
     carry.py     how the records ride in a file
     tensors.py   pixels as the networks see them, and back (the one file with torch)
     write.py     complete or absent, and the same bytes for the same picture and record
@@ -13,7 +15,8 @@ Nothing else here imports torch.
 
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
-from sdscratch.images.metadata import Infotext, LoraRecord, Record, parse_infotext
+from sdscratch.images.metadata.infotext import Infotext, parse_infotext
+from sdscratch.images.metadata.record import LoraRecord, Record
 from sdscratch.images.read import picture_size, plain_picture, read_picture
 from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 

@@ -14,6 +14,8 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from sdscratch.errors import ImageError, SdscratchError
+from sdscratch.images.chunks import before_pixels, without_burdens
+from sdscratch.images.metadata.texts import LEFT_OUT
 
 __all__ = ["glimpsed", "opened"]
 
@@ -49,16 +51,20 @@ OTHERS = {  # what is met in a picture's place, by how it begins
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """The decoded picture in a file, or with `-` in standard input; from several threads at once, if need be.
 
+    What is too large or broken beside a PNG's pixels is left out, and named in `info[LEFT_OUT]`.
+
     Raises:
         ImageError: it is missing, unreadable, no PNG, JPEG or WebP, over 89 megapixels, or damaged, which may
             show only in the body of the `with`.
     """
     name = "standard input" if str(path) == "-" else str(path)
     data = _read_bytes(path)
+    data, left_out = without_burdens(data) if _format(data) == "PNG" else (data, ())
     with _parsed(name, io.BytesIO(data), data) as image:
         if image.format == "PNG":
             _mend_transparency(image, depth=data[24])
         image.load()
+        image.info[LEFT_OUT] = left_out
         yield image
 
 
@@ -73,7 +79,8 @@ def glimpsed(path: str | Path) -> Iterator[Image.Image]:
         with Path(path).open("rb") as file:
             start = file.read(START)
             file.seek(0)
-            with _parsed(str(path), file, start) as image:
+            head = before_pixels(file)[0] if _format(start) == "PNG" else file
+            with _parsed(str(path), head, start) as image:
                 yield image
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error

@@ -11,7 +11,7 @@ from PIL import Image
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import atomic_write, write_stream
 from sdscratch.images.carry import exif_bytes, png_text
-from sdscratch.images.metadata import Record
+from sdscratch.images.metadata.record import Record
 
 __all__ = ["SUFFIXES", "check_suffix", "save_picture"]
 

@@ -51,6 +51,13 @@ class LineOptions:
         MODEL,
         metavar="FILE[:WEIGHT[:UNET_WEIGHT]]",
     )
+    embedding: tuple[str, ...] = setting(
+        (),
+        "A textual inversion that PROMPT may name: a file, or a name in ./embeddings or in embeddings of the "
+        "user's data folder; those need not be given. Repeatable.",
+        MODEL,
+        metavar="FILE",
+    )
     vae: str | None = setting(
         None,
         "A VAE to encode and decode with: a file, a diffusers folder, or a name in ./weights.",

@@ -29,7 +29,7 @@ __all__ = ["Done", "Lost", "Models", "Outcome", "Overview", "Task", "look_over",
 
 MODELS_OPEN = 4  # files of models that stay open: headers alone
 
-ModelKey = tuple[str, str | None, tuple[str, ...], str | None]
+ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Lost:
 
 
 Outcome = Done | Lost
+Draw = Callable[[ModelFiles, tuple[str, ...], Iterator[Request]], Iterator[Event]]
 
 
 class Models:
@@ -106,13 +107,14 @@ class Models:
 
 def open_files(key: ModelKey) -> ModelFiles:
     """The model with that key."""
-    model, tokenizer, lora, vae = key
+    model, tokenizer, lora, vae, _ = key
     return open_with_addons(model, tokenizer=tokenizer, lora=lora, vae=vae)
 
 
 def model_key(job: Job) -> ModelKey:
     """What says which model a job is drawn with."""
-    return job.source.model, job.source.tokenizer, job.source.lora, job.source.vae
+    source = job.source
+    return source.model, source.tokenizer, source.lora, source.vae, source.embedding
 
 
 def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterator[Task]:
@@ -184,7 +186,7 @@ class _Run:
     template: Template
     shard: Shard
     models: Models
-    draw: Callable[[ModelFiles, Iterator[Request]], Iterator[Event]]
+    draw: Draw
     journal: Journal
     fed: deque[tuple[Task, str]] = field(default_factory=deque)  # asked of `draw`, and not answered yet
     found: deque[Done] = field(default_factory=deque)  # found done, and not told of yet
@@ -194,7 +196,7 @@ class _Run:
         """Every model's pictures; the plan is gone through once for each."""
         for key in overview.models:
             files = self.models._open(key)
-            yield from self._events(self.draw(files, self._requests(key)))
+            yield from self._events(self.draw(files, key[-1], self._requests(key)))
         yield from self._told()
 
     def _told(self) -> Iterator[Done]:
@@ -286,14 +288,14 @@ def run_plan(
     folder: Path,
     template: Template,
     models: Models,
-    draw: Callable[[ModelFiles, Iterator[Request]], Iterator[Event]],
+    draw: Draw,
     shard: Shard | None = None,
 ) -> Iterator[Event | Outcome]:
     """Draw what is missing of a plan that `look_over` has checked.
 
     Args:
         folder: where the pictures go; `journal.held` keeps others out of it.
-        draw: requests of one model → what `generate` tells of them.
+        draw: a model, embeddings that prompts may name, and requests → what `generate` tells of them.
 
     Yields:
         What `generate` tells, and a `Done` or `Lost` for every picture of this shard.

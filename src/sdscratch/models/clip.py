@@ -38,8 +38,17 @@ class CausalAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.mix(self.query(x), self.key(x), self.value(x)))
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """[n, t, c], and where given [n, t] bool, tokens that none sees → [n, t, c]."""
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        mixed = self.mix(query, key, value) if hidden is None else self._masked(query, key, value, hidden)
+        return self.out(mixed)
+
+    def _masked(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(-1, (self.mix.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        earlier = torch.ones(2 * (q.shape[2],), dtype=torch.bool, device=q.device).tril()
+        seen = earlier & ~hidden[:, None, None, :]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
 
 
 class Layer(nn.Module):
@@ -54,8 +63,8 @@ class Layer(nn.Module):
         self.contract = nn.Linear(config.feed_forward, config.width)
         self.activation = ACTIVATIONS[config.activation]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), hidden)
         return x + self.contract(self.activation(self.expand(self.norm2(x))))
 
 
@@ -72,34 +81,51 @@ class TextEncoder(nn.Module):
         projection = config.projection
         self.projection = nn.Linear(config.width, projection, bias=False) if projection is not None else None
 
-    def forward(self, ids: Tensor, skip: int = 0) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        skip: int = 0,
+        *,
+        embedded: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
         """Encode prompts.
 
         Args:
             ids: [n, t] int64, start and end token included, padded.
             skip: how many of the last layers to leave out, beside those that the model always does; the
                 final norm is applied all the same (diffusers' `clip_skip`; the web UIs count one more).
+            embedded: [n, t, c], what stands for the tokens in place of their own embeddings, before
+                positions are added (textual inversion: Gal et al. 2022, section 3).
+            hidden: [n, t] bool, tokens that attention does not see.
 
         Returns:
             [n, t, c].
         """
-        return self.encode(ids, skip)[0]
+        return self.encode(ids, skip, embedded=embedded, hidden=hidden)[0]
 
-    def encode(self, ids: Tensor, skip: int = 0) -> tuple[Tensor, Tensor | None]:
+    def encode(
+        self,
+        ids: Tensor,
+        skip: int = 0,
+        *,
+        embedded: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Encode prompts; arguments as of `forward`.
 
         Returns:
             The context [n, t, c]; and, of models that have one, the pooled vector [n, p]: what the last of
             all layers says at the end token (whose id is the highest), projected.
         """
-        x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
+        x = (self.tokens(ids) if embedded is None else embedded) + self.positions.weight[: ids.shape[1]]
         told = len(self.layers) - self.config.skip - skip
         for layer in self.layers[:told]:
-            x = layer(x)
+            x = layer(x, hidden)
         context = self.final_norm(x) if self.config.normed else x
         if self.projection is None:
             return context, None
         for layer in self.layers[told:]:
-            x = layer(x)
+            x = layer(x, hidden)
         ends = self.final_norm(x)[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
         return context, self.projection(ends)

@@ -34,6 +34,7 @@ import typer
 
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.pipeline import load
+from sdscratch.home import expanded
 from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
 from sdscratch.pictograms.folder import begin as lay_out
@@ -98,7 +99,7 @@ Scenes = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="Precision of the arithmetic: auto, float32, bfloat16.")]
 
-HOME = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sdscratch-training"
+HOME = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "sdscratch-training"
 
 
 Work = Callable[[Stages, Recipe, Path | None], None]

@@ -214,8 +214,8 @@ def shrunk(pictures: Tensor) -> Tensor:
 
 
 def usual_place() -> Path:
-    """Where a judge is written if nobody says otherwise."""
-    return cache_folder() / NAME
+    """Where a judge is written if nobody says otherwise: in the cache; without one, here."""
+    return (cache_folder() or Path()) / NAME
 
 
 def find_judge() -> Path:

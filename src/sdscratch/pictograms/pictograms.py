@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write
+from sdscratch.home import expanded
 from sdscratch.pictograms import colours
 from sdscratch.pictograms.colours import colours_of, recolour
 from sdscratch.pictograms.vocabulary import concepts
@@ -47,7 +48,7 @@ def find_font(path: Path | None = None) -> Path:
     Raises:
         SdscratchError: it is not there; the message names the Debian package.
     """
-    folders = [] if path else [Path(folder).expanduser() for folder in FONT_FOLDERS]
+    folders = [] if path else [expanded(folder) for folder in FONT_FOLDERS]
     found = [path] if path else [file for folder in folders for file in folder.rglob(FONT_NAME)]
     for file in found:
         if file.is_file():
@@ -58,9 +59,14 @@ def find_font(path: Path | None = None) -> Path:
     )
 
 
-def load_sprites(cache: Path, font: Path | None = None) -> SpriteTable:
-    """The sprites from the folder `cache`, or drawn and kept there, under a name that says from what."""
+def load_sprites(cache: Path | None, font: Path | None = None) -> SpriteTable:
+    """The sprites from the folder `cache`, or drawn and kept there, under a name that says from what.
+
+    Without a folder they are drawn and not kept.
+    """
     file = find_font(font)
+    if cache is None:
+        return draw_sprites(file)
     digest = hashlib.sha256(repr(concepts()).encode())
     for source in (file, Path(colours.__file__), Path(__file__)):
         digest.update(source.read_bytes())

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sdscratch.errors import CheckpointError
-from sdscratch.tensorfiles.sniff import printable, sniff
+from sdscratch.show import printable
+from sdscratch.tensorfiles.sniff import sniff
 
 __all__ = ["DTYPES", "FLOATS", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
 

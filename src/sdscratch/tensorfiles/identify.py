@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from sdscratch.tensorfiles.sniff import printable
+from sdscratch.show import printable
 
 __all__ = ["LORA_KINDS", "Identity", "Kind", "identify"]
 

@@ -21,10 +21,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from sdscratch.errors import CheckpointError
+from sdscratch.show import printable
 from sdscratch.tensorfiles.archive import Archive, read_legacy, read_zip
 from sdscratch.tensorfiles.header import DTYPES, Span, TensorInfo, read_header
 from sdscratch.tensorfiles.inert import Module, StoredTensor
-from sdscratch.tensorfiles.sniff import printable, sniff
+from sdscratch.tensorfiles.sniff import sniff
 
 if TYPE_CHECKING:
     import torch

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from sdscratch.errors import CheckpointError
+from sdscratch.show import printable
 
-__all__ = ["FileFormat", "listed", "printable", "sniff"]
+__all__ = ["FileFormat", "sniff"]
 
 FileFormat = Literal["safetensors", "zip", "pickle"]
 
-LISTED = 3  # names that an error tells before it counts the others
 HEAD = 512  # bytes looked at; a tar archive's mark stands at 257
 
 # How files begin that people take for weights: what it is, and what to do.
@@ -35,18 +34,6 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (rb"c[\w.]+\n[\w.]+\n|\(dp\d", "a pickle, but not one that torch.save wrote", "do not trust it"),
     (rb"\s*[\[{]", "a JSON file", "name the file of weights beside it"),
 )
-
-
-def printable(text: object) -> str:
-    """`text` in one line fit for a terminal: control characters escaped, cut after 200 characters."""
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:201])
-    return plain if len(plain) <= 200 else plain[:199] + "…"
-
-
-def listed(names: Sequence[str]) -> str:
-    """A few tensors' names, then a count."""
-    rest = len(names) - LISTED
-    return ", ".join(map(printable, names[:LISTED])) + (f" and {rest} more tensors" if rest > 0 else "")
 
 
 def sniff(path: str | Path) -> FileFormat:

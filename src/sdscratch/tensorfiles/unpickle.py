@@ -14,9 +14,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from sdscratch.show import printable
 from sdscratch.tensorfiles.header import MAX_NAME
 from sdscratch.tensorfiles.inert import GLOBALS, ElementType, Module, Opaque, Recipe, Storage
-from sdscratch.tensorfiles.sniff import printable
 
 __all__ = ["MAX_PICKLE", "Unpickled", "unpickle"]
 

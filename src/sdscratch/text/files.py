@@ -14,6 +14,7 @@ from typing import Any
 
 from sdscratch.errors import TokenizerError
 from sdscratch.text.vocabulary import WORD_END, AddedToken, Merge, Vocabulary
+from sdscratch.texts import decode
 
 __all__ = ["folder_files", "read_vocabulary"]
 
@@ -196,7 +197,7 @@ def _read_text(path: Path) -> str:
             raise _refusal(path, kind)
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path.name} has more than {MAX_BYTES >> 20} MiB")
-    return data.decode("utf-8")
+    return decode(data, f"in {path.name}")
 
 
 def _refusal(path: Path, kind: str) -> TokenizerError:

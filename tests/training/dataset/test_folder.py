@@ -167,3 +167,57 @@ def test_a_part_is_chosen_by_content_alone(tmp_path: Path) -> None:
     assert not {digest(tmp_path / "b" / each.path) for each in other_kept.pictures} & chosen
     # a larger share takes more, and lets none go
     assert set(paths(apart)) < set(paths(folder.part(0.5)[1]))
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".TXT", ".Txt"])
+def test_captions_are_found_whatever_the_case_of_their_suffix(tmp_path: Path, suffix: str) -> None:
+    noise_picture(tmp_path / "a.png")
+    (tmp_path / f"a{suffix}").write_text("a fox")
+    assert [each.caption for each in read_folder(tmp_path).pictures] == ["a fox"]
+
+
+def test_of_two_captions_the_one_in_small_letters_counts(tmp_path: Path) -> None:
+    noise_picture(tmp_path / "a.png")
+    (tmp_path / "a.TXT").write_text("large")
+    (tmp_path / "a.txt").write_text("small")
+    assert [each.caption for each in read_folder(tmp_path).pictures] == ["small"]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "Metadata.CSV", "METADATA.JSONL"])
+def test_tables_are_found_whatever_the_case_of_their_name(tmp_path: Path, name: str) -> None:
+    noise_picture(tmp_path / "a.png")
+    row = {"file_name": "a.png", "text": "a fox"}
+    csv = "file_name,text\na.png,a fox\n"
+    (tmp_path / name).write_text(csv if name.lower().endswith("csv") else json.dumps(row))
+    assert [each.caption for each in read_folder(tmp_path).pictures] == ["a fox"]
+
+
+@pytest.mark.parametrize("name", ["a.caption", "a.png.txt", "A.TXT.bak", "a.json", "a.tags"])
+def test_what_lies_beside_a_picture_without_a_caption_is_named(tmp_path: Path, name: str) -> None:
+    noise_picture(tmp_path / "a.png")
+    (tmp_path / name).write_text("a fox")
+    assert reasons(tmp_path) == {
+        "a.png": f"it has no caption; {name} is not read, its caption stands in a.txt"
+    }
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "metadata.json", "metadata.tsv"])
+def test_a_table_of_another_name_is_named(tmp_path: Path, name: str) -> None:
+    noise_picture(tmp_path / "a.png")
+    (tmp_path / name).write_text("a fox")
+    (reason,) = reasons(tmp_path).values()
+    assert f"{name} is not read" in reason
+    assert "metadata.csv" in reason
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["a.txt", "metadata.csv", "metadata.jsonl"])
+def test_captions_may_begin_with_a_mark(tmp_path: Path, name: str, coding: str) -> None:
+    noise_picture(tmp_path / "a.png")
+    text = {
+        "a.txt": "a fox\r\n",
+        "metadata.csv": "file_name,text\r\na.png,a fox\r\n",
+        "metadata.jsonl": '{"file_name": "a.png", "text": "a fox"}\r\n',
+    }[name]
+    (tmp_path / name).write_bytes(text.encode(coding))
+    assert [each.caption for each in read_folder(tmp_path).pictures] == ["a fox"]

@@ -9,12 +9,15 @@ This module imports no torch.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import posixpath
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from sdscratch.texts import NotText, decode, utf_8_lines
 
 __all__ = ["COLUMNS", "TABLES", "Captions", "Skipped", "plain_name", "read_captions", "read_text"]
 
@@ -55,7 +58,7 @@ def read_captions(root: Path, tables: Sequence[str], columns: Sequence[str] = CO
     places: dict[str, str] = {}
     skipped: list[Skipped] = []
     for table in tables:
-        for line, row in TABLES[posixpath.basename(table)](root / table):
+        for line, row in TABLES[posixpath.basename(table).lower()](root / table):
             place = f"{table}, line {line}"
             found = row if isinstance(row, str) else _caption(posixpath.dirname(table), row, columns)
             if isinstance(found, str):
@@ -78,8 +81,7 @@ def read_text(path: Path) -> str:
         data = file.read(LONGEST_LINE + 1)
     if len(data) > LONGEST_LINE:
         raise ValueError(f"its caption is longer than {LONGEST:,} characters")
-    coding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    return _one_line(data.decode(coding, errors="surrogateescape" if coding == "utf-8-sig" else "strict"))
+    return _one_line(decode(data, "of its caption", errors="surrogateescape"))
 
 
 def _one_line(text: str) -> str:
@@ -112,11 +114,12 @@ def _caption(folder: str, row: Record, columns: Sequence[str]) -> tuple[str, str
 def _json_rows(path: Path) -> Iterator[Row]:
     """JSON Lines: an object a line. Only a newline ends a line; the characters that Unicode adds do not."""
     try:
-        with path.open("rb") as file:
+        with utf_8_lines(path) as file:
             for number, line in enumerate(file, 1):
-                text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
-                if text:
+                if text := line.strip():
                     yield number, _json_row(text)
+    except NotText as error:
+        yield 1, str(error)
     except OSError as error:
         yield 1, f"it cannot be read: {error.strerror}"
 
@@ -134,7 +137,10 @@ def _json_row(line: bytes) -> Record | str:
 def _csv_rows(path: Path) -> Iterator[Row]:
     """CSV (RFC 4180) with a first row of names. A field may hold line breaks and 131,072 characters."""
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with (
+            utf_8_lines(path) as stream,
+            io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="") as file,
+        ):
             rows = csv.reader(file, strict=True)
             names: list[str] | None = None
             while True:
@@ -152,10 +158,13 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                         return
                 elif values:
                     yield rows.line_num, dict(zip(names, values, strict=False))
+    except NotText as error:
+        yield 1, str(error)
     except OSError as error:
         yield 1, f"it cannot be read: {error.strerror}"
 
 
+# by their names in small letters: file systems, and people, differ in case
 TABLES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "metadata.jsonl": _json_rows,
     "metadata.csv": _csv_rows,

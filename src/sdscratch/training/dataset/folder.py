@@ -32,6 +32,7 @@ __all__ = ["Folder", "Picture", "digest", "read_folder", "write_skipped"]
 # Pictures of other kinds: not read, so told.
 OTHERS = {".avif", ".bmp", ".gif", ".heic", ".jp2", ".jxl", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff"}
 BLOCK = 1 << 20
+TABLE_SUFFIXES = {".json", ".jsonl", ".csv", ".tsv", ".parquet"}  # of which some are no tables of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,9 @@ def digest(path: Path) -> str:
 def read_folder(root: Path, *, captioned: bool = True, columns: Sequence[str] = COLUMNS) -> Folder:
     """List a folder of pictures, its sub-folders included; hidden files and folders are left out.
 
-    A table's caption counts before that of a text file. Links are followed; a folder that is met twice counts
-    once.
+    A table's caption counts before that of a text file; `.TXT` and `Metadata.CSV` are as good as in small
+    letters, and what else lies beside a picture without a caption is named. Links are followed; a folder that
+    is met twice counts once.
 
     Args:
         captioned: Skip pictures without a caption; else theirs is empty.
@@ -131,11 +133,12 @@ def read_folder(root: Path, *, captioned: bool = True, columns: Sequence[str] = 
     files, unread = _files(root)
     captions = read_captions(root, [path for path in files if _is_table(root, path)], columns)
     found = [path for path in files if _suffix(path) in SUFFIXES]
+    beside = _Beside(files)
     pictures: list[Picture] = []
     skipped = [*unread, *captions.skipped, *_strangers(captions, found)]
     for path in files:
         if _suffix(path) in SUFFIXES:
-            picture = _picture(root, path, captions, captioned)
+            picture = _picture(root, path, captions, beside if captioned else None)
             pictures.append(picture) if isinstance(picture, Picture) else skipped.append(picture)
         elif _suffix(path) in OTHERS:
             skipped.append(Skipped(path, "it is no PNG, JPEG or WebP picture"))
@@ -159,7 +162,7 @@ def _shown(text: str) -> str:
 
 
 def _is_table(root: Path, path: str) -> bool:
-    return posixpath.basename(path) in TABLES and (root / path).is_file()
+    return posixpath.basename(path).lower() in TABLES and (root / path).is_file()
 
 
 def _suffix(path: str) -> str:
@@ -200,16 +203,49 @@ def _strangers(captions: Captions, found: Sequence[str]) -> Iterator[Skipped]:
             yield Skipped(place, f"there is no picture {name}")
 
 
-def _picture(root: Path, path: str, captions: Captions, captioned: bool) -> Picture | Skipped:
+class _Beside:
+    """What lies beside the pictures: their captions, and what may have been meant for one."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.texts: dict[str, str] = {}  # by the picture's path without suffix
+        self.others: dict[str, list[str]] = {}  # by the same in small letters, up to the first dot
+        self.tables: dict[str, str] = {}  # by folder
+        for path in files:
+            stem, suffix = posixpath.splitext(path)
+            if suffix.lower() == ".txt" and (stem not in self.texts or suffix == ".txt"):
+                self.texts[stem] = path
+            if suffix.lower() in TABLE_SUFFIXES and posixpath.basename(path).lower() not in TABLES:
+                self.tables.setdefault(posixpath.dirname(path), path)
+            if suffix.lower() not in SUFFIXES:
+                self.others.setdefault(_first_part(path), []).append(path)
+
+    def hint(self, path: str) -> str:
+        """What a picture without a caption has beside it, and where its caption is looked for instead."""
+        name = posixpath.basename(posixpath.splitext(path)[0])
+        if others := self.others.get(_first_part(path)):
+            return f"; {posixpath.basename(others[0])} is not read, its caption stands in {name}.txt"
+        table = self.tables.get(posixpath.dirname(path))
+        if table is not None:
+            return f"; {posixpath.basename(table)} is not read, a table is called {' or '.join(TABLES)}"
+        return ""
+
+
+def _first_part(path: str) -> str:
+    folder, name = posixpath.split(path)
+    return posixpath.join(folder, name.split(".")[0].lower())
+
+
+def _picture(root: Path, path: str, captions: Captions, beside: _Beside | None) -> Picture | Skipped:
     try:
         if not stat.S_ISREG((root / path).stat().st_mode):  # a pipe would be waited for without end
             return Skipped(path, "it is no regular file")
         caption = captions.texts.get(plain_name(path), "")
-        text = root / (posixpath.splitext(path)[0] + ".txt")
-        if not caption and captioned and text.is_file():
-            caption = read_text(text)
-        if not caption and captioned:
-            return Skipped(path, "it has no caption")
+        if not caption and beside is not None:
+            text = beside.texts.get(posixpath.splitext(path)[0])
+            if text is not None and (root / text).is_file():
+                caption = read_text(root / text)
+            if not caption:
+                return Skipped(path, f"it has no caption{'' if text else beside.hint(path)}")
         return Picture(path, caption, *picture_size(root / path))
     except OSError as error:
         return Skipped(path, f"it cannot be read: {error.strerror}")

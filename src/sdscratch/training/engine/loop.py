@@ -21,6 +21,7 @@ from torch import nn
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.fast.attention import swap_attention
 from sdscratch.files import make_folder
+from sdscratch.streams import HANG_UP, leave_terminal
 from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.ema import EMA
 from sdscratch.training.engine.metrics import MetricsLog
@@ -79,7 +80,7 @@ def train(
         record: given every step's line of the metrics, a little later.
 
     Raises:
-        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; a checkpoint was written before.
+        KeyboardInterrupt, SystemExit: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written before.
         SdscratchError: a loss or gradient is not finite, or the disk is full.
         CheckpointError: the checkpoint is of another network.
     """
@@ -207,16 +208,21 @@ class _Run:
 
 @contextmanager
 def _interruptions() -> Iterator[Callable[[], int]]:
-    """Within, the first SIGINT or SIGTERM is remembered instead of ending the process within a step.
+    """Within, the first SIGINT, SIGTERM or SIGHUP is remembered instead of ending the process within a step.
 
     A second one does what it would have done before.
     """
     came = 0
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, *(() if HANG_UP is None else (HANG_UP,)))
+    before = {number: signal.getsignal(number) for number in numbers}
+    if HANG_UP is not None and before[HANG_UP] == signal.SIG_IGN:  # nohup
+        del before[HANG_UP]
 
     def remember(number: int, _: FrameType | None) -> None:
         nonlocal came
         came = number
+        if number == HANG_UP:
+            leave_terminal()
         log.warning("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
         restore()
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sdscratch.errors import UsageError
 from sdscratch.files import atomic_write
 from sdscratch.settings import read_values, toml_value
+from sdscratch.texts import NotText, read_text
 from sdscratch.training.run.options import TrainOptions
 
 __all__ = ["CONFIG", "differences", "read_config", "read_toml", "write_config"]
@@ -31,10 +32,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: it is missing, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except NotText as error:
+        raise UsageError(str(error)) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 

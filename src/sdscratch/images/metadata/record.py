@@ -1,4 +1,4 @@
-"""What a picture says about how it was made: a record of our own, and beside it the web UIs' infotext.
+"""Our own record of how a picture was made, and the web UIs' infotext written beside it.
 
 The record is JSON in pure ASCII, so nothing in a prompt can break it. The infotext is for other tools; it is
 not injective (a prompt may contain "Steps: 3, Sampler: x, Seed: 1"), so the record is read first.
@@ -14,10 +14,11 @@ from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from sdscratch.errors import ImageError
+from sdscratch.images.metadata.infotext import NEGATIVE, quote
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["Infotext", "LoraRecord", "Record", "parse_infotext"]
+__all__ = ["LoraRecord", "Record"]
 
 T = TypeVar("T")
 
@@ -33,11 +34,6 @@ SAMPLER_NAMES = {
     "heun": "Heun",
     "dpm++2m": "DPM++ 2M",
 }
-
-NEGATIVE = "Negative prompt:"
-# The web UIs' pattern, but with a bound on the key: theirs takes quadratic time on hostile text.
-PARAMETER = re.compile(r'(\w[\w \-/]{0,60}):\s*("(?:\\.|[^\\"])*"(?=\s*(?:,|$))|[^,]*)(?:,|$)')
-LEAST_PARAMETERS = 3  # fewer on the last line, and it belongs to the prompt
 
 
 @dataclass(frozen=True)
@@ -140,47 +136,15 @@ class Record:
         }
 
 
-@dataclass(frozen=True)
-class Infotext:
-    """The web UIs' text, taken apart; `parameters` holds the last line's keys and values as they stand."""
-
-    prompt: str
-    negative_prompt: str
-    parameters: Mapping[str, str]
-
-
-def parse_infotext(text: str) -> Infotext:
-    """Take an infotext apart as the web UIs do.
-
-    The last line counts as parameters only with at least three `key: value` in it; the negative prompt starts
-    at the first line that says so.
-    """
-    *lines, last = text.split("\n")
-    found = PARAMETER.findall(last)
-    if len(found) < LEAST_PARAMETERS:
-        lines, found = [*lines, last], []
-    start = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
-    negative = "\n".join(lines[start:]).removeprefix(NEGATIVE).removeprefix(" ")
-    return Infotext("\n".join(lines[:start]), negative, {key: _unquoted(value) for key, value in found})
-
-
 def _with_tuples(values: Any) -> dict[str, Any]:
     """JSON's lists as tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _quoted(value: str) -> str:
-    plain = value == value.strip() and not value.startswith('"') and not re.search("[,:\n]", value)
-    return value if plain else json.dumps(value, ensure_ascii=False)
-
-
-def _unquoted(value: str) -> str:
-    if value.startswith('"'):
-        try:
-            return str(json.loads(value))
-        except ValueError:
-            pass
-    return value.strip()
+    """As `quote`, and also where blanks at the ends or a quotation mark would not come back."""
+    plain = value == value.strip() and not value.startswith('"')
+    return str(quote(value)) if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _typed(kind: type[T], values: Mapping[str, Any]) -> T:
