@@ -41,7 +41,7 @@ class _Layer:
 
 
 class Composer:
-    """A `training.source.Source` of scenes that are chosen by a mixture.
+    """A `training.dataset.source.Source` of scenes that are chosen by a mixture.
 
     Everything is a function of (seed, step, index): the same scene on every machine and in every batch, and
     the same pixels but for float32's rounding.
