@@ -1,4 +1,4 @@
-"""All stages of the embedded model, a few steps each: what one hands on is what the next one takes."""
+"""All stages of the built-in model, a few steps each: what one hands on is what the next one takes."""
 
 from __future__ import annotations
 

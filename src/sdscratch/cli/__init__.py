@@ -6,17 +6,19 @@ help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
 run.py               run
-schedule.py          schedule
 convert.py           convert-weights
-tokens.py            tokens
-tokens_shown.py      what it shows
+tokens.py            tokens, and how a prompt is shown:
+tokens_shown.py      in tables and lines
+schedule.py          schedule
 info.py              info
 evaluate.py          evaluate
-evaluation_tables.py what it shows
+evaluation_tables.py its tables
 bench.py             bench
-train.py             train
+train.py             train and its kinds
 shapes.py            train shapes
-stages.py            the stages of generating, as bars
+reference.py         docs/options.md, and what other pages say of the code:
+reference_tables.py  samplers, spacings, other tools
+stages.py            what `generate` tells of, as stages
 progress.py          which of two ways stages are shown in:
 view.py              lines in a log
 bars.py              bars on a terminal

@@ -1,4 +1,4 @@
-"""`evaluate`: how good a model is, on a folder of pictures or on the embedded model's own kind."""
+"""`evaluate`: how good a model is, on a folder of pictures or on the built-in model's own kind."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from sdscratch.cli.arguments import DEVICES
 from sdscratch.cli.evaluation_tables import show
 from sdscratch.cli.progress import make_view
-from sdscratch.options import MAX_SEED, check_placement
+from sdscratch.options import DTYPES, MAX_SEED, check_placement
 
 __all__ = ["evaluate"]
 
@@ -20,35 +21,37 @@ RENDERS = 512  # of pictograms, where --limit says nothing
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Model: a file, a folder, a name, or a hub id.")
+        str, typer.Argument(metavar="MODEL", help="Model to measure: a file, a folder, a name, or a hub id.")
     ],
     data: Annotated[
         str,
         typer.Argument(
             metavar="DATA",
-            help="Folder of pictures with captions; or pictograms: renders of the embedded model's kind.",
+            help="Folder of pictures with captions; or pictograms: renders of the built-in model's kind.",
         ),
     ],
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of pictures to look at, at most.", show_default=f"all; pictograms: {RENDERS}"
+            min=1, help="Number of pictures to look at.", show_default=f"all; pictograms: {RENDERS}"
         ),
     ] = None,
     prompts: Annotated[
-        int, typer.Option(min=0, help="Number of prompts that are drawn and judged, of pictograms.")
+        int, typer.Option(min=0, help="Number of prompts to draw and judge; for pictograms.")
     ] = 1000,
     judge: Annotated[
         Path | None,
         typer.Option(
-            help="Judge that says what a picture shows, of pictograms; made by `make judge`.",
+            metavar="FILE",
+            help="Judge that says what a picture shows, made by make judge; for pictograms.",
             show_default="the user's own, or the project's",
         ),
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to keep drawn pictures in, and to take what was drawn before from; of pictograms.",
+            metavar="FOLDER",
+            help="Folder that keeps what is drawn, and from which a stopped command goes on; for pictograms.",
             show_default=False,
         ),
     ] = None,
@@ -59,15 +62,13 @@ def evaluate(
         ),
     ] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Number of pictures at once.")] = 8,
-    device: Annotated[
-        str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1 (a number), mps.")
-    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help=DEVICES)] = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", help="Precision: auto, float32, bfloat16, float16.")
+        str, typer.Option("--dtype", help=f"Precision of the arithmetic: auto, {', '.join(DTYPES)}.")
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not tables.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show nothing but the result.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show tracebacks.")] = False,
 ) -> None:
     """Measure MODEL on pictures with captions.
 

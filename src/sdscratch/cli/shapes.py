@@ -17,14 +17,19 @@ __all__ = ["shapes"]
 
 def shapes(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder to write to; made if missing, else empty.")
+        Path, typer.Argument(metavar="FOLDER", help="Folder to fill; made if missing, and else empty.")
     ],
     count: Annotated[int, typer.Option("--count", min=1, help="Number of pictures.")] = 4000,
-    size: Annotated[int, typer.Option("--size", min=16, max=1024, help="Pixels along each side.")] = 64,
+    size: Annotated[
+        int, typer.Option("--size", min=16, max=1024, help="Width and height of each picture in pixels.")
+    ] = 64,
     seed: Annotated[
-        int, typer.Option("-s", "--seed", min=0, max=MAX_SEED, help="Seed of every random choice.")
+        int,
+        typer.Option(
+            "-s", "--seed", min=0, max=MAX_SEED, help="Seed of the pictures: another one makes others."
+        ),
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not the path.")] = False,
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Print nothing but results and errors.")
     ] = False,

@@ -1,4 +1,4 @@
-"""`python -m sdscratch.pictograms`: how the embedded model is made.
+"""`python -m sdscratch.pictograms`: how the built-in model is made.
 
     python -m sdscratch.pictograms autoencoder --size 64 --folder small --minutes 30
     python -m sdscratch.pictograms diffusion --size 64 --folder small --minutes 90
@@ -47,7 +47,7 @@ from sdscratch.training.engine.recipe import Budget, Recipe
 from sdscratch.training.run.display import Display
 from sdscratch.training.tasks.samples import save_grid
 
-app = typer.Typer(help="Train the embedded model.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(help="Train the built-in model.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 SAMPLES = (
     "a dog wearing sunglasses",

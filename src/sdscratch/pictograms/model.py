@@ -1,4 +1,4 @@
-"""The embedded model: its shape, its tokenizer, and the file it becomes."""
+"""The built-in model: its shape, its tokenizer, and the file it becomes."""
 
 from __future__ import annotations
 

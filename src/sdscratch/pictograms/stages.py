@@ -1,4 +1,4 @@
-"""The stages in which the embedded model is made: autoencoder, decoder, text encoder and U-Net, tiny decoder.
+"""The stages in which the built-in model is made: autoencoder, decoder, text encoder and U-Net, tiny decoder.
 
 Each goes on where it was stopped; what they keep and hand on lies in one folder.
 """
