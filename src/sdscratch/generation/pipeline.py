@@ -29,7 +29,7 @@ from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
-from sdscratch.diffusion.noise import Noise
+from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
@@ -247,10 +247,11 @@ class Pipeline:
         config = self.files.config
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
         path = self.path(options, from_init=picture is not None)
-        source = Noise(seeds, (config.unet.latent_channels, *sides))
-        noise = device_noise(source, self.placement.device)
+        shape = (config.unet.latent_channels, *sides)
+        sources = noise_sources(options.sampler, path.sigmas, seeds, shape)
+        start, noise = (device_noise(source, self.placement.device) for source in sources)
         encode = None if picture is None else partial(self.encode_picture, picture)
-        x = start_latent(path, len(seeds), noise, encode)
+        x = start_latent(path, len(seeds), start, encode)
         total = len(path.timesteps)
         denoise = None
         if total:
