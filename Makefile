@@ -1,7 +1,8 @@
 # make demo   a first picture, from nothing but Python and make
 # make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy, the layering and the maps
+# make docs   docs/options.md and the line counts in README.md, brought up to date with the code
 # make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 30 to 80 minutes on two cores
-# make model   the embedded model from nothing, and its score; goes on where it was stopped. See its variables below
+# make model   the built-in model from nothing, and its score; goes on where it was stopped. See its variables below
 # make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full check model judge bench-peers clean
+.PHONY: demo test test-full check docs model judge bench-peers clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,7 +54,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_layers.py tests/test_maps.py
 
-# The embedded model: first for 64×64 pixels, then for 128×128 with those weights. How long each stage takes is
+docs: $(VENV)/.installed
+	$(BIN)/python -m sdscratch.cli.reference
+
+# The built-in model: first for 64×64 pixels, then for 128×128 with those weights. How long each stage takes is
 # asked for in minutes, which count over interruptions; what a stage leaves in RUN says that it is over.
 #   make model                                       nearly nine hours of two cores
 #   make model DEVICE=cuda BATCH="--batch 256"       the whole vocabulary, and larger batches

@@ -89,7 +89,7 @@ def test_the_help_says_what_the_field_says() -> None:
     assert "--unsaid" not in text
     for expected in (
         "Sampling", "-o, --place, --out-dir TEXT", "Folder to write to.", "Number of steps.",
-        "[default: (30)]", "[default: (the model's own)]", "--flip, --never-flip", "-q, --quiet",
+        "[default: 30]", "[default: the model's own]", "--flip, --never-flip", "-q, --quiet",
         "--loud, --no-loud", "--model FILE",
     ):  # fmt: skip
         assert expected in text

@@ -13,7 +13,7 @@ from sdscratch.streams import open_missing
 __all__ = ["main", "yield_sooner"]
 
 # How many turns OpenMP's threads wait for each other before they sleep. GNU's 300,000 hold the processor even
-# where others want it: beside a program that uses all cores a picture of the embedded model took 18 s, with
+# where others want it: beside a program that uses all cores a picture of the built-in model took 18 s, with
 # this 4.5, and 3 on an idle machine either way.
 TURNS = "3000"
 

@@ -105,7 +105,7 @@ SD1_DEFAULTS = Defaults()
 
 
 OWN = "the model's own"
-OWN_SIDE = f"{OWN}; img2img: INIT's"
+OWN_SIDE = f"{OWN}; img2img: INIT's, rounded down to {SIDE_STEP}"
 PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
@@ -128,7 +128,7 @@ class ResolvedOptions:
     """
 
     prompt: str = field(metadata={"asked": ""})  # <lora:name:weight> tags included
-    negative_prompt: str = asked("", "What the picture should not show.", PICTURE, aliases=("-n",))
+    negative_prompt: str = asked("", "Text of what the picture should not show.", PICTURE, aliases=("-n",))
     prompt_syntax: str = asked(
         "a1111",
         "Syntax of prompts: a1111 (weights, BREAK, editing, AND), comfyui, compel, kohya, sdcpp, or plain "
@@ -137,10 +137,18 @@ class ResolvedOptions:
         choices=("a1111", "comfyui", "compel", "kohya", "sdcpp", "plain"),
     )
     width: int = asked(
-        None, "Pixels, a multiple of 8.", PICTURE, aliases=("-W",), default=f"{OWN}; img2img: INIT's"
+        None,
+        f"Width in pixels, a multiple of {SIDE_STEP}, at least {MIN_SIDE}.",
+        PICTURE,
+        aliases=("-W",),
+        default=OWN_SIDE,
     )
     height: int = asked(
-        None, "Pixels, a multiple of 8.", PICTURE, aliases=("-H",), default=f"{OWN}; img2img: INIT's"
+        None,
+        f"Height in pixels, a multiple of {SIDE_STEP}, at least {MIN_SIDE}.",
+        PICTURE,
+        aliases=("-H",),
+        default=OWN_SIDE,
     )
     strength: float = asked(
         0.75, "Share of the noise that INIT gets: 0 keeps the picture, 1 ignores it.", PICTURE, low=0, high=1
@@ -154,7 +162,9 @@ class ResolvedOptions:
         high=MAX_SEED,
         default="random, always printed",
     )
-    steps: int = asked(None, "Denoising steps.", SAMPLING, low=1, high=1000, default=f"{OWN}; SD 1.x: 30")
+    steps: int = asked(
+        None, "Number of denoising steps.", SAMPLING, low=1, high=1000, default=f"{OWN}; SD 1.x: 30"
+    )
     cfg_scale: float = asked(
         None,
         "Guidance, how closely to follow the prompt; 1 is none.",
@@ -164,8 +174,15 @@ class ResolvedOptions:
         high=1000,
         default=f"{OWN}; SD 1.x: 7.5",
     )
-    sampler: str = asked(None, ", ".join(SAMPLERS) + ".", SAMPLING, default=f"{OWN}; SD 1.x: ddpm")
-    scheduler: str | None = asked(None, ", ".join(SCHEDULERS) + ".", SAMPLING, default="the sampler's own")
+    sampler: str = asked(
+        None,
+        f"Sampler: {', '.join(SAMPLERS)}; in any tool's spelling.",
+        SAMPLING,
+        default=f"{OWN}; SD 1.x: ddpm",
+    )
+    scheduler: str | None = asked(
+        None, f"Spacing of the noise levels: {', '.join(SCHEDULERS)}.", SAMPLING, default="the sampler's own"
+    )
     eta: float = asked(0.0, "Share of fresh noise in ddim, 0 to 1.", SAMPLING, low=0, high=1)
     clip_skip: int = asked(
         0,
@@ -183,7 +200,7 @@ class ResolvedOptions:
     )
     deep_cache: int = asked(
         1,
-        "Steps of which one runs the deep part of the U-Net; 1 is exact.",
+        "Interval of steps at which the deep part of the U-Net runs; 1 is exact.",
         APPROXIMATIONS,
         metavar="N",
         low=1,

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from sdscratch.cli.app import Commands
 from sdscratch.cli.help import load_command
+from sdscratch.cli.reference import commands
 from support.cli import sdscratch
 
 HEAVY = {"torch", "numpy", "PIL", "rich", "tokenizers", "huggingface_hub", "pydantic", "importlib.metadata"}
@@ -80,6 +82,36 @@ def test_options_stand_in_their_panels_with_what_they_take() -> None:
     assert titles[:3] == ["Arguments", "Picture", "Sampling"]
     assert titles[-2:] == ["Output", "Options"]
     assert "\n  -s, --seed N " in text
-    assert "\n  --lora FILE[:WEIGHT] " in text
+    assert "\n  --lora FILE[:WEIGHT[:UNET_WEIGHT]]\n" in text
     assert "\n  -q, --quiet  " in text
     assert "\n  --to ldm|diffusers " in sdscratch("convert-weights", "--help").stdout.decode()
+
+
+# How a line begins that cannot be read alone: it goes on a sentence that stands somewhere else.
+GOING_ON = {
+    "Of",
+    "Or",
+    "And",
+    "To",
+    "In",
+    "Its",
+    "Their",
+    "Which",
+    "What",
+    "Whose",
+    "How",
+    "Where",
+    "Whether",
+    "Also",
+}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_help_of_an_option_begins_with_a_noun_or_a_verb_and_is_a_sentence(name: str) -> None:
+    command = commands()[name]
+    for parameter in command.get_params(typer.Context(command)):
+        text = parameter.help
+        assert text, parameter.name
+        assert text[0].isupper(), text
+        assert text.split()[0] not in GOING_ON | {"A", "The"}, text
+        assert text.endswith("."), text

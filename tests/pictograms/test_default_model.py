@@ -1,4 +1,4 @@
-"""The embedded model: it is there, wherever sdscratch is run from, and draws without a network."""
+"""The built-in model: it is there, wherever sdscratch is run from, and draws without a network."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
         Kind.SD1,
         SD1 | {"cond_stage_model.transformer.encoder.layers.0.mlp.fc1.bias": (3072,)},
     ),
-    "the embedded model's own sizes": (Kind.SD1, SD1 | {IN: (64, 4, 3, 3), KEY: (64, 256)}),
+    "the built-in model's own sizes": (Kind.SD1, SD1 | {IN: (64, 4, 3, 3), KEY: (64, 256)}),
     "U-Net and VAE": (Kind.SD1_UNET, {IN: (320, 4, 3, 3), KEY: (320, 768), **VAE}),
     "LDM's VAE": (Kind.VAE, {"encoder.down.0.block.0.norm1.bias": (128,), "loss.logvar": ()}),
     "LDM's VAE with a prefix": (Kind.VAE, {"vae.decoder.up.0.block.0.norm1.bias": (128,)}),

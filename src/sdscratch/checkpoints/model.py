@@ -174,7 +174,7 @@ def open_model(
     """Find a model, and check that it is one.
 
     Args:
-        name: "default" (the embedded model), a file, a diffusers folder, a name in ./weights or the user's
+        name: "default" (the built-in model), a file, a diffusers folder, a name in ./weights or the user's
             models, or, if nothing here is called so, a hub id `owner/name`.
         ema: take the moving averages of the U-Net's weights, which some LDM files keep beside them.
         tokenizer: a tokenizer file or folder, instead of the model's own.

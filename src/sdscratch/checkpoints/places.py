@@ -67,7 +67,7 @@ def _embedded() -> Path:
     for folder in (package, package.parents[1]):  # in an installed wheel, in a checkout
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"the embedded model is missing ({package / name}); install sdscratch again")
+    raise CheckpointError(f"the built-in model is missing ({package / name}); install sdscratch again")
 
 
 def _candidates(name: str) -> Iterator[Path]:
@@ -81,7 +81,7 @@ def find_local(name: str) -> Path | None:
     """The file or folder meant by `name`: "default", a path, or a name in ./weights or the user's models.
 
     Raises:
-        CheckpointError: the embedded model is asked for and is not there.
+        CheckpointError: the built-in model is asked for and is not there.
     """
     if name == EMBEDDED:
         return _embedded()

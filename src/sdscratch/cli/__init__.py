@@ -1,18 +1,25 @@
 """The command line: it parses, calls, and prints. torch is imported inside commands only.
 
-app.py         the commands, exit codes, errors in one sentence
-parameters.py  from settings to what Typer reads
-help.py        what --help shows; commands imported when they are run
-arguments.py   the options that txt2img and img2img share
-generate.py    txt2img and img2img
-convert.py     convert-weights
-tokens.py      tokens
-info.py        info
-evaluate.py    evaluate
-bench.py       bench
-train.py       train
-shapes.py      train shapes
-progress.py    which of two ways stages are shown in:
-view.py        lines in a log
-bars.py        bars on a terminal
+app.py               the commands, exit codes, errors in one sentence
+parameters.py        from settings to what Typer reads
+help.py              what --help shows; commands imported when they are run
+arguments.py         the options that txt2img and img2img share
+generate.py          txt2img and img2img
+run.py               run
+convert.py           convert-weights
+tokens.py            tokens, and how a prompt is shown:
+tokens_shown.py      in tables and lines
+schedule.py          schedule
+info.py              info
+evaluate.py          evaluate
+evaluation_tables.py its tables
+bench.py             bench
+train.py             train and its kinds
+shapes.py            train shapes
+reference.py         docs/options.md, and what other pages say of the code:
+reference_tables.py  samplers, spacings, other tools
+stages.py            what `generate` tells of, as stages
+progress.py          which of two ways stages are shown in:
+view.py              lines in a log
+bars.py              bars on a terminal
 """

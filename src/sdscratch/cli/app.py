@@ -41,7 +41,7 @@ class Commands(LazyGroup):
         ),
         "tokens": (
             "sdscratch.cli.tokens:tokens",
-            "Show how PROMPT is cut into tokens, and where there is no room for more.",
+            "Show how PROMPT is read: weights, stages, and the chunks of tokens.",
         ),
         "schedule": (
             "sdscratch.cli.schedule:schedule",

@@ -14,10 +14,10 @@ from sdscratch.jobs.options import LineOptions, sized
 from sdscratch.options import DTYPES, LOW_MEMORY_TILE, MODEL, GenerateOptions, check_placement
 from sdscratch.settings import setting
 
-__all__ = ["Arguments", "split", "with_arguments"]
+__all__ = ["DEVICES", "Arguments", "split", "with_arguments"]
 
 OUTPUT = "Output"
-DEVICES = "auto, cpu, cuda, cuda:1 (a number), mps."
+DEVICES = "Device to compute on: auto, cpu, cuda, cuda:1 (a number) or mps."
 
 
 @dataclass(frozen=True)
@@ -29,51 +29,52 @@ class Arguments(LineOptions):
     """
 
     device: str = setting("auto", DEVICES, MODEL)
-    dtype: str = setting("auto", f"auto, {', '.join(DTYPES)}.", MODEL)
+    dtype: str = setting("auto", f"Precision of the arithmetic: auto, {', '.join(DTYPES)}.", MODEL)
     compile: bool = setting(
         False,
-        "Compile the U-Net at the first step: a minute, which pays on a GPU and for many pictures.",
+        "Compile the U-Net at the first step, which takes a minute: worth it on a GPU, for many pictures.",
         MODEL,
         negative="",
     )
     batch_size: int = setting(
         1,
-        "Number of pictures at once. On a GPU the last bit may differ from one at a time.",
+        "Number of pictures drawn at once. On a GPU they may differ in the last bit from pictures drawn one "
+        "at a time.",
         MODEL,
         low=1,
     )
     low_memory: bool = setting(
         False,
-        "Hold one network at a time: each is loaded again for every batch, so make many pictures with a "
-        f"--batch-size. Pictures beyond {LOW_MEMORY_TILE}x{LOW_MEMORY_TILE} are decoded in tiles "
-        "(--tile 0: whole).",
+        "Hold one network in memory at a time. Each is loaded again for every batch, so draw many pictures "
+        f"with a --batch-size. Pictures beyond {LOW_MEMORY_TILE}x{LOW_MEMORY_TILE} are decoded in tiles, "
+        "unless --tile 0 is given.",
         MODEL,
         negative="",
     )
     output: str | None = setting(
         None,
-        "A file (.png, .jpg, .webp), a folder, or - for PNG bytes on stdout.",
+        "File to write (.png, .jpg or .webp), folder to put numbered files in, or - for PNG bytes on stdout.",
         OUTPUT,
         aliases=("-o",),
         default="outputs/0001-SEED.png, next free number",
     )
     preview: str | None = setting(
         None,
-        "A picture to keep up to date while drawing: a rough sketch, which costs nothing.",
+        "File that shows the picture so far while it is drawn: a rough sketch, which costs nothing.",
         OUTPUT,
         metavar="FILE",
     )
     taesd: str | None = setting(
         None,
-        "A tiny autoencoder that draws --preview: finer than a sketch, for a little time a step.",
+        "Tiny autoencoder that draws --preview: finer than a sketch, for a little time each step.",
         OUTPUT,
         metavar="FILE",
         default="MODEL-taesd.safetensors beside the model, if it is there",
     )
     overwrite: bool = setting(False, "Replace files that exist.", OUTPUT, negative="")
-    json: bool = setting(False, "A line of JSON for each picture on stdout.", OUTPUT, negative="")
+    json: bool = setting(False, "Print a line of JSON for each picture, not its path.", OUTPUT, negative="")
     quiet: bool = setting(False, "Show nothing but errors.", OUTPUT, aliases=("-q",), negative="")
-    verbose: bool = setting(False, "Say more; show tracebacks.", OUTPUT, aliases=("-v",), negative="")
+    verbose: bool = setting(False, "Say more, and show tracebacks.", OUTPUT, aliases=("-v",), negative="")
 
     def check_machine(self) -> None:
         """Check the names of device and precision, and how LoRAs are asked for.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sdscratch.cli.arguments import DEVICES
 from sdscratch.cli.info import show, size
 from sdscratch.cli.progress import make_view
 from sdscratch.errors import UsageError
@@ -33,8 +34,8 @@ def bench(
             "-m",
             "--model",
             "--ckpt",
-            help="A file, a folder, a name, or a hub id.",
-            show_default="the embedded model",
+            help="Model to measure: a file, a folder, a name, or a hub id.",
+            show_default="the built-in model",
         ),
     ] = None,
     random: Annotated[
@@ -42,48 +43,62 @@ def bench(
         typer.Option(
             "--random",
             metavar="SHAPE",
-            help=f"Random weights instead, in the shape of {', '.join(RANDOM)}: needs no file.",
+            help=f"Shape of random weights to measure instead, without any file: {', '.join(RANDOM)}.",
         ),
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             "--tokenizer",
-            help="A folder with vocab.json and merges.txt, or tokenizer.json.",
+            help="Tokenizer to use: a folder with vocab.json and merges.txt, or a tokenizer.json.",
             show_default="the model's own",
         ),
     ] = None,
     picture_size: Annotated[
-        str | None, typer.Option("--size", metavar="WxH", help="Pixels.", show_default="the model's own")
+        str | None,
+        typer.Option("--size", metavar="WxH", help="Size of the pictures.", show_default="the model's own"),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Of each picture.")] = 4,
+    steps: Annotated[int, typer.Option("--steps", help="Number of denoising steps of each picture.")] = 4,
     batch_size: Annotated[
         list[int] | None,
-        typer.Option("--batch-size", min=1, help="How many pictures at once; repeatable.", show_default="1"),
+        typer.Option(
+            "--batch-size",
+            min=1,
+            metavar="N",
+            help="Number of pictures at once; repeatable.",
+            show_default="1",
+        ),
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of each measurement.")] = 3,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Number of times that everything is measured.")
+    ] = 3,
     parity: Annotated[
         bool,
-        typer.Option("--parity", help="Say, too, how far a picture is from the CPU's in float32 (slow)."),
+        typer.Option(
+            "--parity", help="Compare a picture with the one that the CPU draws in float32, too (slow)."
+        ),
     ] = False,
     approximations: Annotated[
         bool,
-        typer.Option("--approximations", help="Say, too, what each gains and how far it leads (slow)."),
+        typer.Option(
+            "--approximations",
+            help="Measure what each approximation gains in speed and loses in quality, too (slow).",
+        ),
     ] = False,
     taesd: Annotated[
         str | None,
         typer.Option(
-            "--taesd", metavar="FILE", help="The tiny autoencoder whose previews --approximations measures."
+            "--taesd", metavar="FILE", help="Tiny autoencoder whose previews --approximations measures."
         ),
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the U-Net first.")] = False,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 (a number), mps.")
+    device: Annotated[str, typer.Option("--device", help=DEVICES)] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help=f"Precision of the arithmetic: auto, {', '.join(DTYPES)}.")
     ] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help=f"auto, {', '.join(DTYPES)}.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not a table.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show nothing but the table.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show tracebacks.")] = False,
 ) -> None:
     """Measure this machine: loading, text encoding, steps, decoding, memory.
 

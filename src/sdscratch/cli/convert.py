@@ -37,8 +37,8 @@ def convert_weights(
         str | None,
         typer.Argument(
             metavar="SRC",
-            help="A .safetensors, .ckpt or .pt file, a diffusers folder, a name in ./weights, or a hub id. "
-            "Left out with --merge and --add-difference, which name the models.",
+            help="Model to convert: a .safetensors, .ckpt or .pt file, a diffusers folder, a name in "
+            "./weights, or a hub id. Left out with --merge and --add-difference, which name the models.",
             show_default=False,
         ),
     ] = None,
@@ -46,17 +46,20 @@ def convert_weights(
         str | None,
         typer.Argument(
             metavar="DST",
-            help="The file or folder to make.  [beside SRC, named like it]",
-            show_default=False,
+            help="File or folder to make.",
+            show_default="beside SRC, named like it",
         ),
     ] = None,
     to: Annotated[
         Literal["ldm", "diffusers"],
-        typer.Option("--to", help="ldm: one .safetensors file. diffusers: a folder for from_pretrained."),
+        typer.Option(
+            "--to",
+            help="Layout to write: ldm is one .safetensors file, diffusers a folder for from_pretrained.",
+        ),
     ] = "ldm",
     dtype: Annotated[
         Literal["keep", "float32", "bfloat16", "float16"],
-        typer.Option("--dtype", help="What the weights are stored in."),
+        typer.Option("--dtype", help="Precision that the weights are stored in."),
     ] = "keep",
     ema: Annotated[
         bool, typer.Option("--ema", help="Take the moving averages that some files keep beside the weights.")
@@ -65,8 +68,8 @@ def convert_weights(
         str | None,
         typer.Option(
             "--tokenizer",
-            help="To put inside: a folder with vocab.json and merges.txt, or tokenizer.json.  [the model's]",
-            show_default=False,
+            help="Tokenizer to put inside: a folder with vocab.json and merges.txt, or a tokenizer.json.",
+            show_default="the model's own",
         ),
     ] = None,
     lora: Annotated[
@@ -74,7 +77,8 @@ def convert_weights(
         typer.Option(
             "--lora",
             metavar="FILE[:WEIGHT[:UNET_WEIGHT]]",
-            help="A LoRA to bake in: a file, or a name in ./loras or the user's loras; repeatable.",
+            help="LoRA to bake in: a file, or a name in ./loras or in loras of the user's data folder; "
+            "repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -83,7 +87,7 @@ def convert_weights(
         typer.Option(
             "--vae",
             metavar="FILE",
-            help="A VAE to put in place of the model's: a file, a diffusers folder, a name in ./weights.",
+            help="VAE to put in place of the model's: a file, a diffusers folder, a name in ./weights.",
             show_default=False,
         ),
     ] = None,
@@ -92,7 +96,7 @@ def convert_weights(
         typer.Option(
             "--merge",
             metavar="A:0.7,B:0.3",
-            help="Models to add up instead of SRC, each with its share; the first gives all but the weights.",
+            help="Models to add up instead of SRC, each with its share; all but weights is the first one's.",
             show_default=False,
         ),
     ] = None,
@@ -101,8 +105,8 @@ def convert_weights(
         typer.Option(
             "--add-difference",
             metavar="A,B,C[:F]",
-            help="A + F (B - C) instead of SRC. With an inpainting model as A and what it was made from "
-            "as C, B inpaints.",
+            help="Sum A + F (B - C) to convert instead of SRC. With an inpainting model as A and what it was "
+            "made from as C, B inpaints.",
             show_default=False,
         ),
     ] = None,
@@ -111,9 +115,9 @@ def convert_weights(
         bool,
         typer.Option("--verify/--no-verify", help="Read the result back and compare every tensor."),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not the path.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show nothing but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more, and show tracebacks.")] = False,
 ) -> None:
     """Convert a checkpoint; no code in it ever runs.
 
@@ -132,7 +136,7 @@ def convert_weights(
 
       sdscratch convert-weights both.safetensors --merge one:0.7,two:0.3
 
-      sdscratch convert-weights in.safetensors --add-difference inpaint,mine,sd
+      sdscratch convert-weights new.safetensors --add-difference inpaint,mine,v1
     """
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):

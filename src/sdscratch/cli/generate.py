@@ -45,7 +45,9 @@ log = logging.getLogger(__name__)
 
 @with_arguments(without=("strength", "init_img", "fit", "background"))
 def txt2img(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw; - reads it from stdin.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="Text of what to draw; - reads it from stdin.")
+    ],
     **given: Any,
 ) -> None:
     """Draw a picture of PROMPT; - reads the prompt from stdin.
@@ -72,11 +74,12 @@ def img2img(
     init: Annotated[
         str | None,
         typer.Argument(
-            metavar="INIT", help="The picture to start from, PNG, JPEG or WebP; - reads it from stdin."
+            metavar="INIT", help="Picture to start from, PNG, JPEG or WebP; - reads it from stdin."
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="What to change it to; - reads it from stdin.")
+        str | None,
+        typer.Argument(metavar="PROMPT", help="Text of what it should become; - reads it from stdin."),
     ] = None,
     **given: Any,
 ) -> None:
@@ -297,5 +300,7 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         "options": asdict(options),
         "model_hash": record.model_hash,
         **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
+        **({"embeddings": [asdict(each) for each in record.embeddings]} if record.embeddings else {}),
+        **({"vae": asdict(record.vae)} if record.vae else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

@@ -48,7 +48,8 @@ def info(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="A model (file, folder, name, default), an add-on, or a picture made by one."
+            metavar="FILE",
+            help="File to describe: a model (a folder, a name or default, too), an add-on, or a picture.",
         ),
     ],
     against: Annotated[
@@ -56,11 +57,11 @@ def info(
         typer.Option(
             "--against",
             metavar="MODEL",
-            help="A model: say what of an add-on would not fit it.",
+            help="Model that an add-on should fit: what of it would not is listed.",
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
 ) -> None:
     """Say what FILE is: a model, an add-on, or a picture and how it was made.
@@ -183,7 +184,8 @@ def model_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
     yield "averages", "inside (convert-weights --ema takes them)" if facts["ema"] else "none (EMA)"
     if facts["what"] != "a Stable Diffusion 1.x model":
         for part, values in config.items():
-            yield part, ", ".join(f"{name} {plain(value)}" for name, value in values.items())
+            for each in values if isinstance(values, list) else [values]:  # text encoders may be several
+                yield part, ", ".join(f"{name} {plain(value)}" for name, value in each.items())
     if facts["dropped"]:
         yield "besides", f"{len(facts['dropped'])} entries that no picture needs"
 

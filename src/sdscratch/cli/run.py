@@ -39,7 +39,7 @@ def run(
         Path,
         typer.Argument(
             metavar="PLAN",
-            help="Lines, a prompt or options each; or .jsonl, .csv, .toml.",
+            help="File of lines, a prompt or options each; or .jsonl, .csv, .toml.",
             show_default=False,
         ),
     ],

@@ -25,15 +25,21 @@ EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
 def schedule(
-    sampler: Annotated[str, typer.Option("--sampler", help=", ".join(SAMPLERS) + ".")] = "ddpm",
+    sampler: Annotated[str, typer.Option("--sampler", help=f"Sampler: {', '.join(SAMPLERS)}.")] = "ddpm",
     scheduler: Annotated[
         str | None,
-        typer.Option("--scheduler", help=", ".join(SPACINGS) + ".", show_default="the sampler's own"),
+        typer.Option(
+            "--scheduler",
+            help=f"Spacing of the noise levels: {', '.join(SPACINGS)}.",
+            show_default="the sampler's own",
+        ),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Number of steps.")] = 30,
     sigmas: Annotated[
         str | None,
-        typer.Option("--sigmas", help="Noise levels of your own, falling, with commas between."),
+        typer.Option(
+            "--sigmas", metavar="LIST", help="Noise levels of your own, falling, with commas between."
+        ),
     ] = None,
     like: Annotated[
         str, typer.Option("--like", help="Tool whose habits are followed: " + ", ".join(CONVENTIONS) + ".")
@@ -43,12 +49,12 @@ def schedule(
         typer.Option("--strength", help="Strength of image-to-image, 0 to 1: the steps that it runs."),
     ] = None,
     prediction: Annotated[
-        str, typer.Option("--prediction", help="What the network predicts: epsilon or v.")
+        str, typer.Option("--prediction", help="Prediction that the network makes: epsilon or v.")
     ] = "epsilon",
     zero_snr: Annotated[
         bool, typer.Option("--zero-snr", help="Noise levels of a model trained with zero terminal SNR.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not a table.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
 ) -> None:
     """Show which noise levels and timesteps a sampler visits.
@@ -57,9 +63,9 @@ def schedule(
 
       sdscratch schedule --sampler "DPM++ 2M Karras" --steps 20
 
-      sdscratch schedule --sampler euler --scheduler beta --steps 10 --like comfyui
+      sdscratch schedule --sampler euler --scheduler beta --like comfyui
 
-      sdscratch schedule --sampler heun --steps 20 --strength 0.5 --like a1111 --json
+      sdscratch schedule --sampler heun --strength 0.5 --like a1111 --json
     """
     if prediction not in PREDICTIONS:
         raise UsageError(f"no prediction is called {prediction!r}; choose one of {', '.join(PREDICTIONS)}")

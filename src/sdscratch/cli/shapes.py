@@ -16,11 +16,20 @@ __all__ = ["shapes"]
 
 
 def shapes(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; made if missing, else empty.")],
-    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures.")] = 4000,
-    size: Annotated[int, typer.Option("--size", min=16, max=1024, help="Pixels along each side.")] = 64,
-    seed: Annotated[int, typer.Option("-s", "--seed", min=0, max=MAX_SEED, help="Which pictures.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder to fill; made if missing, and else empty.")
+    ],
+    count: Annotated[int, typer.Option("--count", min=1, help="Number of pictures.")] = 4000,
+    size: Annotated[
+        int, typer.Option("--size", min=16, max=1024, help="Width and height of each picture in pixels.")
+    ] = 64,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "-s", "--seed", min=0, max=MAX_SEED, help="Seed of the pictures: another one makes others."
+        ),
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON, not the path.")] = False,
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Print nothing but results and errors.")
     ] = False,

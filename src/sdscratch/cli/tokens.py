@@ -26,7 +26,7 @@ MOST_STEPS = 10_000
 
 def tokens(
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="The prompt; - reads one a line from stdin.")
+        str, typer.Argument(metavar="PROMPT", help="Prompt to take apart; - reads one a line from stdin.")
     ],
     model: Annotated[
         str,
@@ -35,29 +35,29 @@ def tokens(
             "--model",
             "--ckpt",
             envvar="SDSCRATCH_MODEL",
-            help="The model whose tokenizer is taken: a file, a diffusers folder, a name, or a hub id.",
+            help="Model whose tokenizer is used: a file, a diffusers folder, a name, or a hub id.",
+            show_default="the built-in model",
         ),
     ] = "default",
     tokenizer: Annotated[
         str | None,
         typer.Option(
             "--tokenizer",
-            help="Instead of a model's: a folder with vocab.json and merges.txt, or tokenizer.json.",
+            help="Tokenizer to use: a folder with vocab.json and merges.txt, or a tokenizer.json.",
+            show_default="the model's own",
         ),
     ] = None,
     prompt_syntax: Annotated[
         str,
         typer.Option(
             "--prompt-syntax",
-            help="How the prompt is written: a1111, comfyui, compel, kohya, sdcpp; plain: nothing is syntax, "
-            "and what is too long is cut.",
+            help="Syntax that the prompt is written in: a1111, comfyui, compel, kohya or sdcpp; in plain "
+            "nothing is syntax, and what is too long is cut.",
         ),
     ] = "a1111",
     embedding: Annotated[
         list[str] | None,
-        typer.Option(
-            "--embedding", metavar="FILE", help="An embedding that the prompt may name; repeatable."
-        ),
+        typer.Option("--embedding", metavar="FILE", help="Embedding that the prompt may name; repeatable."),
     ] = None,
     steps: Annotated[
         int,
@@ -65,21 +65,22 @@ def tokens(
             "--steps",
             min=1,
             max=MOST_STEPS,
-            help="Steps that [a:b:0.5] and [a|b] are reckoned with (samplers of second order count twice).",
+            help="Number of steps that [a:b:0.5] and [a|b] are reckoned with (samplers of second order count "
+            "twice).",
         ),
     ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each prompt.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each prompt.")] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say where a tokenizer was found; show tracebacks.")
+        bool, typer.Option("-v", "--verbose", help="Say where a tokenizer was found, and show tracebacks.")
     ] = False,
 ) -> None:
-    """Show how PROMPT is read: weights, stages, and the chunks of tokens that the text encoder reads.
+    """Show how PROMPT is read: weights, stages, and the chunks of tokens.
 
     Examples:
 
       sdscratch tokens "a (dog:1.3) wearing [sunglasses:a hat:0.5]"
 
-      sdscratch tokens "an astronaut" -m v1-5-pruned-emaonly.safetensors --prompt-syntax plain
+      sdscratch tokens "an astronaut" -m v1-5.safetensors --prompt-syntax plain
 
       sdscratch tokens - --json < prompts.txt
     """

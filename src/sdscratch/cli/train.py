@@ -1,4 +1,4 @@
-"""`train`: autoencoder, diffusion, lora, taesd; the options are defined once, in `training.options`."""
+"""`train`: autoencoder, diffusion, lora, taesd; the options are defined once, in `training.run.options`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from sdscratch.training.engine.loop import Record
     from sdscratch.training.run.job import Job
 
-__all__ = ["app", "train_command"]
+__all__ = ["KINDS", "app", "train_command"]
+
+KINDS: dict[str, type[TrainOptions]] = {}  # each command's options
 
 app = typer.Typer(
     cls=Group,
@@ -113,9 +115,9 @@ RESUME = typer.Option(
     help=f"Go on with RUN from its newest checkpoint ({LATEST}; where there is none, begin), or from FILE.",
     rich_help_panel=OWN,
 )
-AS_JSON = typer.Option("--json", help="Print a line of JSON on stdout.", rich_help_panel=OWN)
+AS_JSON = typer.Option("--json", help="Print a line of JSON, not the path.", rich_help_panel=OWN)
 QUIET = typer.Option("-q", "--quiet", help="Show nothing but errors.", rich_help_panel=OWN)
-VERBOSE = typer.Option("-v", "--verbose", help="Say more; show tracebacks.", rich_help_panel=OWN)
+VERBOSE = typer.Option("-v", "--verbose", help="Say more, and show tracebacks.", rich_help_panel=OWN)
 DATA = typer.Argument(
     metavar="DATA", help="Folder of pictures; it may stand in --config instead.", show_default=False
 )
@@ -147,6 +149,7 @@ def train_command(
                     job = make(options)
             run(job, folder, quiet=quiet, as_json=as_json, follows=follows)
 
+    KINDS[name] = kind
     with_parameters(command, parameters_of(kind, without=("data",)))
     app.command(name, cls=Command, help=help)(command)
     return command

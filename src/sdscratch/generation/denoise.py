@@ -31,7 +31,7 @@ from sdscratch.generation.requests import Progress
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
-__all__ = ["OneByOne", "UNetRunner", "guides", "make_denoiser", "one_after_another", "sampler_options"]
+__all__ = ["OneByOne", "UNetRunner", "make_denoiser", "one_after_another", "sampler_options"]
 
 
 class UNetRunner:
@@ -71,7 +71,7 @@ def make_denoiser(
 
     Args:
         prompt: its parts.
-        negative: the negative prompt's one part; nothing where `guides` says that it is not asked for.
+        negative: the negative prompt's one part; nothing where guidance needs none.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
 
@@ -98,11 +98,6 @@ def make_denoiser(
         return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
 
     return one() if placement.batches else OneByOne([one() for _ in range(count)])
-
-
-def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
-    """Whether the negative prompt plays a part: above scale 1, and where the prompt is not one text alone."""
-    return options.cfg_scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
 
 
 class OneByOne:

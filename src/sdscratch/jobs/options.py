@@ -21,46 +21,56 @@ __all__ = ["LINE", "LineOptions", "line_values", "parse_size", "sized"]
 class LineOptions:
     """What is drawn with, and from."""
 
-    size: str | None = setting(None, "Both sides at once, like 512x768.", PICTURE, metavar="WxH")
+    size: str | None = setting(None, "Width and height at once, like 512x768.", PICTURE, metavar="WxH")
     batch_count: int = setting(1, "Number of pictures.", PICTURE, aliases=("-b", "--count"), low=1)
     init_img: str | None = setting(
-        None, "INIT by another name; then PROMPT alone is left.", PICTURE, aliases=("-i",)
+        None,
+        "Picture to start from, given as an option; the only argument is then PROMPT.",
+        PICTURE,
+        metavar="INIT",
+        aliases=("-i",),
     )
     fit: Fit = setting(  # noqa: RUF009 (it makes a field)
         "cover",
-        "How INIT meets another size: cover crops, contain adds borders, stretch distorts.",
+        "Way in which INIT is brought to another size: cover crops, contain adds borders, stretch distorts.",
         PICTURE,
         metavar="HOW",
     )
-    background: str = setting("white", "Colour under transparent parts and borders.", PICTURE)
+    background: str = setting(
+        "white", "Colour of borders, and under transparent parts.", PICTURE, metavar="COLOUR"
+    )
     model: str = setting(
         "default",
-        "A .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a hub id.",
+        "Model to draw with: a .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a "
+        "hub id.",
         MODEL,
         aliases=("-m", "--ckpt"),
         envvar="SDSCRATCH_MODEL",
-        default="the embedded model",
+        default="the built-in model",
     )
     tokenizer: str | None = setting(
-        None, "A folder with vocab.json and merges.txt, or tokenizer.json.", MODEL
+        None,
+        "Tokenizer to use: a folder with vocab.json and merges.txt, or a tokenizer.json.",
+        MODEL,
+        default="the model's own",
     )
     lora: tuple[str, ...] = setting(
         (),
-        "A LoRA to add: a file, or a name in ./loras or in loras of the user's data folder; "
+        "LoRA to add: a file, or a name in ./loras or in loras of the user's data folder; "
         "1 is full strength; repeatable. In PROMPT: <lora:name:0.8>.",
         MODEL,
         metavar="FILE[:WEIGHT[:UNET_WEIGHT]]",
     )
     embedding: tuple[str, ...] = setting(
         (),
-        "A textual inversion that PROMPT may name: a file, or a name in ./embeddings or in embeddings of the "
+        "Textual inversion that PROMPT may name: a file, or a name in ./embeddings or in embeddings of the "
         "user's data folder; those need not be given. Repeatable.",
         MODEL,
         metavar="FILE",
     )
     vae: str | None = setting(
         None,
-        "A VAE to encode and decode with: a file, a diffusers folder, or a name in ./weights.",
+        "VAE to encode and decode with: a file, a diffusers folder, or a name in ./weights.",
         MODEL,
         metavar="FILE",
         default="the model's own",

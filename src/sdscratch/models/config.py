@@ -1,6 +1,6 @@
 """The shape of a model as frozen values: every width and depth of the three networks, and the noise schedule.
 
-`SD1` is Stable Diffusion 1.x; the embedded model is another value of the same classes. A configuration
+`SD1` is Stable Diffusion 1.x; the built-in model is another value of the same classes. A configuration
 travels inside a checkpoint's metadata as JSON (`to_json`, `from_json`), so that one file is one model.
 This module imports no torch: `sdscratch info` reads shapes without it.
 """

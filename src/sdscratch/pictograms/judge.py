@@ -219,7 +219,7 @@ def usual_place() -> Path:
 
 
 def find_judge() -> Path:
-    """The user's own judge; or else the one beside the embedded model, which a checkout has and a wheel not.
+    """The user's own judge; or else the one beside the built-in model, which a checkout has and a wheel not.
 
     Raises:
         CheckpointError: there is neither.

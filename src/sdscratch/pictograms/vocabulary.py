@@ -1,4 +1,4 @@
-"""What the embedded model knows: things, each by its pictogram and the words for it, and the ten grounds.
+"""What the built-in model knows: things, each by its pictogram and the words for it, and the ten grounds.
 
 The things lie in `concepts.txt`, which is meant to be read and edited: the best known first, in the order of
 their fame, then the others by the alphabet. A line is

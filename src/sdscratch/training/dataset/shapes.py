@@ -1,7 +1,7 @@
 """A data set to begin with: coloured shapes with captions, drawn from a seed, without end and without torch.
 
 One, two or three shapes of a kind and a colour: "a red circle", "two blue squares on a yellow background". As
-with the embedded model, a background that is not named is white. Each shape lacks one colour in all pictures
+with the built-in model, a background that is not named is white. Each shape lacks one colour in all pictures
 (`UNSEEN`): so what a model learnt, as opposed to what it remembers, is there to be seen.
 """
 

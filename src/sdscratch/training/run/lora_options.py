@@ -82,7 +82,7 @@ class LoraOptions(DenoisingOptions):
         "default",
         "Model that the LoRA is for: a file, a folder, a name, or a hub id.",
         MODEL,
-        default="the embedded model",
+        default="the built-in model",
     )
     rank: int = setting(4, "Rank of a layer's two matrices; 4 to 32 are usual.", MODEL, low=1, high=MAX_RANK)
     lora_alpha: float | None = setting(

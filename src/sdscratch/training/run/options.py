@@ -231,7 +231,7 @@ class TaesdOptions(LatentOptions):
         "default",
         "Model whose previews are to be drawn: a file, a folder, a name, or a hub id.",
         MODEL,
-        default="the embedded model",
+        default="the built-in model",
     )
     channels: int = setting(
         64,
@@ -277,7 +277,7 @@ class DenoisingOptions(LatentOptions):
         None,
         "Tokenizer: a folder with vocab.json and merges.txt, or tokenizer.json.",
         MODEL,
-        default="--model's, or the embedded model's",
+        default="--model's, or the built-in model's",
     )
     validation_prompt: tuple[str, ...] = setting(
         (),
@@ -309,7 +309,7 @@ class DiffusionOptions(DenoisingOptions, ShapeOptions):
         None,
         "Autoencoder: of a model, or a file of `train autoencoder`.",
         MODEL,
-        default="--model's, or the embedded model's",
+        default="--model's, or the built-in model's",
     )
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ TINY = ModelConfig(  # minutes on a laptop: a few million parameters
     AutoencoderConfig(channels=16, multipliers=(1, 2, 4), residual_blocks=1, latent_scale=1.0, norm_groups=8),
     NOISY_END,
 )
-SMALL = ModelConfig(  # hours: the embedded model's order of size
+SMALL = ModelConfig(  # hours: the built-in model's order of size
     TextEncoderConfig(width=192, layers=3, heads=4, feed_forward=512),
     UNetConfig(
         channels=64,
