@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +27,11 @@ from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
 from sdscratch.generation.conditioning import ToldPart
 from sdscratch.generation.networks import Networks, dtype_of
+from sdscratch.generation.requests import Progress
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
-__all__ = ["OneByOne", "UNetRunner", "make_denoiser", "sampler_options"]
+__all__ = ["OneByOne", "UNetRunner", "make_denoiser", "one_after_another", "sampler_options"]
 
 
 class UNetRunner:
@@ -118,6 +119,17 @@ class OneByOne:
         pictures = self._newest[1] if self._newest is not None and known else x.split(1)
         estimates = (getattr(one, "unconditional", one) for one in self._denoisers)
         return torch.cat([one(picture, sigma) for one, picture in zip(estimates, pictures, strict=True)])
+
+
+def one_after_another(runs: Sequence[Iterator[Progress]]) -> Iterator[Progress]:
+    """Pictures whose samplers choose their own steps, each on its own; a step is a picture."""
+    newest = [next(run) for run in runs]
+    yield Progress(0, len(runs), torch.cat([each.latent for each in newest]), None)
+    for index, run in enumerate(runs):
+        for newest[index] in run:
+            pass
+        denoised = torch.cat([each.latent if each.denoised is None else each.denoised for each in newest])
+        yield Progress(index + 1, len(runs), torch.cat([each.latent for each in newest]), denoised)
 
 
 def sampler_options(options: ResolvedOptions) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
+from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
@@ -37,7 +38,7 @@ from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
-from sdscratch.generation.denoise import UNetRunner, make_denoiser, sampler_options
+from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.generate import generate
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
@@ -244,6 +245,9 @@ class Pipeline:
     def _denoise(
         self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
     ) -> Iterator[Progress]:
+        if SAMPLERS[options.sampler].alone and len(seeds) > 1:
+            yield from one_after_another([self._denoise(options, [seed], picture) for seed in seeds])
+            return
         config = self.files.config
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
         path = self.path(options, from_init=picture is not None)
