@@ -3,9 +3,13 @@
 From the ground up; imports run strictly downward:
 
     errors.py     all that a user is told when something goes wrong, with exit codes
+    home.py       whether there is a home, and where
+    show.py       strangers' text on a terminal
+    streams.py    standard streams that may be missing
     version.py    the version
     settings.py   one line a field: for the command line, files and errors
     options.py    what a picture is asked for, and resolved
+    texts.py      text that comes in, whatever its encoding
     files.py      files that are complete or absent
     device.py     where to compute, and how exactly
     models/       the networks as the papers have them
@@ -18,6 +22,7 @@ From the ground up; imports run strictly downward:
     addons/       what a user adds to a model: LoRAs, embeddings, autoencoders
     generation/   from a prompt to a picture
     training/     the networks trained, with or without a model to begin from
+    jobs/         many pictures from one plan
     bench/        how fast it is here
     pictograms/   the model of our own: its data, shape, recipe and judge
     evaluation/   how good a model is

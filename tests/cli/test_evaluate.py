@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sdscratch.checkpoints.places import cache_folder
-from sdscratch.cli import evaluate as command
+from sdscratch.evaluation.evaluation import Evaluation
 from sdscratch.generation.pipeline import Pipeline
 from sdscratch.images import read_records
 from sdscratch.pictograms.agreement import prompts
@@ -124,8 +124,8 @@ def test_pictograms_are_judged(model: Path, tmp_path: Path, monkeypatch: pytest.
     names = [concept.name for concept in concepts()]
     judge = tmp_path / "judge.safetensors"
     save_judge(judge, Judge(Classes(tuple((name,) for name in names))))
-    monkeypatch.setattr(command.Exam, "renders", lambda self, count: squares(count))
-    monkeypatch.setattr(command.Exam, "composer", composer())
+    monkeypatch.setattr(Evaluation, "renders", lambda self, count: squares(count))
+    monkeypatch.setattr(Evaluation, "composer", composer())
     result = run(model, "pictograms", "--prompts", 10, "--limit", 2, "--judge", judge, "--json")
     assert result.code == 0, result.stderr
     facts = json.loads(result.stdout)
@@ -157,8 +157,8 @@ def test_what_was_drawn_is_kept_and_not_drawn_again(
 ) -> None:
     judge = tmp_path / "judge.safetensors"
     save_judge(judge, Judge(Classes(tuple((concept.name,) for concept in concepts()))))
-    monkeypatch.setattr(command.Exam, "renders", lambda self, count: squares(count))
-    monkeypatch.setattr(command.Exam, "composer", composer())
+    monkeypatch.setattr(Evaluation, "renders", lambda self, count: squares(count))
+    monkeypatch.setattr(Evaluation, "composer", composer())
     asked = (model, "pictograms", "--limit", 1, "--judge", judge, "--json")
     plain = run(*asked, "--prompts", 10)
     kept = (*asked, "--pictures", tmp_path / "drawn")
@@ -196,7 +196,7 @@ class Counted:
 
 
 def test_without_prompts_no_judge_is_needed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.Exam, "renders", lambda self, count: squares(count))
+    monkeypatch.setattr(Evaluation, "renders", lambda self, count: squares(count))
     assert not (cache_folder() / "judge.safetensors").exists()
     result = run(model, "pictograms", "--prompts", 0, "--limit", 1, "--json")
     assert result.code == 0, result.stderr

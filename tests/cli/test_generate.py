@@ -167,14 +167,25 @@ def test_the_prompt_comes_from_stdin_without_its_line_ending(draw: Draw, ending:
 
 
 def test_an_empty_prompt_is_fine(draw: Draw) -> None:
-    assert draw(prompt="").code == draw(prompt="-", stdin=b"").code == 0
+    assert draw(prompt="").code == draw(prompt="-", stdin=b"\n").code == 0
+
+
+def test_an_empty_pipe_is_refused(draw: Draw) -> None:
+    result = draw(prompt="-", stdin=b"")
+    assert result.code == 2
+    assert "stdin is empty" in result.stderr
 
 
 def test_what_is_cut_of_a_prompt_is_told_once(draw: Draw) -> None:
-    result = draw("-b", 2, prompt="dog " * 75 + "on the red apple")
+    result = draw("-b", 2, "--prompt-syntax", "plain", prompt="dog " * 75 + "on the red apple")
     warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 1
     assert "'on the red apple'" in warnings[0]
+
+
+def test_a_long_prompt_is_read_to_its_end(draw: Draw) -> None:
+    result = draw(prompt="dog " * 75 + "on the red apple")
+    assert "warning" not in result.stderr
 
 
 def test_the_environment_names_the_model(

@@ -42,10 +42,22 @@ def test_a_byte_order_mark_changes_no_picture_and_no_token(tiny_model: Path, dat
     assert (plain.code, piped.code) == (0, 0), piped.stderr
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
     tokens = sdscratch(
-        "tokens", "-", "-m", tiny_model, "--json", stdin=data + data[2:] if data[0] == 0xFF else data
+        "tokens",
+        "-",
+        "-m",
+        tiny_model,
+        "--prompt-syntax",
+        "plain",
+        "--json",
+        stdin=data + data[2:] if data[0] == 0xFF else data,
     )
     ids = [json.loads(line)["ids"] for line in tokens.lines]
-    assert ids[0] == json.loads(sdscratch("tokens", "a dog", "-m", tiny_model, "--json").stdout)["ids"]
+    assert (
+        ids[0]
+        == json.loads(
+            sdscratch("tokens", "a dog", "-m", tiny_model, "--prompt-syntax", "plain", "--json").stdout
+        )["ids"]
+    )
 
 
 def test_text_that_is_none_of_these_is_refused_by_name(tiny_model: Path) -> None:

@@ -61,8 +61,8 @@ def test_tools_differ_as_they_do() -> None:
             "sigmas"
         ]
 
-    assert sigmas("comfyui")[1] == pytest.approx(11.9484, abs=1e-3)
-    assert sigmas("forge")[1] == pytest.approx(14.0373, abs=1e-3)
+    assert sigmas("comfyui")[1] == pytest.approx(11.5428, abs=1e-3)
+    assert sigmas("forge")[1] == pytest.approx(13.9278, abs=1e-3)
     assert len(sigmas("a1111", "--strength", 0.5)) == 7  # one step more than half of them
     assert len(sigmas("comfyui", "--strength", 0.5)) == 11  # always as many as asked for
     assert len(sigmas("diffusers", "--strength", 0.5)) == 6
@@ -140,9 +140,9 @@ def test_lines_and_tables_show_every_step(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_plot_falls_from_left_to_right() -> None:
-    columns = plot([10.0, 1.0, 0.1, 0.0])
+    columns = plot([10.0, 2.0, 0.1, 0.0])
     assert [line.rstrip()[:1] for line in columns] == ["█"] * 8
-    assert [sum(len(line) > x and line[x] != " " for line in columns) for x in range(3)] == [8, 5, 1]
+    assert [sum(len(line) > x and line[x] != " " for line in columns) for x in range(3)] == [8, 6, 1]
     assert len(plot([float(100 - i) for i in range(100)])[-1]) == 60
     assert plot([1.0, 0.0]) == []
 

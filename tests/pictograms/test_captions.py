@@ -136,8 +136,8 @@ def test_plurals(one: str, many: str) -> None:
 
 def test_captions_fit_the_prompt_of_the_embedded_model() -> None:
     """32 tokens, of at most 2,300 pieces learnt from captions."""
-    chance, chooser = random.Random(0), Chooser(FULL)
-    captions = [caption(chooser.scene(chance), chance) for _ in range(6000)]
+    rng, chooser = random.Random(0), Chooser(FULL)
+    captions = [caption(chooser.scene(rng), rng) for _ in range(6000)]
     tokenizer = Tokenizer.from_merges(learn_merges(captions[:4000], 2300 - 514), length=32)
     assert tokenizer.size <= 2300
     assert max(len(tokenizer.encode(text).pieces) for text in captions[4000:]) <= 32

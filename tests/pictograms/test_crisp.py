@@ -1,4 +1,4 @@
-"""The decoder's own lesson: what its terms see, how the critic fades, and that nothing else is taught."""
+"""The decoder's own lesson: what its terms see, how the discriminator fades; nothing else is taught."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdscratch.pictograms.crisp import (
     FADED,
     LEAST_ADVERSARIAL,
     CrispLoss,
-    DecoderWithCritic,
+    DecoderWithDiscriminator,
     fading,
     mottling,
 )
@@ -75,31 +75,31 @@ class Fixed:
     """The same examples at every step."""
 
     def __init__(self, scale: float = 1.0) -> None:
-        chance = torch.Generator().manual_seed(0)
+        rng = torch.Generator().manual_seed(0)
         pictures = Squares(size=32).batch(0, range(4), torch.device("cpu")).pictures
-        self.example = Example(torch.randn(4, 4, 16, 16, generator=chance) * scale, pictures)
+        self.example = Example(torch.randn(4, 4, 16, 16, generator=rng) * scale, pictures)
 
     def __call__(self, step: int, indices: range) -> Example:
         chosen = slice(indices.start, indices.stop)
         return Example(self.example.latents[chosen], self.example.pictures[chosen])
 
 
-def module() -> DecoderWithCritic:
+def module() -> DecoderWithDiscriminator:
     torch.manual_seed(0)
-    return DecoderWithCritic(Decoder(TINY), Discriminator(channels=16))
+    return DecoderWithDiscriminator(Decoder(TINY), Discriminator(channels=16))
 
 
 def test_decoder_and_critic_each_learn_their_own_lesson() -> None:
     taught = module()
-    loss, figures = CrispLoss(Fixed(), 1.0, CPU)(taught, 0, range(4))  # type: ignore[arg-type]
+    loss, metrics = CrispLoss(Fixed(), 1.0, CPU)(taught, 0, range(4))  # type: ignore[arg-type]
     loss.backward()
     assert all(weight.grad is not None for weight in taught.parameters())
-    assert {"l1", "gradient", "perceptual", "mottling", "psnr", "adversarial", "critic"} == set(figures)
+    assert {"l1", "gradient", "perceptual", "mottling", "psnr", "adversarial", "critic"} == set(metrics)
 
     apart = module()
     example = Fixed().example
-    _, scores = apart(example.latents, example.pictures)
-    discriminator_loss(scores).backward()
+    _, verdict = apart(example.latents, example.pictures)
+    discriminator_loss(verdict).backward()
     for one, other in zip(taught.critic.parameters(), apart.critic.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
     assert all(weight.grad is None for weight in apart.decoder.parameters())
@@ -109,9 +109,9 @@ def test_the_adversarial_term_counts_less_as_it_fades() -> None:
     taught = module()
     losses = []
     for step in (0, FADED):
-        loss, figures = CrispLoss(Fixed(), 1.0, CPU)(taught, step, range(4))  # type: ignore[arg-type]
+        loss, metrics = CrispLoss(Fixed(), 1.0, CPU)(taught, step, range(4))  # type: ignore[arg-type]
         losses.append(float(loss.detach()))
-        pull = float(figures["adversarial"])
+        pull = float(metrics["adversarial"])
     assert losses[0] - losses[1] == pytest.approx((fading(0) - fading(FADED)) * pull, rel=1e-3, abs=1e-5)
 
 
@@ -127,8 +127,8 @@ def test_learning_makes_flat_colours_flat() -> None:
     descent = torch.optim.AdamW(taught.parameters(), lr=3e-3)
     history = []
     for step in range(40):
-        loss, figures = CrispLoss(source, 1.0, CPU)(taught, step, range(4))  # type: ignore[arg-type]
-        history.append((float(figures["l1"]), float(figures["mottling"])))
+        loss, metrics = CrispLoss(source, 1.0, CPU)(taught, step, range(4))  # type: ignore[arg-type]
+        history.append((float(metrics["l1"]), float(metrics["mottling"])))
         descent.zero_grad()
         loss.backward()
         descent.step()

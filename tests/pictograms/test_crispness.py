@@ -112,8 +112,8 @@ def test_the_gradient_is_the_99th_percentile_of_steps_to_the_right() -> None:
 
 
 def test_a_picture_does_not_depend_on_its_neighbours_in_a_batch() -> None:
-    chance = torch.Generator().manual_seed(0)
-    pictures = torch.rand(3, 3, 16, 20, generator=chance) * 2 - 1
+    rng = torch.Generator().manual_seed(0)
+    pictures = torch.rand(3, 3, 16, 20, generator=rng) * 2 - 1
     assert crispness(pictures) == [figures for each in pictures for figures in crispness(each[None])]
 
 
@@ -143,8 +143,8 @@ def test_the_distance_of_known_gaussians() -> None:
 
 def test_the_distance_of_tilted_gaussians() -> None:
     """Reference: the trace of the root from the eigenvalues of the product itself, which is not symmetric."""
-    chance = torch.Generator().manual_seed(1)
-    roots = [torch.randn(6, 6, generator=chance, dtype=torch.float64) for _ in range(2)]
+    rng = torch.Generator().manual_seed(1)
+    roots = [torch.randn(6, 6, generator=rng, dtype=torch.float64) for _ in range(2)]
     first, second = (features(torch.zeros(6), root) for root in roots)
     covariances = [root @ root.T for root in roots]
     values = np.linalg.eigvals((covariances[0] @ covariances[1]).numpy())
@@ -166,7 +166,7 @@ def untrained() -> Judge:
 
 def test_the_judges_features_are_what_its_answers_come_from() -> None:
     judge = untrained()
-    scenes = [Squares().scene(0, place) for place in range(3)]
+    scenes = [Squares().scene(0, index) for index in range(3)]
     pictures = Squares().draw(scenes).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     found = judge.features(pictures)
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_the_judges_features_are_what_its_answers_come_from() -> None:
 
 def test_pictures_beside_renders_are_plain_data() -> None:
     judge = untrained()
-    scenes = [Squares().scene(0, place) for place in range(12)]
+    scenes = [Squares().scene(0, index) for index in range(12)]
     renders = Squares().draw(scenes)
     soft = torch.nn.functional.avg_pool2d(renders, 5, stride=1, padding=2, count_include_pad=False)
 

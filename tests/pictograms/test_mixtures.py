@@ -51,8 +51,8 @@ def mixture(request: pytest.FixtureRequest) -> Mixture:
 
 @pytest.fixture(scope="module")
 def scenes(mixture: Mixture) -> list[Scene]:
-    chooser, chance = Chooser(mixture), random.Random(0)
-    return [chooser.scene(chance) for _ in range(20_000)]
+    chooser, rng = Chooser(mixture), random.Random(0)
+    return [chooser.scene(rng) for _ in range(20_000)]
 
 
 def test_a_tenth_of_all_combinations_is_held_out() -> None:
@@ -73,17 +73,17 @@ def test_nothing_held_out_is_ever_trained(scenes: list[Scene]) -> None:
 
 
 def test_everything_that_is_not_held_out_may_be_trained() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     chooser = Chooser(replace(CPU, shares={"worn": 1.0}))
-    seen = {next(combinations(chooser.scene(chance))) for _ in range(30_000)}
+    seen = {next(combinations(chooser.scene(rng))) for _ in range(30_000)}
     assert seen >= {each for each in OF_KIND["worn"] if not held_out(each)}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "plain"])
 def test_held_out_scenes_are_of_their_kind_and_all_held_out(kind: str) -> None:
-    chooser, chance = Chooser(FULL), random.Random(2)
+    chooser, rng = Chooser(FULL), random.Random(2)
     for _ in range(5):
-        scene = chooser.held_out(kind, chance)
+        scene = chooser.held_out(kind, rng)
         assert scene.kind == kind
         assert list(combinations(scene))
         assert all(map(held_out, combinations(scene)))

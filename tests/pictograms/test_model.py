@@ -14,8 +14,8 @@ from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.pipeline import load
 from sdscratch.pictograms import model as embedded
 from sdscratch.pictograms.composer import Composer
+from sdscratch.pictograms.folder import begin
 from sdscratch.pictograms.grow import grow_diffusion
-from sdscratch.pictograms.workshop import begin
 from sdscratch.text.cutting import plain_row
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.tasks.autoencoder import Autoencoder

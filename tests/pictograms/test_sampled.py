@@ -48,11 +48,11 @@ def words(captions: Sequence[str]) -> Tensor:
 
 
 def test_redrawing_is_image_to_image_under_guidance() -> None:
-    chance = torch.Generator().manual_seed(0)
-    thought = torch.randn(3, 4, 8, 8, generator=chance)  # of captions of no, one and two letters
+    rng = torch.Generator().manual_seed(0)
+    thought = torch.randn(3, 4, 8, 8, generator=rng)  # of captions of no, one and two letters
     oracle = Oracle(thought)
     redraw = redrawing(Diffusion(nn.Identity(), oracle), NOISY_END, words, DEFAULTS, CPU)  # type: ignore[arg-type]
-    latents = torch.randn(2, 4, 8, 8, generator=chance)
+    latents = torch.randn(2, 4, 8, 8, generator=rng)
     drawn = redraw(latents, ["a", "to"], 10, torch.Generator().manual_seed(5))
     assert oracle.told == [499.0 - 50 * step for step in range(10)]
     expected = thought[0] + 2.5 * (thought[1:] - thought[0])
@@ -115,9 +115,9 @@ def test_whoever_asks_gets_the_same_and_a_run_goes_on_with_what_was_drawn(tmp_pa
     resumed = examples(tmp_path / "a", again)
     for step in (29, 7, 12):
         same(resumed(step, range(4)), expected[step])
-        for place in range(4):
-            part = resumed(step, range(place, place + 1))
-            assert_close(part.latents[0], expected[step].latents[place], rtol=0, atol=0)
+        for index in range(4):
+            part = resumed(step, range(index, index + 1))
+            assert_close(part.latents[0], expected[step].latents[index], rtol=0, atol=0)
     assert again.calls == []  # they lay in the folder
 
     elsewhere = examples(tmp_path / "b", Redrawing())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,17 @@ REFERENCE_CLASSES = {
     "heun": "HeunDiscreteScheduler",
     "dpm++2m": "DPMSolverMultistepScheduler",
 }
+# those with which fewer things can be combined
+MORE_CLASSES = {
+    "plms": "PNDMScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "dpm2": "KDPM2DiscreteScheduler",
+    "dpm2_a": "KDPM2AncestralDiscreteScheduler",
+    "dpm++2m_sde": "DPMSolverMultistepScheduler",
+    "lcm": "LCMScheduler",
+    "tcd": "TCDScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
 
 
 SAMPLERS = tuple(REFERENCE_CLASSES)
@@ -45,7 +57,9 @@ def reference_scheduler(sampler: str, **changes: Any) -> Any:
     """diffusers' own class of a sampler, made from SD 1.5's configuration."""
     import diffusers
 
-    return getattr(diffusers, REFERENCE_CLASSES[sampler]).from_config(SD15_SCHEDULER, **changes)
+    return getattr(diffusers, (REFERENCE_CLASSES | MORE_CLASSES)[sampler]).from_config(
+        SD15_SCHEDULER, **changes
+    )
 
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -148,9 +162,9 @@ def reference_trajectory(
         noise = randn_tensor(batch, generator=generators)
         latents = scheduler.add_noise(init, noise, timesteps[:1].repeat(len(seeds)))
 
-    name = type(scheduler).__name__
-    extra: dict[str, Any] = {} if name == "HeunDiscreteScheduler" else {"generator": generators}
-    if name == "DDIMScheduler":
+    taken = inspect.signature(scheduler.step).parameters
+    extra: dict[str, Any] = {"generator": generators} if "generator" in taken else {}
+    if type(scheduler).__name__ == "DDIMScheduler":
         extra["eta"] = eta
     for t in timesteps:
         shown = scheduler.scale_model_input(torch.cat([latents] * 2) if guidance else latents, t)

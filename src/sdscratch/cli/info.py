@@ -184,7 +184,8 @@ def model_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
     yield "averages", "inside (convert-weights --ema takes them)" if facts["ema"] else "none (EMA)"
     if facts["what"] != "a Stable Diffusion 1.x model":
         for part, values in config.items():
-            yield part, ", ".join(f"{name} {plain(value)}" for name, value in values.items())
+            for each in values if isinstance(values, list) else [values]:  # text encoders may be several
+                yield part, ", ".join(f"{name} {plain(value)}" for name, value in each.items())
     if facts["dropped"]:
         yield "besides", f"{len(facts['dropped'])} entries that no picture needs"
 

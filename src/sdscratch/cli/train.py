@@ -1,4 +1,4 @@
-"""`train`: autoencoder, diffusion, lora, taesd; the options are defined once, in `training.options`."""
+"""`train`: autoencoder, diffusion, lora, taesd; the options are defined once, in `training.run.options`."""
 
 from __future__ import annotations
 

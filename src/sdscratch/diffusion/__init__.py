@@ -4,6 +4,7 @@ catalogue.py        every sampler and spacing, one row each: names in every tool
 conventions.py      what --like stands for, one row a tool
 schedule.py         how noisy every timestep is: betas, sigma from timestep and back
 levels.py           the formulas of spacings
+timesteps.py         the same by timestep, as diffusers has them
 incomplete_beta.py  the quantiles that one of them needs
 spacing.py          which levels a run visits, as each tool means it: the sigma schedule
 samplers/           from noise to a latent, one family a file

@@ -103,6 +103,7 @@ KARRAS, EXPONENTIAL, NORMAL = Spaced("karras"), Spaced("exponential"), Spaced("n
 
 CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise", "spare_draws")
 FRESH = ("eta", "s_noise")
+UNIPC = ("order", "lower_order_final", "ends_denoised")
 PID = ("pcoeff", "icoeff", "dcoeff", "accept_safety")
 WEB, COMFY = ("a1111", "forge"), ("comfyui",)
 
@@ -191,9 +192,9 @@ SAMPLERS: Mapping[str, SamplerSpec] = {
             ROUNDED,
             ("unipcmultistep", "unipcbh1"),
             discards=COMFY,
-            parameters=("variant", "order", "lower_order_final"),
+            parameters=("variant", *UNIPC),
         ),
-        SamplerSpec("unipc_bh2", "UniPC bh2", ROUNDED, discards=COMFY, parameters=("order",)),
+        SamplerSpec("unipc_bh2", "UniPC bh2", ROUNDED, discards=COMFY, parameters=UNIPC),
         SamplerSpec("plms", "PLMS", TO_FIRST, ("pndm",), "n+1"),
         SamplerSpec("deis", "DEIS", ROUNDED, ("deismultistep",), parameters=("max_order",)),
         SamplerSpec("ipndm", "IPNDM", NORMAL, parameters=("max_order", "ends_denoised")),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sdscratch.errors import UsageError
 
-__all__ = ["CONVENTIONS", "Convention", "convention_of"]
+__all__ = ["CONVENTIONS", "Convention", "convention_of", "sampler_parameters"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,33 @@ CONVENTIONS: Mapping[str, Convention] = {
         ),
     )
 }
+
+
+# What samplers do otherwise in some tools than by default (which is k-diffusion's and the web UIs' way).
+IN_COMFYUI: Mapping[str, Mapping[str, Any]] = {
+    "lms": {"ends_denoised": True},
+    "ipndm": {"ends_denoised": True},
+    "ipndm_v": {"ends_denoised": True},
+    "euler": {"spare_draws": False},
+    "heun": {"spare_draws": False},
+    "heunpp2": {"spare_draws": False},
+    "dpm2": {"spare_draws": False},
+}
+IN_DIFFUSERS: Mapping[str, Mapping[str, Any]] = {
+    "unipc": {"variant": "bh2", "order": 2, "ends_denoised": True},
+    "unipc_bh2": {"order": 2, "ends_denoised": True},
+}
+PARAMETERS = {
+    "comfyui": IN_COMFYUI,
+    "sdscratch": IN_DIFFUSERS,
+    "diffusers": IN_DIFFUSERS,
+    "kohya": IN_DIFFUSERS,
+}
+
+
+def sampler_parameters(like: str, sampler: str) -> dict[str, Any]:
+    """What a sampler is to be called with to do as a tool does."""
+    return dict(PARAMETERS.get(like, {}).get(sampler, {}))
 
 
 def convention_of(name: str) -> Convention:

@@ -8,9 +8,9 @@ Shapes: n pictures, c channels, h × w positions, t tokens of d.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,23 +20,30 @@ from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.models.conditioning import Conditioning
 
 __all__ = [
+    "Combine",
+    "GuidedDenoiser",
     "Network",
+    "PairPredictor",
     "Prediction",
     "Predictor",
     "Pull",
     "by_evaluation",
-    "composed_predictor",
+    "classifier_free",
     "conditioned",
     "denoiser",
     "guided",
-    "guided_predictor",
     "network_denoiser",
+    "pair_predictor",
 ]
 
 # (x [n, c, h, w] in variance-preserving scale, timesteps [n], n rows of conditioning) → noise or velocity
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
 # the same for one timestep and a conditioning that is settled
 Predictor = Callable[[Tensor, float], Tensor]
+# the same without the prompt, and with it
+PairPredictor = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+# (what is predicted without the prompt, with it, σ) → what is gone by
+Combine = Callable[[Tensor, Tensor, float], Tensor]
 Prediction = Literal["epsilon", "v"]
 
 
@@ -59,17 +66,28 @@ def guided(
     path: SigmaSchedule,
     prediction: Prediction,
     *,
-    prompt: Conditioning,
+    prompt: Conditioning | Sequence[Pull],
     negative: Conditioning,
     scale: float,
+    filler: Tensor | None = None,
+    combine: Combine | None = None,
+    on_estimates: bool = False,
 ) -> Denoiser:
     """A network under classifier-free guidance as a denoiser; arguments as of `network_denoiser`.
 
     Args:
-        prompt, negative: what the network is told, each one row or n.
-        scale: 1 or less means no guidance: the network sees the prompt alone.
+        prompt: what the network is told, one row or n; or several prompts.
+        negative: what it is told besides, one row or n.
+        scale: 1 or less means no guidance: the network sees the prompt alone, if it is one of weight 1.
+        filler: as of `pair_predictor`.
+        combine: another way to guide than Ho & Salimans' (tricks.py).
+        on_estimates: combine estimates of x₀, not what the network predicts.
     """
-    return denoiser(guided_predictor(network, prompt, negative, scale), path, prediction)
+    pulls = [Pull(prompt)] if isinstance(prompt, Conditioning) else list(prompt)
+    if scale <= 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0:
+        return denoiser(conditioned(network, pulls[0].prompt), path, prediction)
+    pair = pair_predictor(network, pulls, negative, filler=filler)
+    return GuidedDenoiser(pair, path, prediction, combine or classifier_free(scale), on_estimates)
 
 
 def conditioned(network: Network, conditioning: Conditioning) -> Predictor:
@@ -83,15 +101,9 @@ def conditioned(network: Network, conditioning: Conditioning) -> Predictor:
     return predict
 
 
-def guided_predictor(
-    network: Network, prompt: Conditioning, negative: Conditioning, scale: float
-) -> Predictor:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6), both halves in one batch, the negative first.
-
-    `scale` counts as users do, s = 1 + w. It acts on what the network predicts; on the estimates of x₀ it
-    would be the same but for rounding, and this way rounds as diffusers does.
-    """
-    return composed_predictor(network, [Pull(prompt)], negative, scale)
+def classifier_free(scale: float) -> Combine:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6). `scale` counts as users do, s = 1 + w."""
+    return lambda without, with_prompt, sigma: without + scale * (with_prompt - without)
 
 
 @dataclass(frozen=True)
@@ -102,35 +114,30 @@ class Pull:
     weight: float = 1.0
 
 
-def composed_predictor(
-    network: Network,
-    pulls: Sequence[Pull],
-    negative: Conditioning,
-    scale: float,
-    *,
-    filler: Tensor | None = None,
-) -> Predictor:
-    """Guidance by several prompts: e₋ + Σ wᵢ·s·(eᵢ − e₋) (Liu et al. 2022, eq. 11), e₋ the negative one's.
+def pair_predictor(
+    network: Network, pulls: Sequence[Pull], negative: Conditioning, *, filler: Tensor | None = None
+) -> PairPredictor:
+    """What a network predicts without the prompt, e₋, and with it; in one batch, the negative first.
 
-    The weights are not made to sum to one: two prompts of weight 1 pull twice as hard. At a scale of 1 or
-    less a single prompt of weight 1 is seen alone.
+    Several prompts count as one, e₋ + Σ wᵢ·(eᵢ − e₋) (Liu et al. 2022, eq. 11). The weights are not made to
+    sum to one: two prompts of weight 1 pull twice as hard.
 
     Args:
         filler: [1, t, d], the empty prompt's context: contexts of unequal length are filled up with it and
             meet in one batch. Without one each length is a call of its own, as the web UI's default is.
     """
-    if scale <= 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0:
-        return conditioned(network, pulls[0].prompt)
     told = [negative, *(pull.prompt for pull in pulls)]
     if filler is not None:
         told = filled_up(told, filler)
 
-    def predict(x: Tensor, timestep: float) -> Tensor:
+    def predict(x: Tensor, timestep: float) -> tuple[Tensor, Tensor]:
         without, *others = predictions(network, told, x, timestep)
-        result = without
-        for pull, prediction in zip(pulls, others, strict=True):
-            result = result + scale * pull.weight * (prediction - without)
-        return result
+        if len(pulls) == 1 and pulls[0].weight == 1.0:
+            return without, others[0]
+        together = without
+        for pull, other in zip(pulls, others, strict=True):
+            together = together + pull.weight * (other - without)
+        return without, together
 
     return predict
 
@@ -162,11 +169,16 @@ def filled_up(told: Sequence[Conditioning], filler: Tensor) -> list[Conditioning
     return filled
 
 
-def by_evaluation(choose: Callable[[int], Predictor]) -> Predictor:
+Predicted = TypeVar("Predicted")
+
+
+def by_evaluation(
+    choose: Callable[[int], Callable[[Tensor, float], Predicted]],
+) -> Callable[[Tensor, float], Predicted]:
     """A predictor that counts how often it was asked, from 0: prompts may change on the way."""
     evaluation = 0
 
-    def predict(x: Tensor, timestep: float) -> Tensor:
+    def predict(x: Tensor, timestep: float) -> Predicted:
         nonlocal evaluation
         now, evaluation = choose(evaluation), evaluation + 1
         return now(x, timestep)
@@ -174,18 +186,64 @@ def by_evaluation(choose: Callable[[int], Predictor]) -> Predictor:
     return predict
 
 
+class GuidedDenoiser:
+    """A denoiser under guidance, which tells the estimate without the prompt too (CFG++ asks for it)."""
+
+    def __init__(
+        self,
+        pair: PairPredictor,
+        path: SigmaSchedule,
+        prediction: Prediction,
+        combine: Combine,
+        on_estimates: bool = False,
+    ) -> None:
+        self._pair, self._path, self._combine = pair, path, combine
+        self._estimate, self._on_estimates = ESTIMATES[prediction], on_estimates
+        self._newest: tuple[Tensor, float, Tensor] | None = None  # x, σ, the prediction without
+
+    def __call__(self, x: Tensor, sigma: float, /) -> Tensor:
+        """The guided estimate of x₀."""
+        without, with_prompt = self._predict(x, sigma)
+        if self._on_estimates:
+            estimates = [self._estimate(each, x, sigma) for each in (without, with_prompt)]
+            return self._combine(estimates[0], estimates[1], sigma)
+        return self._estimate(self._combine(without, with_prompt, sigma), x, sigma)
+
+    def unconditional(self, x: Tensor, sigma: float, /) -> Tensor:
+        """The estimate of x₀ without the prompt; of the newest x at no cost."""
+        newest = self._newest
+        known = newest is not None and newest[0] is x and newest[1] == sigma
+        without = newest[2] if newest is not None and known else self._predict(x, sigma)[0]
+        return self._estimate(without, x, sigma)
+
+    def _predict(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        without, with_prompt = self._pair(x / math.sqrt(1.0 + sigma**2), self._path.timestep(sigma))
+        self._newest = x, sigma, without
+        return without, with_prompt
+
+
 def denoiser(predict: Predictor, path: SigmaSchedule, prediction: Prediction) -> Denoiser:
-    """The estimate of x₀ that a prediction of noise or velocity stands for.
+    """The estimate of x₀ that a prediction of noise or velocity stands for."""
+    estimate = ESTIMATES[prediction]
 
-    From x = x₀ + σ·ε: x₀ = x − σ·ε. The velocity of Salimans & Ho (2022, appendix D), v = √ᾱ·ε − √(1−ᾱ)·x₀,
-    gives x₀ = x/(1+σ²) − v·σ/√(1+σ²).
-    """
+    def denoise(x: Tensor, sigma: float, /) -> Tensor:
+        return estimate(predict(x / math.sqrt(1.0 + sigma**2), path.timestep(sigma)), x, sigma)
 
-    def denoise_epsilon(x: Tensor, sigma: float) -> Tensor:
-        return x - sigma * predict(x / math.sqrt(1.0 + sigma**2), path.timestep(sigma))
+    return denoise
 
-    def denoise_v(x: Tensor, sigma: float) -> Tensor:
-        scale = math.sqrt(1.0 + sigma**2)
-        return x / scale**2 - sigma / scale * predict(x / scale, path.timestep(sigma))
 
-    return denoise_v if prediction == "v" else denoise_epsilon
+def from_noise(noise: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """From x = x₀ + σ·ε: x₀ = x − σ·ε."""
+    return x - sigma * noise
+
+
+def from_velocity(velocity: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """The velocity of Salimans & Ho (2022, appendix D), v = √ᾱ·ε − √(1−ᾱ)·x₀: x₀ = x/(1+σ²) − v·σ/√(1+σ²)."""
+    scale = math.sqrt(1.0 + sigma**2)
+    return x / scale**2 - sigma / scale * velocity
+
+
+ESTIMATES: Mapping[Prediction, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "epsilon": from_noise,
+    "v": from_velocity,
+}

@@ -1,4 +1,5 @@
 """How good a model is.
 
-quality.py  on pictures with captions: what its autoencoder loses, and its U-Net's loss by timestep
+evaluation.py  all measurements of one model
+quality.py     on pictures with captions: what its autoencoder loses, and its U-Net's loss by timestep
 """

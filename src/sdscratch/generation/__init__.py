@@ -9,6 +9,7 @@ denoise.py        the U-Net as a denoiser, guided
 decode.py         latents → pictures
 preview.py        what is in a latent, in a moment
 tiles.py          a latent decoded in tiles
+ahead.py          work that is begun before its result is needed
 networks.py       the networks by name: loaded, let go, retried in float32
 outputs.py        where pictures go
 """

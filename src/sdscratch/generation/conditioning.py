@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from sdscratch.checkpoints.places import known_embeddings
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.generation.networks import Networks
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.options import ResolvedOptions
 from sdscratch.text.chunks import Chunk
 from sdscratch.text.cutting import encode_prompt
 from sdscratch.text.emphasis import encode_part, insert_vectors
-from sdscratch.text.prompt import selected
+from sdscratch.text.prompt import selected, take_tags
 from sdscratch.text.reading import SYNTAXES, PlannedPart, plan_prompt
 
 __all__ = ["CONTEXTS_KEPT", "PromptEncoder", "ToldPart", "planned_evaluations"]
@@ -54,6 +56,11 @@ class ToldPart:
         return self.conditionings[selected(self.planned.stages, evaluation)]  # type: ignore[arg-type]
 
 
+def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
+    """Whether the negative prompt plays a part: above scale 1, and where the prompt is not one text alone."""
+    return options.cfg_scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
+
+
 class PromptEncoder:
     """Prompts → conditionings of one row, of which the newest are kept: encoded once, and warned of once.
 
@@ -66,6 +73,7 @@ class PromptEncoder:
         self.networks = networks
         width = networks.files.config.text.width
         self.given = tuple(open_embedding(name, width) for name in embeddings)
+        self.newest: tuple[Embedding, ...] = ()  # those in the newest picture's prompts
         self._kept: dict[tuple[Any, ...], tuple[ToldPart, ...]] = {}  # the newest last
 
     def __call__(
@@ -92,9 +100,31 @@ class PromptEncoder:
             del self._kept[oldest]
         return told
 
-    def done(self) -> None:
-        """Say that all prompts of a picture are encoded."""
+    def of(self, options: ResolvedOptions) -> tuple[tuple[ToldPart, ...], tuple[ToldPart, ...]]:
+        """The parts of the prompt, and those of the negative one: none where guidance needs none."""
+        asked = partial(
+            self,
+            syntax=options.prompt_syntax,
+            clip_skip=options.clip_skip,
+            evaluations=planned_evaluations(options.sampler, options.steps),
+        )
+        text = take_tags(options.prompt)[0]
+        negative: tuple[ToldPart, ...] = ()
+        if options.cfg_scale > 1.0:
+            negative = asked(options.negative_prompt, negative=True)
+        prompt = asked(text)
+        if guides(options, prompt) and not negative:
+            negative = asked(options.negative_prompt, negative=True)
+        self.newest = self.used(prompt, negative)
         self.networks.done("text")
+        return prompt, negative
+
+    def knows(self, options: ResolvedOptions) -> bool:
+        """Whether nothing is left for the text encoder to do."""
+        evaluations = planned_evaluations(options.sampler, options.steps)
+        about = options.prompt_syntax, options.clip_skip, evaluations
+        keys = [(take_tags(options.prompt)[0], *about, False), (options.negative_prompt, *about, True)]
+        return all(key in self._kept for key in (keys if options.cfg_scale > 1.0 else keys[:1]))
 
     def clear(self) -> None:
         """Forget all, as another text encoder would say something else."""

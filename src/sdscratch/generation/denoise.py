@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdscratch.diffusion.approximations import deep_cached, guided_between
+from sdscratch.diffusion.conventions import sampler_parameters
 from sdscratch.diffusion.guidance import (
+    GuidedDenoiser,
     Network,
+    PairPredictor,
     Predictor,
     Pull,
     by_evaluation,
-    composed_predictor,
+    classifier_free,
     conditioned,
     denoiser,
+    pair_predictor,
 )
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
@@ -25,7 +30,7 @@ from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
-__all__ = ["UNetRunner", "guides", "make_denoiser", "one_by_one", "sampler_options"]
+__all__ = ["OneByOne", "UNetRunner", "make_denoiser", "sampler_options"]
 
 
 class UNetRunner:
@@ -65,19 +70,23 @@ def make_denoiser(
 
     Args:
         prompt: its parts.
-        negative: the negative prompt's one part; nothing where `guides` says that it is not asked for.
+        negative: the negative prompt's one part; nothing where guidance needs none.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
 
     def denoise_at(network: Network, scale: float) -> Denoiser:
-        def predictor(evaluation: int) -> Predictor:
+        def alone(evaluation: int) -> Predictor:
+            return conditioned(network, prompt[0].at(evaluation))
+
+        def pair(evaluation: int) -> PairPredictor:
             pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
-            if not negative:
-                return conditioned(network, pulls[0].prompt)
-            return composed_predictor(network, pulls, negative[0].at(evaluation), scale)
+            return pair_predictor(network, pulls, negative[0].at(evaluation))
 
         changes = any(part.changes for part in (*prompt, *negative))
-        return denoiser(by_evaluation(predictor) if changes else predictor(0), path, prediction)
+        if not negative or (scale <= 1.0 and len(prompt) == 1 and prompt[0].weight == 1.0):
+            return denoiser(by_evaluation(alone) if changes else alone(0), path, prediction)
+        both = by_evaluation(pair) if changes else pair(0)
+        return GuidedDenoiser(both, path, prediction, classifier_free(scale))
 
     def one() -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
@@ -87,24 +96,31 @@ def make_denoiser(
             return whole
         return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
 
-    return one() if placement.batches else one_by_one([one() for _ in range(count)])
+    return one() if placement.batches else OneByOne([one() for _ in range(count)])
 
 
-def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
-    """Whether the negative prompt plays a part: above scale 1, and where the prompt is not one text alone."""
-    return options.cfg_scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
-
-
-def one_by_one(denoisers: Sequence[Denoiser]) -> Denoiser:
+class OneByOne:
     """A denoiser that runs pictures one after another, each by its own, so that none depends on its batch."""
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        pictures = zip(denoisers, x.split(1), strict=True)
+    def __init__(self, denoisers: Sequence[Denoiser]) -> None:
+        self._denoisers = denoisers
+        self._newest: tuple[Tensor, tuple[Tensor, ...]] | None = None
+
+    def __call__(self, x: Tensor, sigma: float, /) -> Tensor:
+        """The estimates of x₀, guided where each is."""
+        self._newest = x, x.split(1)
+        pictures = zip(self._denoisers, self._newest[1], strict=True)
         return torch.cat([one(picture, sigma) for one, picture in pictures])
 
-    return denoise
+    def unconditional(self, x: Tensor, sigma: float, /) -> Tensor:
+        """The estimates without the prompt; of the newest x at no cost."""
+        known = self._newest is not None and self._newest[0] is x
+        pictures = self._newest[1] if self._newest is not None and known else x.split(1)
+        estimates = (getattr(one, "unconditional", one) for one in self._denoisers)
+        return torch.cat([one(picture, sigma) for one, picture in zip(estimates, pictures, strict=True)])
 
 
-def sampler_options(options: ResolvedOptions) -> dict[str, float]:
+def sampler_options(options: ResolvedOptions) -> dict[str, Any]:
     """What a sampler takes beyond the four arguments that all take."""
-    return {"eta": options.eta} if options.sampler == "ddim" else {}
+    own = {"eta": options.eta} if options.sampler == "ddim" else {}
+    return sampler_parameters("sdscratch", options.sampler) | own

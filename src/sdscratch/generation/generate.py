@@ -12,12 +12,14 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.addons.apply import AppliedLora, applied_loras
+from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
+from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
-from sdscratch.images import LoraRecord, Record
+from sdscratch.images import AddonRecord, LoraRecord, Record
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
 
@@ -37,6 +39,8 @@ class Model(Protocol):
     def loras(self) -> tuple[AppliedLora, ...]: ...
     @property
     def tags(self) -> tuple[LoraRequest, ...]: ...
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]: ...
     def adopt_loras(self, prompt: str) -> None: ...
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
     def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
@@ -144,10 +148,17 @@ def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
         yield batch
 
 
+def vae_record(files: ModelFiles) -> AddonRecord | None:
+    """The VAE in the place of the model's own, if there is one."""
+    paths = list(dict.fromkeys(stored.file.path for stored in files.exchanged.values()))
+    return AddonRecord(paths[0].stem, hash_files(paths)) if paths else None
+
+
 def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
     given, applied = len(applied_loras(pipeline.files)), pipeline.loras
+    embeddings, files = pipeline.embeddings, pipeline.files
 
     def record() -> Record:
         loras = tuple(
@@ -161,6 +172,8 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             dtype=placement.dtype_name,
             device=placement.device.type,
             loras=loras or None,
+            embeddings=tuple(AddonRecord(each.name, each.digest()[:12]) for each in embeddings) or None,
+            vae=vae_record(files),
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,
         )

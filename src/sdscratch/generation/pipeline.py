@@ -10,9 +10,7 @@ code that Python users call:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from functools import cached_property, partial
-from threading import Thread
 from typing import Any, Self, overload
 
 import torch
@@ -26,18 +24,20 @@ from sdscratch.addons.apply import (
     refuse_ranges,
     with_loras,
 )
+from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
-from sdscratch.diffusion.noise import Noise
+from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
 from sdscratch.errors import UsageError
-from sdscratch.generation.conditioning import PromptEncoder, ToldPart, planned_evaluations
+from sdscratch.generation.ahead import Ahead
+from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
-from sdscratch.generation.denoise import UNetRunner, guides, make_denoiser, sampler_options
+from sdscratch.generation.denoise import UNetRunner, make_denoiser, sampler_options
 from sdscratch.generation.generate import generate
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
@@ -52,7 +52,6 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
-from sdscratch.text.prompt import take_tags
 
 __all__ = ["Pipeline", "Progress", "load"]
 
@@ -127,7 +126,7 @@ class Pipeline:
         self.tags: tuple[LoraRequest, ...] = ()  # LoRAs that the newest prompt asked for
         self._taesd = taesd
         self._preview: Callable[[Tensor], Tensor] | None = None
-        self._hash: Future[str] | None = None
+        self._hash = Ahead(files.hash)
 
     # Loading
 
@@ -141,6 +140,11 @@ class Pipeline:
     def loras(self) -> tuple[AppliedLora, ...]:
         """The LoRAs that pictures are made with now: those of `load`, then those of the newest prompt."""
         return applied_loras(self.networks.files)
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """The textual inversions in the newest picture's prompts."""
+        return self.encode_prompts.newest
 
     def adopt_loras(self, prompt: str) -> None:
         """Apply the LoRAs that the prompt's tags name beside those of `load`, and no others.
@@ -170,17 +174,7 @@ class Pipeline:
 
     def hash_ahead(self) -> None:
         """Begin to find the model's hash, beside other work: all of its file is read."""
-        if self._hash is not None:
-            return
-        found = self._hash = Future()
-
-        def find() -> None:
-            try:
-                found.set_result(self.files.hash())
-            except Exception as error:
-                found.set_exception(error)
-
-        Thread(target=find, daemon=True).start()  # who presses Ctrl-C does not wait for it
+        self._hash.begin()
 
     def model_hash(self) -> str:
         """The model's fingerprint, once it is known.
@@ -188,8 +182,6 @@ class Pipeline:
         Raises:
             CheckpointError: a file of it cannot be read.
         """
-        self.hash_ahead()
-        assert self._hash is not None
         return self._hash.result()
 
     # From options to latents
@@ -202,10 +194,11 @@ class Pipeline:
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs."""
-        if not from_init:
-            return ("text", "unet", "decoder")
-        runs = steps_from_strength(options.steps, options.strength) > 0
-        return ("text", "unet", "encoder", "decoder") if runs else ("encoder", "decoder")
+        runs = not from_init or steps_from_strength(options.steps, options.strength) > 0
+        first: tuple[Part, ...] = ("text", "unet") if runs else ()
+        if runs and self.encode_prompts.knows(options):
+            first = ("unet",)
+        return (*first, "encoder", "decoder") if from_init else (*first, "decoder")
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
@@ -248,39 +241,21 @@ class Pipeline:
                 self.networks.fall_back(error)
                 yield from self._denoise(options, seeds, picture)
 
-    def encode_for(self, options: ResolvedOptions) -> tuple[tuple[ToldPart, ...], tuple[ToldPart, ...]]:
-        """The parts of the prompt, and those of the negative one: none where guidance needs none."""
-        evaluations = planned_evaluations(options.sampler, options.steps)
-        encode = partial(
-            self.encode_prompts,
-            syntax=options.prompt_syntax,
-            clip_skip=options.clip_skip,
-            evaluations=evaluations,
-        )
-        text, _ = take_tags(options.prompt)
-        negative: tuple[ToldPart, ...] = ()
-        if options.cfg_scale > 1.0:  # in this order, so that a GPU is asked as it always was
-            negative = encode(options.negative_prompt, negative=True)
-        prompt = encode(text)
-        if guides(options, prompt) and not negative:
-            negative = encode(options.negative_prompt, negative=True)
-        self.encode_prompts.done()
-        return prompt, negative
-
     def _denoise(
         self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
     ) -> Iterator[Progress]:
         config = self.files.config
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
         path = self.path(options, from_init=picture is not None)
-        source = Noise(seeds, (config.unet.latent_channels, *sides))
-        noise = device_noise(source, self.placement.device)
+        shape = (config.unet.latent_channels, *sides)
+        sources = noise_sources(options.sampler, path.sigmas, seeds, shape)
+        start, noise = (device_noise(source, self.placement.device) for source in sources)
         encode = None if picture is None else partial(self.encode_picture, picture)
-        x = start_latent(path, len(seeds), noise, encode)
+        x = start_latent(path, len(seeds), start, encode)
         total = len(path.timesteps)
         denoise = None
         if total:
-            prompt, negative = self.encode_for(options)
+            prompt, negative = self.encode_prompts.of(options)
             denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
         yield Progress(0, total, x, None)
         if denoise is None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from PIL.Image import Image
 
 from sdscratch.addons.apply import AppliedLora, open_with_addons, with_loras
+from sdscratch.addons.embedding import open_embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.generation.generate import vae_record
 from sdscratch.generation.requests import Event, Failed, Init, Picture, Request
 from sdscratch.images import Record, fit_picture, picture_hash, read_picture, read_records, save_picture
 from sdscratch.jobs.journal import FAILED, Journal, Shard, append, picture_key
@@ -219,10 +221,13 @@ class _Run:
 
     def _key(self, task: Task, init: Init | None) -> str:
         files = self.models.files(task.job)
+        width = files.config.text.width
         return picture_key(
             {
                 "options": asdict(task.options),
                 "model": files.hash(),
+                "vae": None if (vae := vae_record(files)) is None else vae.hash,
+                "embeddings": [open_embedding(name, width).digest() for name in task.job.source.embedding],
                 "changes": [change.record() for change in self.models.changes(task.job)],
                 "init": None if init is None else [init.hash, init.fit, task.job.source.background],
             }

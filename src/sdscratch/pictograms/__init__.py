@@ -15,10 +15,11 @@ captions.py    what is said of a scene
 composer.py    draws scenes: a source of training pictures
 model.py       shape and tokenizer, and the file that the model becomes
 grow.py        a small model's weights, as the beginning of a larger one
-focus.py       what a model knows least, to be shown more
+hard_examples.py  what a model knows least, to be shown more
 sampled.py     latents as the sampler leaves them, with the render that each should have become
 crisp.py       teaching the decoder alone to draw those, flat and sharp
-workshop.py    the stages of training
+folder.py      what the stages of training hand on
+stages.py      the stages of training
 judge.py       a classifier that says what a picture shows
 judging.py     training it
 agreement.py   how often pictures show what was asked for

@@ -37,11 +37,11 @@ from sdscratch.generation.pipeline import load
 from sdscratch.home import expanded
 from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
+from sdscratch.pictograms.folder import begin as lay_out
+from sdscratch.pictograms.folder import export as write_model
 from sdscratch.pictograms.judge import save_judge, usual_place
 from sdscratch.pictograms.model import LARGE, SHAPES, Shape
-from sdscratch.pictograms.workshop import MIXTURES, Workshop, workshop
-from sdscratch.pictograms.workshop import begin as lay_out
-from sdscratch.pictograms.workshop import export as write_model
+from sdscratch.pictograms.stages import MIXTURES, Stages, prepared
 from sdscratch.training.engine.distributed import workers_for
 from sdscratch.training.engine.recipe import Budget, Recipe
 from sdscratch.training.run.display import Display
@@ -68,38 +68,41 @@ SAMPLES = (
     "a green car on a red background",
 )
 
-Folder = Annotated[Path, typer.Option(help="Where checkpoints, metrics and sprites are kept.")]
-Size = Annotated[int, typer.Option(help=f"Of the pictures: {' or '.join(map(str, SHAPES))}.")]
+Folder = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and sprites.")]
+Size = Annotated[int, typer.Option(help=f"Side of the pictures in pixels: {' or '.join(map(str, SHAPES))}.")]
 Grow = Annotated[
     Path | None,
     typer.Option(
-        help="A model of half the size (diffusion: or of the same), with whose weights a new run begins.",
+        help="Model of half the size (diffusion: or of the same), with whose weights a new run begins.",
         show_default=False,
     ),
 ]
-Font = Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf, if it is not where systems keep it.")]
-Minutes = Annotated[float | None, typer.Option(help="How long to train, earlier parts of the run included.")]
-Steps = Annotated[int | None, typer.Option(help="How many steps to train, instead of a time.")]
-Batch = Annotated[int, typer.Option(help="Pictures a step that each process computes.")]
-Rate = Annotated[float, typer.Option(help="The highest learning rate.")]
-DecayFrom = Annotated[float, typer.Option(help="Share of the run after which the rate falls.")]
+Font = Annotated[
+    Path | None, typer.Option(help="File NotoColorEmoji.ttf, if it is not where systems keep it.")
+]
+Minutes = Annotated[float | None, typer.Option(help="Minutes to train, earlier parts of the run included.")]
+Steps = Annotated[int | None, typer.Option(help="Steps to train, instead of a time.")]
+Batch = Annotated[int, typer.Option(help="Pictures of a step that each process computes.")]
+Rate = Annotated[float, typer.Option(help="Learning rate after the warm-up, the highest.")]
+DecayFrom = Annotated[float, typer.Option(help="Share of the run after which the learning rate falls.")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Threads that share a batch.", show_default="on a CPU one a core, on a GPU one"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 (a number), mps.")]
+Device = Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:1 (a number), mps.")]
 Scenes = Annotated[
     str | None,
     typer.Option(
-        help=f"{' or '.join(MIXTURES)} of the scenes.", show_default="what a CPU, or a GPU, can learn"
+        help=f"Scenes to learn: {' or '.join(MIXTURES)} of them.",
+        show_default="what a CPU, or a GPU, can learn",
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="Of the arithmetic: auto, float32, bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="Precision of the arithmetic: auto, float32, bfloat16.")]
 
 HOME = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "sdscratch-training"
 
 
-Work = Callable[[Workshop, Recipe, Path | None], None]
+Work = Callable[[Stages, Recipe, Path | None], None]
 
 
 def stage(*, seed: int, batch: int, rate: float, ema: float) -> Callable[[Work], Work]:
@@ -122,19 +125,19 @@ def stage(*, seed: int, batch: int, rate: float, ema: float) -> Callable[[Work],
             scenes: Scenes = None,
         ) -> None:
             shape = _shape(size)
-            with workshop(
+            with prepared(
                 folder, shape, font=font, device=device, dtype=dtype, scenes=scenes, seed=seed
-            ) as shop:
+            ) as stages:
                 recipe = Recipe(
                     _budget(minutes, steps),
                     rate,
                     batch,
-                    workers=_threads(shop, workers, batch),
+                    workers=_threads(stages, workers, batch),
                     seed=seed,
                     decay_from=decay_from,
                     ema=ema,
                 )
-                work(shop, recipe, grow)
+                work(stages, recipe, grow)
 
         app.command(work.__name__, help=work.__doc__)(run)
         return work
@@ -143,44 +146,44 @@ def stage(*, seed: int, batch: int, rate: float, ema: float) -> Callable[[Work],
 
 
 @stage(seed=1, batch=8, rate=1e-3, ema=0.995)
-def autoencoder(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def autoencoder(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train the autoencoder, then normalise its latents and measure it on held-out pictures."""
-    typer.echo(f"{shop.autoencoder(recipe, grow):.2f} dB on held-out pictures")
+    typer.echo(f"{stages.autoencoder(recipe, grow):.2f} dB on held-out pictures")
 
 
 @stage(seed=2, batch=8, rate=8e-4, ema=0.995)
-def refine(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def refine(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train the decoder further while the encoder, and with it what latents mean, stays as it is."""
     if grow is not None:
         raise UsageError("refine goes on with the autoencoder that there is; --grow is for a new one")
-    typer.echo(f"{shop.refine(recipe):.2f} dB on held-out pictures")
+    typer.echo(f"{stages.refine(recipe):.2f} dB on held-out pictures")
 
 
 @stage(seed=4, batch=4, rate=3e-4, ema=0.995)
-def decoder(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def decoder(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Teach the decoder alone to draw what the model's own sampler leaves: flat colours, sharp edges."""
     if grow is not None:
         raise UsageError("decoder goes on with the model that there is; --grow is for a new one")
-    typer.echo(f"{shop.decoder(recipe):.2f} dB on held-out pictures")
+    typer.echo(f"{stages.decoder(recipe):.2f} dB on held-out pictures")
 
 
 @stage(seed=3, batch=8, rate=2e-3, ema=0.995)
-def taesd(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def taesd(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train a tiny decoder that draws previews; `export` writes it beside the model."""
     if grow is not None:
         raise UsageError("a tiny decoder is made from nothing; leave out --grow")
-    typer.echo(str(shop.taesd(recipe)))
+    typer.echo(str(stages.taesd(recipe)))
 
 
 @stage(seed=1, batch=32, rate=5e-4, ema=0.998)
-def diffusion(shop: Workshop, recipe: Recipe, grow: Path | None) -> None:
+def diffusion(stages: Stages, recipe: Recipe, grow: Path | None) -> None:
     """Train text encoder and U-Net; at every checkpoint the model so far is `preview.safetensors`."""
-    shop.diffusion(recipe, grow)
+    stages.diffusion(recipe, grow)
 
 
 @app.command()
 def begin(
-    model: Annotated[Path, typer.Argument(help="A model of the same size.")],
+    model: Annotated[Path, typer.Argument(help="Model of the same size.")],
     folder: Folder = HOME,
     size: Size = 128,
 ) -> None:
@@ -190,7 +193,7 @@ def begin(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="The file to write.")], folder: Folder = HOME, size: Size = 128
+    path: Annotated[Path, typer.Argument(help="File to write.")], folder: Folder = HOME, size: Size = 128
 ) -> None:
     """Write the model as it is at the last checkpoint."""
     steps = write_model(folder, _shape(size), path)
@@ -199,10 +202,12 @@ def export(
 
 @app.command()
 def samples(
-    model: Annotated[str, typer.Argument(help="A model, as `sdscratch --model` takes it.")],
-    picture: Annotated[Path, typer.Argument(help="The PNG to write.")],
-    prompt: Annotated[list[str] | None, typer.Option(help="Instead of the usual ones; repeatable.")] = None,
-    seeds: Annotated[int, typer.Option(help="Rows: seeds 0, 1, …")] = 4,
+    model: Annotated[str, typer.Argument(help="Model, as `sdscratch --model` takes it.")],
+    picture: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Prompt to draw instead of the usual ones; repeatable.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of rows, one a seed: 0, 1, …")] = 4,
     steps: Annotated[int | None, typer.Option()] = None,
     cfg_scale: Annotated[float | None, typer.Option()] = None,
     sampler: Annotated[str | None, typer.Option()] = None,
@@ -220,11 +225,11 @@ def samples(
 @app.command()
 def judge(
     output: Annotated[
-        Path | None, typer.Option(help="The file to write.", show_default="where `evaluate` looks for it")
+        Path | None, typer.Option(help="File to write.", show_default="where `evaluate` looks for it")
     ] = None,
     begin: Annotated[
         Path | None,
-        typer.Option(help="A judge with whose weights a new run begins.", show_default=False),
+        typer.Option(help="Judge with whose weights a new run begins.", show_default=False),
     ] = None,
     folder: Folder = HOME,
     font: Font = None,
@@ -236,16 +241,16 @@ def judge(
     dtype: Dtype = "auto",
 ) -> None:
     """Train the judge that `sdscratch evaluate` asks, and measure it on held-out scenes."""
-    with workshop(folder, LARGE, font=font, device=device, dtype=dtype, scenes="all", seed=1) as shop:
-        table, leads = shop.composer.table, shop.distributed.leads
+    with prepared(folder, LARGE, font=font, device=device, dtype=dtype, scenes="all", seed=1) as stages:
+        table, leads = stages.composer.table, stages.distributed.leads
         with Display(quiet=not leads) as display:
             trained = judging.train_judge(
                 table,
                 _budget(minutes, steps if steps or minutes else judging.STEPS),
                 folder / "judge",
-                shop.distributed,
+                stages.distributed,
                 rate=rate,
-                workers=_threads(shop, workers, judging.BATCH),
+                workers=_threads(stages, workers, judging.BATCH),
                 begin=begin,
                 show=display,
             )
@@ -269,8 +274,8 @@ def _budget(minutes: float | None, steps: int | None) -> Budget:
     return Budget(steps=steps, seconds=None if minutes is None else minutes * 60)
 
 
-def _threads(shop: Workshop, workers: int | None, batch: int) -> int:
-    threads = workers or workers_for(shop.distributed, batch)
+def _threads(stages: Stages, workers: int | None, batch: int) -> int:
+    threads = workers or workers_for(stages.distributed, batch)
     if threads > 1:
         torch.set_num_threads(1)  # the workers share the work
     return threads

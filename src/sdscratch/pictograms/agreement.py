@@ -69,17 +69,17 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
     The best known things come each once before any comes twice, and so do all things in their row. Grounds
     and compositions are of the best known things; what a composition combines was held out from training.
     """
-    chance = random.Random(f"agreement {seed}")
+    rng = random.Random(f"agreement {seed}")
     chooser = Chooser(ASKED)
     names = [concept.name for concept in concepts()]
 
     def composition(index: int) -> Scene:
-        return held_out_scene(chooser, COMPOSITIONS[index % len(COMPOSITIONS)], chance)
+        return held_out_scene(chooser, COMPOSITIONS[index % len(COMPOSITIONS)], rng)
 
     rows: dict[str, Callable[[int], Scene]] = {
-        "known": plain_scenes(names[:BEST_KNOWN], chance),
-        "vocabulary": plain_scenes(names, chance),
-        "background": lambda index: KINDS["ground"](chooser, chance),
+        "known": plain_scenes(names[:BEST_KNOWN], rng),
+        "vocabulary": plain_scenes(names, rng),
+        "background": lambda index: KINDS["ground"](chooser, rng),
         "compositions": composition,
     }
     sizes = [round(count * share) for share in ROWS.values()]
@@ -88,22 +88,22 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
     for (row, scene_of), size in zip(rows.items(), sizes, strict=True):
         for index in range(size):
             scene = scene_of(index)
-            result.append(Prompt(row, scene.kind, caption(scene, chance), scene))
+            result.append(Prompt(row, scene.kind, caption(scene, rng), scene))
     return result
 
 
-def plain_scenes(names: Sequence[str], chance: random.Random) -> Callable[[int], Scene]:
+def plain_scenes(names: Sequence[str], rng: random.Random) -> Callable[[int], Scene]:
     """Things by themselves, all of them in a random order, then all again."""
-    order = chance.sample(names, len(names))
+    order = rng.sample(names, len(names))
     return lambda index: Scene((Thing(order[index % len(order)]),))
 
 
-def held_out_scene(chooser: Chooser, kind: str, chance: random.Random) -> Scene:
+def held_out_scene(chooser: Chooser, kind: str, rng: random.Random) -> Scene:
     """A scene of this kind that no training has; no silhouette, which can be of many things."""
     if kind == "plain":  # it combines nothing
-        return KINDS[kind](chooser, chance)
+        return KINDS[kind](chooser, rng)
     while True:
-        scene = chooser.held_out(kind, chance)
+        scene = chooser.held_out(kind, rng)
         if scene.style != "silhouette":
             return scene
 

@@ -42,54 +42,54 @@ class _Canvas:
         self.draw.rectangle([value * self.side for value in (left, top, right, bottom)], fill=colour)
 
 
-def _meadow(canvas: _Canvas, chance: random.Random) -> None:
-    horizon = chance.uniform(0.55, 0.68)
+def _meadow(canvas: _Canvas, rng: random.Random) -> None:
+    horizon = rng.uniform(0.55, 0.68)
     canvas.blend(0, horizon, (120, 190, 250), (205, 232, 255))
-    canvas.disc(chance.uniform(0.0, 1.0), horizon + 0.28, 0.55, (110, 190, 90), flat=0.6)
+    canvas.disc(rng.uniform(0.0, 1.0), horizon + 0.28, 0.55, (110, 190, 90), flat=0.6)
     canvas.blend(horizon, 1, (110, 190, 80), (70, 150, 60))
 
 
-def _night(canvas: _Canvas, chance: random.Random) -> None:
-    horizon = chance.uniform(0.76, 0.84)
+def _night(canvas: _Canvas, rng: random.Random) -> None:
+    horizon = rng.uniform(0.76, 0.84)
     canvas.blend(0, horizon, (12, 16, 50), (40, 50, 110))
     for _ in range(26):
-        size = chance.choice((0.006, 0.008, 0.012))
-        canvas.disc(chance.uniform(0, 1), chance.uniform(0, horizon - 0.05), size, (255, 250, 215))
+        size = rng.choice((0.006, 0.008, 0.012))
+        canvas.disc(rng.uniform(0, 1), rng.uniform(0, horizon - 0.05), size, (255, 250, 215))
     canvas.blend(horizon, 1, (26, 38, 54), (16, 24, 36))
 
 
-def _sea(canvas: _Canvas, chance: random.Random) -> None:
-    horizon = chance.uniform(0.45, 0.58)
+def _sea(canvas: _Canvas, rng: random.Random) -> None:
+    horizon = rng.uniform(0.45, 0.58)
     canvas.blend(0, horizon, (140, 205, 250), (225, 242, 255))
     canvas.blend(horizon, 1, (40, 125, 200), (15, 70, 145))
     for _ in range(12):
-        y = chance.uniform(horizon + 0.05, 0.98)
-        canvas.disc(chance.uniform(0, 1), y, chance.uniform(0.04, 0.1), (110, 180, 230), flat=0.08)
+        y = rng.uniform(horizon + 0.05, 0.98)
+        canvas.disc(rng.uniform(0, 1), y, rng.uniform(0.04, 0.1), (110, 180, 230), flat=0.08)
 
 
-def _desert(canvas: _Canvas, chance: random.Random) -> None:
-    horizon = chance.uniform(0.55, 0.66)
+def _desert(canvas: _Canvas, rng: random.Random) -> None:
+    horizon = rng.uniform(0.55, 0.66)
     canvas.blend(0, horizon, (130, 200, 250), (255, 235, 200))
-    for x in (chance.uniform(0.0, 0.4), chance.uniform(0.6, 1.0)):
+    for x in (rng.uniform(0.0, 0.4), rng.uniform(0.6, 1.0)):
         canvas.disc(x, horizon + 0.08, 0.42, (222, 180, 110), flat=0.4)
     canvas.blend(horizon, 1, (236, 200, 130), (214, 168, 96))
 
 
-def _snow(canvas: _Canvas, chance: random.Random) -> None:
-    horizon = chance.uniform(0.58, 0.7)
+def _snow(canvas: _Canvas, rng: random.Random) -> None:
+    horizon = rng.uniform(0.58, 0.7)
     canvas.blend(0, horizon, (140, 165, 195), (190, 208, 228))
-    canvas.disc(chance.uniform(0, 1), horizon + 0.2, 0.5, (228, 236, 246), flat=0.55)
+    canvas.disc(rng.uniform(0, 1), horizon + 0.2, 0.5, (228, 236, 246), flat=0.55)
     canvas.blend(horizon, 1, (250, 252, 255), (225, 234, 246))
     for _ in range(26):
-        canvas.disc(chance.uniform(0, 1), chance.uniform(0, 1), 0.011, (255, 255, 255))
+        canvas.disc(rng.uniform(0, 1), rng.uniform(0, 1), 0.011, (255, 255, 255))
 
 
-def _room(canvas: _Canvas, chance: random.Random) -> None:
-    floor = chance.uniform(0.66, 0.74)
+def _room(canvas: _Canvas, rng: random.Random) -> None:
+    floor = rng.uniform(0.66, 0.74)
     canvas.blend(0, floor, (246, 226, 196), (236, 212, 178))
     canvas.blend(floor, 1, (176, 124, 78), (146, 98, 58))
     canvas.box(0, floor - 0.025, 1, floor, (255, 250, 240))
-    left = chance.choice((0.05, 0.68))
+    left = rng.choice((0.05, 0.68))
     canvas.box(left, 0.1, left + 0.27, 0.42, (255, 255, 255))
     canvas.box(left + 0.02, 0.12, left + 0.125, 0.4, (150, 210, 250))
     canvas.box(left + 0.145, 0.12, left + 0.25, 0.4, (150, 210, 250))

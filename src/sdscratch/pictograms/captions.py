@@ -1,4 +1,4 @@
-"""What a scene is called: the same scene in many words, by any source of chance."""
+"""What a scene is called: the same scene in many words, by any generator of random numbers."""
 
 from __future__ import annotations
 
@@ -98,79 +98,79 @@ HEADS_OF_PHRASES = (
 TWICE = re.compile(r"(woman|man) (\w+)")  # "women farmers": both words
 
 
-def caption(scene: Scene, chance: random.Random) -> str:
+def caption(scene: Scene, rng: random.Random) -> str:
     """A sentence that says what a scene shows; a white ground is mostly not spoken of."""
     if scene.relation:
-        first, second = (_single(thing, scene, chance) for thing in scene.things)
-        said = f"{first} {chance.choice(RELATIONS[scene.relation].words)} {second}"
+        first, second = (_single(thing, scene, rng) for thing in scene.things)
+        said = f"{first} {rng.choice(RELATIONS[scene.relation].words)} {second}"
     elif scene.count > 1:
-        said = _several(scene.things[0], scene, chance)
+        said = _several(scene.things[0], scene, rng)
     else:
-        said = _single(scene.things[0], scene, chance)
+        said = _single(scene.things[0], scene, rng)
     if scene.style:
-        said = _pick(STYLE_WORDS[scene.style], chance).format(said)
+        said = _pick(STYLE_WORDS[scene.style], rng).format(said)
     else:
-        said = f"{_pick(OPENINGS, chance)} {said}".lstrip()
-    return f"{said} {_surroundings(scene, chance)}".rstrip()
+        said = f"{_pick(OPENINGS, rng)} {said}".lstrip()
+    return f"{said} {_surroundings(scene, rng)}".rstrip()
 
 
-def _surroundings(scene: Scene, chance: random.Random) -> str:
+def _surroundings(scene: Scene, rng: random.Random) -> str:
     if scene.scenery:
-        return _pick(SCENERY_WORDS[scene.scenery], chance)
-    if scene.background == "white" and chance.random() >= WHITE_SPOKEN:
+        return _pick(SCENERY_WORDS[scene.scenery], rng)
+    if scene.background == "white" and rng.random() >= WHITE_SPOKEN:
         return ""
-    colour = chance.choice(SPELLINGS.get(scene.background, (scene.background,)))
-    return _pick(GROUNDS, chance).format(colour).replace("a orange", "an orange")
+    colour = rng.choice(SPELLINGS.get(scene.background, (scene.background,)))
+    return _pick(GROUNDS, rng).format(colour).replace("a orange", "an orange")
 
 
-def _single(thing: Thing, scene: Scene, chance: random.Random) -> str:
+def _single(thing: Thing, scene: Scene, rng: random.Random) -> str:
     """ "a cute dog wearing sunglasses and a crown"."""
-    word = _word(concept(thing.concept).words, chance)
-    named = _with_adjectives(thing, word.text, scene, chance)
-    article = _pick(ARTICLES, chance)
+    word = _word(concept(thing.concept).words, rng)
+    named = _with_adjectives(thing, word.text, scene, rng)
+    article = _pick(ARTICLES, rng)
     if article == "a":
         article = indefinite(named) if word.article else ""
     said = f"{article} {named}".lstrip()
     if thing.worn:
-        said += f" {_pick(WEARING, chance)} {_worn(thing, chance)}"
+        said += f" {_pick(WEARING, rng)} {_worn(thing, rng)}"
     return said
 
 
-def _worn(thing: Thing, chance: random.Random) -> str:
+def _worn(thing: Thing, rng: random.Random) -> str:
     names = [ACCESSORIES[name].words for name in thing.worn]
-    chance.shuffle(names)
+    rng.shuffle(names)
     return " and ".join(names)
 
 
-def _several(thing: Thing, scene: Scene, chance: random.Random) -> str:
+def _several(thing: Thing, scene: Scene, rng: random.Random) -> str:
     """ "three apples"."""
-    word = _word([word for word in concept(thing.concept).words if word.article], chance)
-    named = _with_adjectives(thing, plural(word), scene, chance)
+    word = _word([word for word in concept(thing.concept).words if word.article], rng)
+    named = _with_adjectives(thing, plural(word), scene, rng)
     return f"{NUMBERS[scene.count]} {named}"
 
 
-def _word(words: Sequence[Word], chance: random.Random) -> Word:
+def _word(words: Sequence[Word], rng: random.Random) -> Word:
     """One of them, the first twice as often as any other."""
-    return chance.choice([words[0], *words])
+    return rng.choice([words[0], *words])
 
 
-def _with_adjectives(thing: Thing, named: str, scene: Scene, chance: random.Random) -> str:
+def _with_adjectives(thing: Thing, named: str, scene: Scene, rng: random.Random) -> str:
     seen = not thing.worn and scene.style not in COLOURLESS
     own = RECOLOURED.get(thing.concept, "") if seen else ""
     if thing.colour:
         named = f"{thing.colour} {named}"
-    elif own and own not in named.split() and chance.random() < OWN_COLOUR_SPOKEN:
+    elif own and own not in named.split() and rng.random() < OWN_COLOUR_SPOKEN:
         named = f"{own} {named}"
     alone = len(scene.things) == 1 and not scene.scenery
-    if alone and thing.scale < SMALL_BELOW and chance.random() < SMALL_SPOKEN:
-        named = f"{chance.choice(SMALL)} {named}"
-    elif chance.random() < ADJECTIVE_SHARE:
-        named = f"{chance.choice(ADJECTIVES)} {named}"
+    if alone and thing.scale < SMALL_BELOW and rng.random() < SMALL_SPOKEN:
+        named = f"{rng.choice(SMALL)} {named}"
+    elif rng.random() < ADJECTIVE_SHARE:
+        named = f"{rng.choice(ADJECTIVES)} {named}"
     return named
 
 
-def _pick(choices: Choices, chance: random.Random) -> str:
-    return chance.choices([text for text, _ in choices], [weight for _, weight in choices])[0]
+def _pick(choices: Choices, rng: random.Random) -> str:
+    return rng.choices([text for text, _ in choices], [weight for _, weight in choices])[0]
 
 
 def indefinite(name: str) -> str:

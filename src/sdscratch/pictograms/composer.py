@@ -41,14 +41,14 @@ class _Layer:
 
 
 class Composer:
-    """A `training.source.Source` of scenes that are chosen by a mixture.
+    """A `training.dataset.source.Source` of scenes that are chosen by a mixture.
 
     Everything is a function of (seed, step, index): the same scene on every machine and in every batch, and
     the same pixels but for float32's rounding.
 
     Args:
         size: the pictures' side in pixels.
-        focus: see `Chooser`.
+        weights: see `Chooser`.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Composer:
         size: int = 128,
         mixture: Mixture = CPU,
         seed: int = 1,
-        focus: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.table = table
         self.size = size
         self.seed = seed
-        self.chooser = Chooser(mixture, focus)
+        self.chooser = Chooser(mixture, weights)
         self._on_device = lru_cache(maxsize=4)(self._moved)
 
-    def focused(self, focus: Mapping[str, float]) -> Composer:
+    def weighted(self, weights: Mapping[str, float]) -> Composer:
         """The same with things that come more often, or less; see `Chooser`."""
-        return Composer(self.table, self.size, self.chooser.mixture, self.seed, focus)
+        return Composer(self.table, self.size, self.chooser.mixture, self.seed, weights)
 
     def scene(self, step: int, index: int) -> Scene:
         """What stands at one index of a step's batch."""
@@ -100,8 +100,8 @@ class Composer:
 
     def held_out_scenes(self, kind: str, count: int, seed: int = 0) -> list[Scene]:
         """Scenes of one kind, all of whose combinations are held out of training; see `scenes.held_out`."""
-        chance = random.Random(f"held out {seed}")
-        return [self.chooser.held_out(kind, chance) for _ in range(count)]
+        rng = random.Random(f"held out {seed}")
+        return [self.chooser.held_out(kind, rng) for _ in range(count)]
 
     @torch.no_grad()
     def draw(self, scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:

@@ -1,9 +1,9 @@
 """Teaching a decoder alone to draw what sampled latents stand for: flat where it is flat, and sharp.
 
 The encoder and the U-Net stay as they are, so latents keep their meaning. Pixels, their differences and the
-pyramid (`training.autoencoder`) say how the render looks; what is mottled is told apart by a term of its own;
-and a critic that fades (`training.adversarial`) keeps edges from being hedged, which is what all the others
-like best where the U-Net put an edge a pixel beside the render's.
+pyramid (`tasks.autoencoder`) say how the render looks; what is mottled is told apart by a term of its own;
+and a discriminator that fades (`tasks.adversarial`) keeps edges from being hedged, which is what all the
+others like best where the U-Net put an edge a pixel beside the render's.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sdscratch.training.engine.metrics import Metrics
 from sdscratch.training.tasks.adversarial import Discriminator, Scores, discriminator_loss
 from sdscratch.training.tasks.autoencoder import TERMS, Reconstruction, Term, weighted_sum
 
-__all__ = ["WEIGHTS", "CrispLoss", "DecoderWithCritic", "fading", "mottling"]
+__all__ = ["WEIGHTS", "CrispLoss", "DecoderWithDiscriminator", "fading", "mottling"]
 
-CRITIC_CHANNELS = 32
+DISCRIMINATOR_CHANNELS = 32
 STILL = 2.5 / 127.5  # neighbours that differ by less, in −1 to 1, are of one flat colour: 2 levels of 255
 
 
@@ -41,21 +41,21 @@ def mottling(made: Reconstruction) -> Tensor:
 CRISP_TERMS: Mapping[str, Term] = {**TERMS, "mottling": mottling}
 WEIGHTS = {"l1": 1.0, "gradient": 1.0, "perceptual": 0.1, "mottling": 2.0}
 
-# Not balanced against the other terms (`adversarial.adaptive_weight`): a critic that knows nothing yet would
-# pull as hard as one that does.
+# Not balanced against the other terms (`adversarial.adaptive_weight`): a discriminator that knows nothing yet
+# would pull as hard as one that does.
 ADVERSARIAL_WEIGHT = 0.03
 LEAST_ADVERSARIAL = 0.4  # of that weight, in the end
 FADED = 1000  # steps after which it is at its least
 
 
 def fading(step: int) -> float:
-    """The critic's weight at a step: it falls evenly, for what it knows best, late, is to invent texture."""
+    """The discriminator's weight at a step: it falls, for what it knows best, late, is to invent texture."""
     fallen = min(step / FADED, 1.0)
     return ADVERSARIAL_WEIGHT * (1.0 - (1.0 - LEAST_ADVERSARIAL) * fallen)
 
 
-class DecoderWithCritic(nn.Module):
-    """A decoder with its critic, trained as one; see `training.adversarial`."""
+class DecoderWithDiscriminator(nn.Module):
+    """A decoder with its discriminator, trained as one; see `tasks.adversarial`."""
 
     def __init__(self, decoder: Decoder, discriminator: Discriminator) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class CrispLoss:
         self.examples, self.scale, self.distributed = examples, scale, distributed
 
     def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
-        """The loss of `module`, a `DecoderWithCritic` or what is called like one."""
+        """The loss of `module`, a `DecoderWithDiscriminator` or what is called like one."""
         example = self.examples(step, indices)
         with self.distributed.autocast():
             output, scores = module(example.latents / self.scale, example.pictures)

@@ -91,7 +91,7 @@ def train_judge(
     rate: float = RATE,
     workers: int = 1,
     begin: Path | None = None,
-    show: Show = lambda standing: None,
+    show: Show = lambda progress: None,
 ) -> Judge:
     """Train a judge on all concepts, or go on in `folder`; return it ready to judge.
 
@@ -146,8 +146,8 @@ class JudgeLoss:
     def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
         device = self.distributed.device
         scenes = [self.composer.scene(step, index) for index in indices]
-        chance = generator("cpu", "soften", self.composer.seed, step, indices.start)
-        pictures = softened(self.composer.draw(scenes, device), chance)
+        rng = generator("cpu", "soften", self.composer.seed, step, indices.start)
+        pictures = softened(self.composer.draw(scenes, device), rng)
         wanted = asked(scenes, self.classes, device)
         with self.distributed.autocast():
             logits = module(pictures.contiguous(memory_format=torch.channels_last))
@@ -171,12 +171,12 @@ def asked(scenes: Sequence[Scene], classes: Classes, device: torch.device) -> di
     return {name: torch.tensor([row[name] for row in rows], device=device) for name in rows[0]}
 
 
-def softened(pictures: Tensor, chance: torch.Generator) -> Tensor:
+def softened(pictures: Tensor, rng: torch.Generator) -> Tensor:
     """Pictures moved, tinted, blurred and grained a little, each in its own way."""
     n, device = len(pictures), pictures.device
 
     def draw(*shape: int) -> Tensor:
-        return (torch.rand(shape, generator=chance) * 2 - 1).to(device)
+        return (torch.rand(shape, generator=rng) * 2 - 1).to(device)
 
     turn = torch.zeros(n, 2, 3, device=device)
     turn[:, 0, 0] = turn[:, 1, 1] = 1 + ZOOM * draw(n)
@@ -198,11 +198,11 @@ def measure(judge: Judge, table: SpriteTable, count: int = 512) -> dict[str, tup
     Over `count` scenes of every kind and of a seed that no training has; what they combine was held out, too.
     """
     composer = judge_composer(table)
-    chance = random.Random(seed_of("held out", "judge"))
+    rng = random.Random(seed_of("held out", "judge"))
     device = next(judge.parameters()).device
     shares = {}
     for kind in KINDS:
-        scenes = [held_out_scene(composer.chooser, kind, chance) for _ in range(count)]
+        scenes = [held_out_scene(composer.chooser, kind, rng) for _ in range(count)]
         seen = [
             seen_in(scene, verdict, judge.classes)
             for start in range(0, count, BATCH)

@@ -94,8 +94,8 @@ class Pool:
         self.names = tuple(names)
         self.weights = list(accumulate(weights))
 
-    def __call__(self, chance: random.Random) -> str:
-        return chance.choices(self.names, cum_weights=self.weights)[0]
+    def __call__(self, rng: random.Random) -> str:
+        return rng.choices(self.names, cum_weights=self.weights)[0]
 
 
 def _weights(fame: Fame) -> dict[str, float]:
@@ -109,18 +109,18 @@ def _pool(names: Sequence[str], weights: Mapping[str, float]) -> Pool:
 
 
 class Chooser:
-    """Chooses scenes by a mixture, with any source of chance.
+    """Chooses scenes by a mixture, with any generator of random numbers.
 
     Args:
-        focus: by how much things come more often, or less, than the mixture says where they are alone; those
-            that are not named come as it says.
+        weights: by how much things come more often, or less, than the mixture says where they are alone;
+            those that are not named come as it says.
     """
 
-    def __init__(self, mixture: Mixture, focus: Mapping[str, float] | None = None) -> None:
+    def __init__(self, mixture: Mixture, weights: Mapping[str, float] | None = None) -> None:
         self.mixture = mixture
-        fame, focus = _weights(mixture.fame), focus or {}
+        fame, weights = _weights(mixture.fame), weights or {}
         self.things = _pool(
-            list(fame), {name: weight * focus.get(name, 1.0) for name, weight in fame.items()}
+            list(fame), {name: weight * weights.get(name, 1.0) for name, weight in fame.items()}
         )
         together = _weights(mixture.fame_together or mixture.fame)
         self.together = _pool(list(together), together)
@@ -131,15 +131,15 @@ class Chooser:
         self.telling = _pool([name for name in fame if name in TELLING_SHAPES], fame)
         self.kinds = Pool(list(mixture.shares), list(mixture.shares.values()))
 
-    def scene(self, chance: random.Random) -> Scene:
+    def scene(self, rng: random.Random) -> Scene:
         """A scene for training: nothing in it is held out."""
-        kind = self.kinds(chance)
+        kind = self.kinds(rng)
         while True:
-            scene = KINDS[kind](self, chance)
+            scene = KINDS[kind](self, rng)
             if not any(map(held_out, combinations(scene))):
                 return scene
 
-    def held_out(self, kind: str, chance: random.Random) -> Scene:
+    def held_out(self, kind: str, rng: random.Random) -> Scene:
         """A scene of this kind, all of whose combinations are held out.
 
         Raises:
@@ -148,89 +148,89 @@ class Chooser:
         if kind == "plain":
             raise ValueError("a plain scene combines nothing that could be held out")
         while True:
-            scene = KINDS[kind](self, chance)
+            scene = KINDS[kind](self, rng)
             if all(map(held_out, combinations(scene))):
                 return scene
 
     def _place(
-        self, span: tuple[float, float], chance: random.Random, shift: float
+        self, span: tuple[float, float], rng: random.Random, shift: float
     ) -> tuple[float, float, float]:
         """A scale, and a shift to the right and down that keeps the whole thing in the picture."""
-        scale = chance.uniform(*span)
+        scale = rng.uniform(*span)
         room = min(shift, (1.0 - scale) / 2)
-        return scale, chance.uniform(-room, room), chance.uniform(-room, room)
+        return scale, rng.uniform(-room, room), rng.uniform(-room, room)
 
-    def _single(self, concept: str, chance: random.Random, **about: object) -> Thing:
-        if chance.random() < self.mixture.anywhere:
-            scale, right, down = self._place(self.mixture.small, chance, shift=0.5)
+    def _single(self, concept: str, rng: random.Random, **about: object) -> Thing:
+        if rng.random() < self.mixture.anywhere:
+            scale, right, down = self._place(self.mixture.small, rng, shift=0.5)
         else:
-            scale, right, down = self._place(self.mixture.scale, chance, self.mixture.shift)
+            scale, right, down = self._place(self.mixture.scale, rng, self.mixture.shift)
         return Thing(concept, at=(right, down), scale=scale, **about)  # type: ignore[arg-type]
 
-    def _ground(self, chance: random.Random, but: str = "") -> str:
-        if chance.random() < self.mixture.white:
+    def _ground(self, rng: random.Random, but: str = "") -> str:
+        if rng.random() < self.mixture.white:
             return "white"
-        return chance.choice([colour for colour in BACKGROUNDS if colour not in ("white", but)])
+        return rng.choice([colour for colour in BACKGROUNDS if colour not in ("white", but)])
 
-    def plain(self, chance: random.Random) -> Scene:
-        return Scene((self._single(self.things(chance), chance),))
+    def plain(self, rng: random.Random) -> Scene:
+        return Scene((self._single(self.things(rng), rng),))
 
-    def ground(self, chance: random.Random) -> Scene:
-        background = chance.choice([colour for colour in BACKGROUNDS if colour != "white"])
-        return Scene((self._single(self.things(chance), chance),), background)
+    def ground(self, rng: random.Random) -> Scene:
+        background = rng.choice([colour for colour in BACKGROUNDS if colour != "white"])
+        return Scene((self._single(self.things(rng), rng),), background)
 
-    def recolour(self, chance: random.Random) -> Scene:
-        concept = self.recoloured(chance)
-        colour = chance.choice(colours_of(concept))
-        return Scene((self._single(concept, chance, colour=colour),), self._ground(chance, but=colour))
+    def recolour(self, rng: random.Random) -> Scene:
+        concept = self.recoloured(rng)
+        colour = rng.choice(colours_of(concept))
+        return Scene((self._single(concept, rng, colour=colour),), self._ground(rng, but=colour))
 
-    def worn(self, chance: random.Random) -> Scene:
-        number = 2 if chance.random() < self.mixture.dressed_twice else 1
-        worn = chance.choice([each for each in sets() if len(each) == number])
-        return Scene((self._single(self.heads(chance), chance, worn=worn),), self._ground(chance))
+    def worn(self, rng: random.Random) -> Scene:
+        number = 2 if rng.random() < self.mixture.dressed_twice else 1
+        worn = rng.choice([each for each in sets() if len(each) == number])
+        return Scene((self._single(self.heads(rng), rng, worn=worn),), self._ground(rng))
 
-    def several(self, chance: random.Random) -> Scene:
-        concept, number = self.countable(chance), chance.randint(2, 4)
-        scale = chance.uniform(*self.mixture.several)
+    def several(self, rng: random.Random) -> Scene:
+        concept, number = self.countable(rng), rng.randint(2, 4)
+        scale = rng.uniform(*self.mixture.several)
         room = (1.0 - scale) / 2
         things = tuple(
-            Thing(concept, at=self._near(x * room, y * room, scale, chance), scale=scale)
-            for x, y in chance.choice(LAYOUTS[number])
+            Thing(concept, at=self._near(x * room, y * room, scale, rng), scale=scale)
+            for x, y in rng.choice(LAYOUTS[number])
         )
-        return Scene(things, self._ground(chance))
+        return Scene(things, self._ground(rng))
 
-    def pair(self, chance: random.Random) -> Scene:
-        relation = chance.choice(list(RELATIONS))
+    def pair(self, rng: random.Random) -> Scene:
+        relation = rng.choice(list(RELATIONS))
         x, y = RELATIONS[relation].first
-        if RELATIONS[relation].either_way and chance.random() < 0.5:
+        if RELATIONS[relation].either_way and rng.random() < 0.5:
             x, y = -x, -y
-        first = second = self.together(chance)
+        first = second = self.together(rng)
         while second == first:
-            second = self.together(chance)
+            second = self.together(rng)
         things = []
         for concept, way in ((first, 1), (second, -1)):
-            scale = chance.uniform(*self.mixture.several)
+            scale = rng.uniform(*self.mixture.several)
             room = way * (1.0 - scale) / 2
-            things.append(Thing(concept, at=self._near(x * room, y * room, scale, chance), scale=scale))
-        return Scene(tuple(things), self._ground(chance), relation=relation)
+            things.append(Thing(concept, at=self._near(x * room, y * room, scale, rng), scale=scale))
+        return Scene(tuple(things), self._ground(rng), relation=relation)
 
-    def _near(self, x: float, y: float, scale: float, chance: random.Random) -> tuple[float, float]:
+    def _near(self, x: float, y: float, scale: float, rng: random.Random) -> tuple[float, float]:
         """A place near this one, within the picture."""
         room, shift = (1.0 - scale) / 2, self.mixture.shift
-        x, y = (value + chance.uniform(-shift, shift) for value in (x, y))
+        x, y = (value + rng.uniform(-shift, shift) for value in (x, y))
         return max(-room, min(room, x)), max(-room, min(room, y))
 
-    def scenery(self, chance: random.Random) -> Scene:
-        scale, right, down = self._place(self.mixture.standing, chance, self.mixture.shift)
+    def scenery(self, rng: random.Random) -> Scene:
+        scale, right, down = self._place(self.mixture.standing, rng, self.mixture.shift)
         on_ground = 0.47 - scale / 2  # its feet a little above the lower edge
-        thing = Thing(self.things(chance), at=(4 * right, on_ground + down), scale=scale)
-        return Scene((thing,), scenery=chance.choice(SCENERIES), view=chance.randrange(VIEWS))
+        thing = Thing(self.things(rng), at=(4 * right, on_ground + down), scale=scale)
+        return Scene((thing,), scenery=rng.choice(SCENERIES), view=rng.randrange(VIEWS))
 
-    def style(self, chance: random.Random) -> Scene:
-        style = chance.choice(STYLES)
+    def style(self, rng: random.Random) -> Scene:
+        style = rng.choice(STYLES)
         silhouette = style == "silhouette"
-        thing = self._single((self.telling if silhouette else self.things)(chance), chance)
-        return Scene((thing,), self._ground(chance, but="black" if silhouette else ""), style=style)
+        thing = self._single((self.telling if silhouette else self.things)(rng), rng)
+        return Scene((thing,), self._ground(rng, but="black" if silhouette else ""), style=style)
 
 
 KINDS: dict[str, Callable[[Chooser, random.Random], Scene]] = {

@@ -107,7 +107,7 @@ def model_config(tokenizer: Tokenizer, shape: Shape = LARGE) -> ModelConfig:
 
 def learn_tokenizer(composer: Composer) -> Tokenizer:
     """A small tokenizer in CLIP's form, learnt from captions; always the same for the same captions."""
-    captions = (composer.caption(0, place, 0) for place in range(CAPTIONS_READ))
+    captions = (composer.caption(0, index, 0) for index in range(CAPTIONS_READ))
     return Tokenizer.from_merges(learn_merges(captions, MERGES), length=PROMPT_LENGTH)
 
 
@@ -139,10 +139,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.from_json(path.read_text(encoding="utf-8"))
 
 
-def save_autoencoder(path: Path, model: Autoencoder, figures: Mapping[str, float]) -> None:
+def save_autoencoder(path: Path, model: Autoencoder, metrics: Mapping[str, float]) -> None:
     """Write a trained, normalised autoencoder for the second stage."""
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
-    content = safetensors.torch.save(weights, {"figures": json.dumps(dict(figures))})
+    content = safetensors.torch.save(weights, {"figures": json.dumps(dict(metrics))})
     with atomic_write(path, overwrite=True) as file:
         file.write(content)
 

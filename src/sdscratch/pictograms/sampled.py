@@ -52,7 +52,7 @@ CLEAN_SHARE = 0.25  # of a batch: encoded renders, as image-to-image at little s
 LEFT = {2: 1, 3: 2, 4: 3, 5: 3, 6: 4, 7: 4, 8: 3, 9: 2, 10: 2, 11: 1, 12: 1}
 OF_STEPS = 20
 
-# (latents [n, c, h, w] as the U-Net sees them, captions, how many steps are left, generator) → latents
+# (latents [n, c, h, w] as the U-Net sees them, captions, how many steps are left, rng) → latents
 Redraw = Callable[[Tensor, Sequence[str], int, torch.Generator], Tensor]
 
 
@@ -98,10 +98,10 @@ class Example:
 
 
 class SampledLatents:
-    """Examples for every step's batch: most of them sampled, the first few encoded only.
+    """Examples for every step's indices: most of them sampled, the first few encoded only.
 
     Several threads may ask at once. Processes that share a batch make the same groups each: what one of them
-    needs depends on chance, and on a GPU a group takes a moment.
+    needs is random, and on a GPU a group takes a moment.
 
     Args:
         size: of a step's batch, over all processes.
@@ -140,9 +140,9 @@ class SampledLatents:
         pictures = self.source.batch(step, indices, self.device).pictures
         return Example(self.encode(pictures), pictures)
 
-    def _sampled(self, step: int, at: int) -> Example:
+    def _sampled(self, step: int, index: int) -> Example:
         there = FIRST + step // self.every
-        rng = random.Random(seed_of(self.seed, "sampled", step, at))
+        rng = random.Random(seed_of(self.seed, "sampled", step, index))
         index, row = rng.randrange(max(0, there - NEWEST), there), rng.randrange(self.group)
         with self.lock:
             if index not in self.groups:
@@ -153,7 +153,7 @@ class SampledLatents:
 
     def _group(self, index: int) -> Example:
         """A group, from its file or made, and kept."""
-        # at indices that no step's batch has
+        # of indices that no step's batch has
         batch = self.source.batch(index, range(self.size, self.size + self.group), self.device)
         path = self._path(index)
         if path.is_file():

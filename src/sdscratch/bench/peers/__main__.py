@@ -206,13 +206,17 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m sdscratch.bench.peers", description=__doc__)
     default = [name for name in ENGINES if name not in NOT_BY_DEFAULT]
-    parser.add_argument("--engines", default=",".join(default), help=f"of {', '.join(ENGINES)}")
-    parser.add_argument("--shape", choices=list(SHAPES), default="sd1", help="tiny: to see that all works")
-    parser.add_argument("--size", default="512x512", metavar="WxH")
-    parser.add_argument("--steps", type=int, default=2, help="a turn")
-    parser.add_argument("--rounds", type=int, default=2, help="of A B B A")
     parser.add_argument(
-        "--cold", type=int, default=5, help="how often whole processes are timed; 0: not at all"
+        "--engines", default=",".join(default), help=f"engines to measure, of {', '.join(ENGINES)}"
+    )
+    parser.add_argument(
+        "--shape", choices=list(SHAPES), default="sd1", help="shape of the model; tiny: to see that all works"
+    )
+    parser.add_argument("--size", default="512x512", metavar="WxH", help="pixels of a picture")
+    parser.add_argument("--steps", type=int, default=2, help="steps of a turn")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of A B B A")
+    parser.add_argument(
+        "--cold", type=int, default=5, help="number of times that whole processes are timed; 0: not at all"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(

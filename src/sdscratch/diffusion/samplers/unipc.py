@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ def unipc(
     variant: Variant = "bh1",
     order: int = 3,
     lower_order_final: bool = True,
+    ends_denoised: bool = False,
 ) -> Iterator[Step]:
     """UniPC-p that predicts x₀ (Zhao et al. 2023, algorithms 7 and 8): n steps, n denoisings.
 
@@ -42,14 +43,19 @@ def unipc(
             (appendix C, "vary_coeff").
         order: how many estimates at most; fewer where there are fewer than two steps more.
         lower_order_final: lower the order towards the end.
+        ends_denoised: a step to σ = 0 gives the estimate of x₀, as in diffusers.
     """
-    levels = list(sigmas) if sigmas[-1] > 0.0 else [rounded(max(sigma, LEAST_SIGMA)) for sigma in sigmas]
+    exact = ends_denoised or sigmas[-1] > 0.0
+    levels = list(sigmas) if exact else [rounded(max(sigma, LEAST_SIGMA)) for sigma in sigmas]
     steps = len(levels) - 1
     order = min(order, max(steps - 1, 1))
     history = [(levels[0], denoise(x, sigmas[0]))]  # the newest last
     for index, next_sigma in enumerate(levels[1:]):
         sigma, denoised = history[-1]
         used = history[-min(order, steps - index) :] if lower_order_final else history[-order:]
+        if next_sigma == 0.0:
+            yield Step(index, denoised, denoised, 0.0)
+            return
         keep = next_sigma / sigma
         base = keep * x + (1.0 - keep) * denoised  # the first order
         h = math.log(sigma / next_sigma)
@@ -124,7 +130,7 @@ WEIGHTS: dict[Variant, Callable[[float, Sequence[float]], tuple[Array, Array]]] 
 
 
 def unipc_bh2(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: NoiseSource, *, order: int = 3
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: NoiseSource, **parameters: Any
 ) -> Iterator[Step]:
-    """`unipc` with B(h) = e^h − 1."""
-    return unipc(denoise, x, sigmas, noise, variant="bh2", order=order)
+    """`unipc` with B(h) = e^h − 1, and its other parameters."""
+    return unipc(denoise, x, sigmas, noise, variant="bh2", **parameters)

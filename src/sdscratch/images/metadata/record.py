@@ -18,7 +18,7 @@ from sdscratch.images.metadata.infotext import NEGATIVE, quote
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["LoraRecord", "Record"]
+__all__ = ["AddonRecord", "LoraRecord", "Record"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,18 @@ SAMPLER_NAMES = {
     "heun": "Heun",
     "dpm++2m": "DPM++ 2M",
 }
+
+
+# What records say nothing of where a version did not know it, or a picture is exact.
+BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain"}
+
+
+@dataclass(frozen=True)
+class AddonRecord:
+    """A file besides the model that a picture depends on."""
+
+    name: str  # no path
+    hash: str  # hex digits of the file's SHA-256, as many as the web UIs write
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class Record:
     fit: Fit | None = None  # img2img: how the init picture was brought to size
     init_hash: str | None = None  # img2img: picture_hash of the init picture as read, before fitting
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
+    embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
+    vae: AddonRecord | None = None  # in the place of the model's own
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -92,9 +106,13 @@ class Record:
         """
         try:
             values = json.loads(text)
-            options = _typed(ResolvedOptions, {**APPROXIMATIONS, **values.pop("options")})
+            options = _typed(ResolvedOptions, {**BEFORE, **values.pop("options")})
             if "loras" in values:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
+            if "embeddings" in values:
+                values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
+            if "vae" in values:
+                values["vae"] = _typed(AddonRecord, values["vae"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -132,6 +150,9 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            "VAE": self.vae.name if self.vae else "",
+            "VAE hash": self.vae.hash if self.vae else "",
+            "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
         }
 

@@ -5,7 +5,6 @@ Each goes on where it was stopped; what they keep and hand on lies in one folder
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,29 +14,32 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdscratch.checkpoints.model import open_model
-from sdscratch.checkpoints.taesd import taesd_beside
-from sdscratch.checkpoints.writer import PROVENANCE
 from sdscratch.device import choose
 from sdscratch.errors import UsageError
-from sdscratch.files import atomic_write
 from sdscratch.models.config import ModelConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.pictograms import model as embedded
 from sdscratch.pictograms.composer import Composer
-from sdscratch.pictograms.crisp import CRITIC_CHANNELS, CrispLoss, DecoderWithCritic
-from sdscratch.pictograms.focus import kept_focus, unexplained
+from sdscratch.pictograms.crisp import DISCRIMINATOR_CHANNELS, CrispLoss, DecoderWithDiscriminator
+from sdscratch.pictograms.folder import (
+    AUTOENCODER,
+    DATA,
+    HARD_EXAMPLES,
+    MADE_BY,
+    TAESD,
+    TOKENIZER,
+    trained_diffusion,
+)
 from sdscratch.pictograms.grow import grow_autoencoder, grow_diffusion, kept_meaning
+from sdscratch.pictograms.hard_examples import kept_weights, unexplained_variance
 from sdscratch.pictograms.mixtures import CPU, FULL
 from sdscratch.pictograms.model import Shape
 from sdscratch.pictograms.pictograms import load_sprites
 from sdscratch.pictograms.sampled import Redraw, SampledLatents, redrawing
-from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.training.engine.distributed import DistributedContext, joined
 from sdscratch.training.engine.loop import Validate, train
 from sdscratch.training.engine.recipe import Recipe
 from sdscratch.training.engine.rng import generator
-from sdscratch.training.engine.state import FOLDER, load_weights, newest_checkpoint
 from sdscratch.training.engine.step import Loss
 from sdscratch.training.run.display import Display
 from sdscratch.training.tasks.adversarial import Discriminator
@@ -56,18 +58,7 @@ from sdscratch.training.tasks.latents import Encode, FreshLatents, ReplayLatents
 from sdscratch.training.tasks.samples import save_grid
 from sdscratch.training.tasks.taesd import DistillationLoss, save_taesd, tiny_config
 
-__all__ = ["MIXTURES", "Workshop", "begin", "export", "workshop"]
-
-# What stages hand on, in their folder.
-AUTOENCODER = Path("autoencoder.safetensors")
-TOKENIZER = Path("diffusion", "tokenizer.json")
-FOCUS = Path("diffusion", "focus.json")
-TAESD = Path("taesd.safetensors")
-BEGUN = Path("begun.safetensors")  # the model that a folder began with
-
-# What the files say of themselves.
-MADE_BY = "python -m sdscratch.pictograms"
-DATA = "Noto Color Emoji (SIL OFL 1.1), composed with captions"
+__all__ = ["MIXTURES", "Stages", "prepared"]
 
 LATE_BIAS = 0.6  # late timesteps come more often: see `stratified_timesteps`
 TAESD_CHANNELS = 16  # a quarter of the decoder's time
@@ -81,7 +72,7 @@ MIXTURES = {"some": CPU, "all": FULL}
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Stages:
     """What every stage needs: a folder, the model's shape, pictures, a machine."""
 
     folder: Path
@@ -126,7 +117,7 @@ class Workshop:
                 same size, and then what that one knows least is shown most.
         """
         distributed, shape = self.distributed, self.shape
-        coder, figures = self._kept()
+        autoencoder, metrics = self._kept()
         # its words are those of all scenes, whichever are drawn now
         everything = Composer(self.composer.table, shape.size, FULL)
         tokenizer = embedded.keep_tokenizer(self.folder / TOKENIZER, everything)
@@ -137,12 +128,12 @@ class Workshop:
         if grow is not None:
             begun, known, known_words = embedded.open_trained(grow)
             grow_diffusion(known, model, known_words, tokenizer)
-            same_size = begun.config == coder.config
+            same_size = begun.config == autoencoder.config
         model.to(distributed.device)
-        encoder = coder.encoder.to(distributed.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder = autoencoder.encoder.to(distributed.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         encode = encode_with(encoder, config.autoencoder.latent_scale, distributed)
         words = tokenized(tokenizer, distributed.device)
-        composer = self._focused(model, config, encode, words) if same_size else self.composer
+        composer = self._weighted(model, config, encode, words) if same_size else self.composer
         latents = (
             ReplayLatents(composer, encode, distributed.device, recipe.seed)
             if distributed.device.type == "cpu"
@@ -159,25 +150,30 @@ class Workshop:
         )
 
         def preview(step: int) -> None:
-            provenance = {"steps": step, "samples": step * loss.size, **figures}
+            provenance = {"steps": step, "samples": step * loss.size, **metrics}
             path = self.folder / "preview.safetensors"
-            embedded.save_embedded(path, shape, coder, model, tokenizer, provenance)
+            embedded.save_embedded(path, shape, autoencoder, model, tokenizer, provenance)
 
         self._train(model, loss, recipe, "diffusion", preview)
 
-    def _focused(self, model: Diffusion, config: ModelConfig, encode: Encode, words: Words) -> Composer:
+    def _weighted(self, model: Diffusion, config: ModelConfig, encode: Encode, words: Words) -> Composer:
         """The composer of a run that goes on from a model: shows most what that knows least."""
-        measure = partial(unexplained, model, config.schedule, self.composer, encode, words, self.distributed)
-        return self.composer.focused(kept_focus(self.folder / FOCUS, measure))
+        measure = partial(
+            unexplained_variance, model, config.schedule, self.composer, encode, words, self.distributed
+        )
+        return self.composer.weighted(kept_weights(self.folder / HARD_EXAMPLES, measure))
 
     def decoder(self, recipe: Recipe) -> float:
         """Teach the decoder alone to draw what the model's own sampler leaves; return its PSNR."""
         distributed, config = self.distributed, self.shape.autoencoder
-        coder, _ = self._kept()
+        autoencoder, _ = self._kept()
         diffusion, tokenizer, _ = trained_diffusion(self.folder, self.shape)
-        for network in (coder.to(distributed.device), diffusion.to(distributed.device).requires_grad_(False)):
+        for network in (
+            autoencoder.to(distributed.device),
+            diffusion.to(distributed.device).requires_grad_(False),
+        ):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encode = encode_with(coder.encoder, config.latent_scale, distributed)
+        encode = encode_with(autoencoder.encoder, config.latent_scale, distributed)
         schedule = embedded.model_config(tokenizer, self.shape).schedule
         words = tokenized(tokenizer, distributed.device)
         redraw = redrawing(diffusion, schedule, words, self.shape.defaults, distributed)
@@ -191,25 +187,25 @@ class Workshop:
             folder=self.folder / "sampled" / "groups",
         )
         torch.manual_seed(recipe.seed)
-        critic = Discriminator(CRITIC_CHANNELS).to(distributed.device)
-        module = DecoderWithCritic(coder.decoder.requires_grad_(True), critic)
+        discriminator = Discriminator(DISCRIMINATOR_CHANNELS).to(distributed.device)
+        module = DecoderWithDiscriminator(autoencoder.decoder.requires_grad_(True), discriminator)
         loss = CrispLoss(examples, config.latent_scale, distributed)
-        preview = self._sampled_preview(coder, encode, redraw)
+        preview = self._sampled_preview(autoencoder, encode, redraw)
         self._train(module, loss, recipe, "sampled", preview)
-        return self._keep(coder)
+        return self._keep(autoencoder)
 
     def taesd(self, recipe: Recipe) -> Path:
         """Teach a tiny decoder what the decoder shows; it draws previews."""
         distributed, config = self.distributed, self.shape.autoencoder
-        coder, _ = self._kept()
-        coder.to(distributed.device)
+        autoencoder, _ = self._kept()
+        autoencoder.to(distributed.device)
         tiny = tiny_config(config, TAESD_CHANNELS)
         torch.manual_seed(recipe.seed)
         network = TinyDecoder(tiny).to(distributed.device)
-        encode = encode_with(coder.encoder, config.latent_scale, distributed)
+        encode = encode_with(autoencoder.encoder, config.latent_scale, distributed)
         latents = FreshLatents(self.composer, encode, distributed.device)
         loss = DistillationLoss(
-            latents, lambda values: coder.decoder(values / config.latent_scale), distributed
+            latents, lambda values: autoencoder.decoder(values / config.latent_scale), distributed
         )
         self._train(network, loss, recipe, "taesd", lambda step: None)
         path = self.folder / TAESD
@@ -242,20 +238,20 @@ class Workshop:
         with Display(quiet=not self.distributed.leads) as display:
             train(model, loss, recipe, self.folder / name, self.distributed, show=display, validate=validate)
 
-    def _sampled_preview(self, coder: Autoencoder, encode: Encode, redraw: Redraw) -> Validate:
+    def _sampled_preview(self, autoencoder: Autoencoder, encode: Encode, redraw: Redraw) -> Validate:
         """Held-out scenes above, what the sampler makes of them below, as one picture."""
         scale = self.shape.autoencoder.latent_scale
 
-        def look(step: int) -> None:
+        def validate(step: int) -> None:
             shown = self.composer.held_out(16, self.distributed.device)
             rng = generator(self.distributed.device, "preview")
             latents = redraw(encode(shown.pictures), shown.captions, PREVIEWED_STEPS, rng)
             with torch.no_grad():
-                drawn = coder.decoder(latents / scale)
+                drawn = autoencoder.decoder(latents / scale)
             path = self.folder / "sampled" / "preview.png"
             save_grid(torch.cat([shown.pictures, drawn]), path, columns=16)
 
-        return look
+        return validate
 
     def _kept(self) -> tuple[Autoencoder, dict[str, float]]:
         return embedded.load_autoencoder(self.folder / AUTOENCODER, self.shape)
@@ -274,66 +270,8 @@ class Workshop:
             save_grid(torch.cat([picture, model(picture)[0]]), self.folder / name / "preview.png", columns=16)
 
 
-def begin(folder: Path, shape: Shape, path: Path) -> None:
-    """Lay a model into a new folder, so that training goes on from it.
-
-    Raises:
-        UsageError: the model has another shape, or the folder is in use.
-        CheckpointError: the model is missing, unreadable or refused.
-    """
-    target = folder / AUTOENCODER
-    if target.exists():
-        raise UsageError(f"{target} is there already; name another --folder, or go on with this one")
-    autoencoder, diffusion, tokenizer = embedded.open_trained(path)
-    if autoencoder.config != shape.autoencoder:
-        raise UsageError(f"{path} is no model for {shape.size}×{shape.size} pixels; say another --size")
-    provenance = json.loads(open_model(str(path)).metadata.get(PROVENANCE, "{}"))
-    embedded.save_tokenizer(folder / TOKENIZER, tokenizer)
-    embedded.save_embedded(folder / BEGUN, shape, autoencoder, diffusion, tokenizer, provenance)
-    figures = {name: provenance[name] for name in ("psnr",) if name in provenance}
-    embedded.save_autoencoder(target, autoencoder, figures)  # last: it says that the folder is in use
-
-
-def trained_diffusion(folder: Path, shape: Shape) -> tuple[Diffusion, Tokenizer, int]:
-    """Text encoder and U-Net as they are in a folder, with their tokenizer and the steps behind them.
-
-    They are those of the last checkpoint, or those of the model that the folder began with.
-
-    Raises:
-        SdscratchError: there are none.
-    """
-    tokenizer = embedded.load_tokenizer(folder / TOKENIZER)
-    if (folder / BEGUN).is_file() and newest_checkpoint(folder / TOKENIZER.parent / FOLDER) is None:
-        _, model, _ = embedded.open_trained(folder / BEGUN)
-        steps = json.loads(open_model(str(folder / BEGUN)).metadata[PROVENANCE]).get("steps", 0)
-    else:
-        model = Diffusion.from_config(embedded.model_config(tokenizer, shape))
-        steps = load_weights(folder / TOKENIZER.parent, model)
-    return model.eval(), tokenizer, steps
-
-
-def export(folder: Path, shape: Shape, path: Path) -> int:
-    """Write the model as it is at the last checkpoint in `folder`; return the steps behind it.
-
-    The tiny decoder, where there is one, goes beside it, under the name by which it is found there.
-    """
-    autoencoder, figures = embedded.load_autoencoder(folder / AUTOENCODER, shape)
-    model, tokenizer, steps = trained_diffusion(folder, shape)
-    provenance = {
-        "made_by": MADE_BY,
-        "data": DATA,
-        "steps": steps,
-        **figures,
-    }
-    embedded.save_embedded(path, shape, autoencoder, model, tokenizer, provenance)
-    if (folder / TAESD).is_file():
-        with atomic_write(taesd_beside(path), overwrite=True) as file:
-            file.write((folder / TAESD).read_bytes())
-    return steps
-
-
 @contextmanager
-def workshop(
+def prepared(
     folder: Path,
     shape: Shape,
     *,
@@ -342,7 +280,7 @@ def workshop(
     dtype: str,
     scenes: str | None,
     seed: int,
-) -> Iterator[Workshop]:
+) -> Iterator[Stages]:
     """Everything made ready.
 
     Args:
@@ -353,6 +291,6 @@ def workshop(
     if name not in MIXTURES:
         raise UsageError(f"no choice of scenes is called {name!r}; say {' or '.join(MIXTURES)}")
     with joined(placement.device, placement.dtype) as distributed:
-        yield Workshop(
+        yield Stages(
             folder, shape, Composer(load_sprites(folder, font), shape.size, MIXTURES[name], seed), distributed
         )

@@ -14,9 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.pictograms import focus
+from sdscratch.models.conditioning import Conditioning
+from sdscratch.pictograms import hard_examples
 from sdscratch.pictograms.composer import Composer
-from sdscratch.pictograms.focus import LEAST, MOST, USUAL, focus_of, kept_focus, unexplained
+from sdscratch.pictograms.hard_examples import (
+    LEAST,
+    MOST,
+    USUAL,
+    hard_example_weights,
+    kept_weights,
+    unexplained_variance,
+)
 from sdscratch.pictograms.mixtures import FULL, Chooser
 from sdscratch.pictograms.scenes import Scene, Thing
 from sdscratch.pictograms.vocabulary import BEST_KNOWN, concepts
@@ -45,11 +53,11 @@ class Oracle(nn.Module):
         self.thought = thought
         self.alphas_bar = torch.from_numpy(Schedule(NOISY_END).alphas_bar).float()
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         alpha_bar = self.alphas_bar[timesteps.long()][:, None, None, None]
         signal, spread = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        noise = (noisy - signal * self.thought[context[:, 0, 0]]) / spread
-        return signal * noise - spread * self.thought[context[:, 0, 0]]
+        noise = (noisy - signal * self.thought[conditioning.context[:, 0, 0]]) / spread
+        return signal * noise - spread * self.thought[conditioning.context[:, 0, 0]]
 
 
 def test_what_a_model_thinks_of_a_thing_is_compared_with_the_mean_of_all_things() -> None:
@@ -58,39 +66,39 @@ def test_what_a_model_thinks_of_a_thing_is_compared_with_the_mean_of_all_things(
     expected = torch.rand(len(NAMES), generator=torch.Generator().manual_seed(0)) * 1.2
     thought = looks + expected.sqrt()[:, None, None, None] * (mean - looks)
     model = Diffusion(nn.Identity(), Oracle(thought))  # type: ignore[arg-type]
-    shares = unexplained(model, NOISY_END, COMPOSER, encode, words, CPU)
+    shares = unexplained_variance(model, NOISY_END, COMPOSER, encode, words, CPU)
     assert list(shares) == NAMES
     torch.testing.assert_close(torch.tensor(list(shares.values())), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_known_less_comes_more_often_within_bounds() -> None:
     shares = {"known": 0.0, "usual": USUAL, "twice": 2 * USUAL, "unknown": 1.0, "mistaken": 9.0}
-    often = focus_of(shares)
+    often = hard_example_weights(shares)
     assert list(often.values()) == sorted(often.values())
     assert (often["known"], often["usual"], often["mistaken"]) == (LEAST, 1.0, MOST)
-    assert often["twice"] == pytest.approx(2**focus.STEEPNESS, abs=1e-3)
+    assert often["twice"] == pytest.approx(2**hard_examples.STEEPNESS, abs=1e-3)
 
 
 def test_the_best_known_come_more_often_beside_what_is_known_of_them() -> None:
     first, other = NAMES[BEST_KNOWN - 1], NAMES[BEST_KNOWN]
-    often = focus_of({first: USUAL, other: USUAL})
-    assert often == {first: focus.KEPT, other: 1.0}
+    often = hard_example_weights({first: USUAL, other: USUAL})
+    assert often == {first: hard_examples.KEPT, other: 1.0}
 
 
-def test_a_run_keeps_the_focus_that_it_began_with(tmp_path: Path) -> None:
+def test_a_run_keeps_the_weights_that_it_began_with(tmp_path: Path) -> None:
     path = tmp_path / "focus.json"
-    first = kept_focus(path, lambda: {"dog": USUAL, "jalapeño": 1.0})
-    assert first == focus_of({"dog": USUAL, "jalapeño": 1.0})
-    assert kept_focus(path, lambda: pytest.fail("measured again")) == first
+    first = kept_weights(path, lambda: {"dog": USUAL, "jalapeño": 1.0})
+    assert first == hard_example_weights({"dog": USUAL, "jalapeño": 1.0})
+    assert kept_weights(path, lambda: pytest.fail("measured again")) == first
 
 
-def test_single_things_come_as_often_as_the_focus_says_and_others_as_the_mixture_says() -> None:
+def test_single_things_come_as_often_as_their_weights_say_and_others_as_the_mixture_says() -> None:
     even = replace(FULL, fame=((len(NAMES), 1.0),), shares={"plain": 0.5, "count": 0.5})
     chooser = Chooser(even, dict.fromkeys(NAMES[:100], 4.0) | dict.fromkeys(NAMES[100:200], 0.5))
-    chance = random.Random(0)
+    rng = random.Random(0)
     shown: dict[str, Counter[str]] = {"plain": Counter(), "count": Counter()}
     for _ in range(40_000):
-        scene = chooser.scene(chance)
+        scene = chooser.scene(rng)
         shown[scene.kind][scene.things[0].concept] += 1
     countable = {each.name for each in concepts() if each.countable}
 

@@ -1,4 +1,4 @@
-"""What a model knows least is shown more often where training goes on from it.
+"""Hard-example weighting: what a model knows least is shown more often where training goes on from it.
 
 What is known needs no more views, and what is not needs hundreds; a step's loss does not tell them apart.
 What a model makes of nearly nothing but noise does, for there the caption alone says what to draw.
@@ -26,7 +26,7 @@ from sdscratch.training.engine.rng import generator
 from sdscratch.training.tasks.diffusion import Diffusion, Words
 from sdscratch.training.tasks.latents import Encode
 
-__all__ = ["focus_of", "kept_focus", "unexplained"]
+__all__ = ["hard_example_weights", "kept_weights", "unexplained_variance"]
 
 AT_ONCE = 64  # things
 
@@ -37,7 +37,7 @@ KEPT = 2.0  # the best known are asked for most, and must not be forgotten while
 
 
 @torch.no_grad()
-def unexplained(
+def unexplained_variance(
     model: Diffusion,
     schedule: ScheduleConfig,
     composer: Composer,
@@ -57,8 +57,8 @@ def unexplained(
     for start in range(0, len(names), AT_ONCE):
         asked = names[start : start + AT_ONCE]
         latent = encode(composer.draw([Scene((Thing(name),)) for name in asked], distributed.device))
-        chance = generator(distributed.device, "focus", start)
-        noise = torch.randn(latent.shape, generator=chance, device=distributed.device)
+        rng = generator(distributed.device, "focus", start)
+        noise = torch.randn(latent.shape, generator=rng, device=distributed.device)
         with distributed.autocast():
             told = Conditioning(model.text(words(asked)))
             denoise = network_denoiser(model.unet, path, schedule.prediction, told)
@@ -70,18 +70,18 @@ def unexplained(
     return dict(zip(names, (torch.cat(errors) / spread).tolist(), strict=True))
 
 
-def focus_of(shares: Mapping[str, float]) -> dict[str, float]:
-    """How often to show things of which so much is unexplained, where 1 is as often as without a focus."""
+def hard_example_weights(shares: Mapping[str, float]) -> dict[str, float]:
+    """How often to show things of which so much is unexplained, where 1 is as often as without weights."""
     best_known = {each.name for each in concepts()[:BEST_KNOWN]}
     often = {name: min(max((share / USUAL) ** STEEPNESS, LEAST), MOST) for name, share in shares.items()}
     return {name: round(times * (KEPT if name in best_known else 1), 3) for name, times in often.items()}
 
 
-def kept_focus(path: Path, measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
-    """The focus that a run began with, from `path`; measured and kept there by a new run."""
+def kept_weights(path: Path, measure: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+    """The weights that a run began with, from `path`; measured and kept there by a new run."""
     if not path.is_file():
-        content = json.dumps(focus_of(measure()), ensure_ascii=False, indent=0)
+        content = json.dumps(hard_example_weights(measure()), ensure_ascii=False, indent=0)
         with atomic_write(path, overwrite=True) as file:
             file.write(content.encode())
-    focus: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return focus
+    weights: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return weights

@@ -14,12 +14,13 @@ from sdscratch.checkpoints.taesd import taesd_beside
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.pipeline import load
 from sdscratch.pictograms import model as embedded
-from sdscratch.pictograms import sampled, workshop
+from sdscratch.pictograms import sampled, stages
 from sdscratch.pictograms.composer import Composer
-from sdscratch.pictograms.focus import focus_of
+from sdscratch.pictograms.folder import HARD_EXAMPLES, begin, export
+from sdscratch.pictograms.hard_examples import hard_example_weights
 from sdscratch.pictograms.mixtures import FULL
 from sdscratch.pictograms.model import LARGE, SMALL, Shape
-from sdscratch.pictograms.workshop import Workshop, begin, export
+from sdscratch.pictograms.stages import Stages
 from sdscratch.training.engine.metrics import read_metrics
 from sdscratch.training.engine.recipe import Budget, Recipe
 from support.sprites import disc_table
@@ -30,12 +31,12 @@ from support.training import CPU
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure on few pictures, and learn words from few captions."""
     monkeypatch.setattr(embedded, "CAPTIONS_READ", 500)
-    monkeypatch.setattr(workshop, "held_out_psnr", partial(workshop.held_out_psnr, count=4))
-    monkeypatch.setattr(workshop, "latent_statistics", partial(workshop.latent_statistics, count=16))
+    monkeypatch.setattr(stages, "held_out_psnr", partial(stages.held_out_psnr, count=4))
+    monkeypatch.setattr(stages, "latent_statistics", partial(stages.latent_statistics, count=16))
 
 
-def shop(folder: Path, shape: Shape) -> Workshop:
-    return Workshop(folder, shape, Composer(disc_table(), shape.size, FULL, seed=1), CPU)
+def made(folder: Path, shape: Shape) -> Stages:
+    return Stages(folder, shape, Composer(disc_table(), shape.size, FULL, seed=1), CPU)
 
 
 def recipe(steps: int) -> Recipe:
@@ -43,7 +44,7 @@ def recipe(steps: int) -> Recipe:
 
 
 def test_from_nothing_to_a_grown_model_with_its_tiny_decoder(tmp_path: Path) -> None:
-    small, large = shop(tmp_path / "small", SMALL), shop(tmp_path / "large", LARGE)
+    small, large = made(tmp_path / "small", SMALL), made(tmp_path / "large", LARGE)
     small.autoencoder(recipe(2))
     small.diffusion(recipe(2))
     seed = tmp_path / "small.safetensors"
@@ -74,27 +75,27 @@ def test_from_nothing_to_a_grown_model_with_its_tiny_decoder(tmp_path: Path) -> 
 def test_a_run_from_a_model_of_its_size_shows_most_what_that_knows_least(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = shop(tmp_path / "first", SMALL)
+    first = made(tmp_path / "first", SMALL)
     first.autoencoder(recipe(1))
     first.diffusion(recipe(1))
-    assert not (first.folder / workshop.FOCUS).exists()  # from nothing, there is nothing to go by
+    assert not (first.folder / HARD_EXAMPLES).exists()  # from nothing, there is nothing to go by
     model = tmp_path / "model.safetensors"
     export(first.folder, SMALL, model)
 
-    further = shop(tmp_path / "further", SMALL)
+    further = made(tmp_path / "further", SMALL)
     begin(further.folder, SMALL, model)
     with monkeypatch.context() as patch:
-        patch.setattr(workshop, "unexplained", lambda *_: {"dog": 1.0, "cat": 0.0})
+        patch.setattr(stages, "unexplained_variance", lambda *_: {"dog": 1.0, "cat": 0.0})
         further.diffusion(recipe(1), model)
-    kept = (further.folder / workshop.FOCUS).read_text()
-    assert json.loads(kept) == focus_of({"dog": 1.0, "cat": 0.0})
+    kept = (further.folder / HARD_EXAMPLES).read_text()
+    assert json.loads(kept) == hard_example_weights({"dog": 1.0, "cat": 0.0})
 
     seen: list[Mapping[str, float]] = []
-    focused = Composer.focused
-    monkeypatch.setattr(Composer, "focused", lambda self, focus: seen.append(focus) or focused(self, focus))
+    weighted = Composer.weighted
+    monkeypatch.setattr(Composer, "weighted", lambda self, often: seen.append(often) or weighted(self, often))
     further.diffusion(recipe(2), model)  # goes on, and does not measure again
     assert seen == [json.loads(kept)]
-    assert (further.folder / workshop.FOCUS).read_text() == kept
+    assert (further.folder / HARD_EXAMPLES).read_text() == kept
 
 
 def test_the_decoder_alone_learns_what_the_sampler_leaves(
@@ -102,13 +103,13 @@ def test_the_decoder_alone_learns_what_the_sampler_leaves(
 ) -> None:
     monkeypatch.setattr(sampled, "GROUP", 2)
     monkeypatch.setattr(sampled, "LEFT", {2: 1})
-    first = shop(tmp_path / "first", SMALL)
+    first = made(tmp_path / "first", SMALL)
     first.autoencoder(recipe(1))
     first.diffusion(recipe(2))
     model = tmp_path / "model.safetensors"
     export(first.folder, SMALL, model)
 
-    further = shop(tmp_path / "further", SMALL)
+    further = made(tmp_path / "further", SMALL)
     begin(further.folder, SMALL, model)
     unchanged = tmp_path / "unchanged.safetensors"
     assert export(further.folder, SMALL, unchanged) == 2  # steps of the model that it began with
@@ -128,7 +129,7 @@ def test_the_decoder_alone_learns_what_the_sampler_leaves(
 
 
 def test_a_folder_without_a_model_teaches_no_decoder(tmp_path: Path) -> None:
-    empty = shop(tmp_path, SMALL)
+    empty = made(tmp_path, SMALL)
     with pytest.raises(SdscratchError, match="train the autoencoder first"):
         empty.decoder(recipe(1))
     empty.autoencoder(recipe(1))
