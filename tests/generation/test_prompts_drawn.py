@@ -75,12 +75,10 @@ def test_what_has_a_meaning_changes_the_picture(pipeline: Pipeline, prompt: str)
 
 
 def test_editing_draws_the_first_text_one_evaluation_longer_than_it_says(pipeline: Pipeline) -> None:
-    seen: list[str] = []
-    encoder = pipeline.encode_prompts
-    (part,) = encoder("[dog:cat:2]", evaluations=4)
+    (part,) = pipeline.encode_prompts("[dog:cat:2]", evaluations=4)
     dog, cat = part.conditionings
-    for evaluation in range(5):
-        seen.append({id(dog): "dog", id(cat): "cat"}[id(part.at(evaluation))])
+    names = {id(dog): "dog", id(cat): "cat"}
+    seen = [names[id(part.at(evaluation))] for evaluation in range(5)]
     assert seen == ["dog", "dog", "dog", "cat", "cat"]
 
 
