@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from sdscratch.addons.requests import take_loras
 from sdscratch.diffusion import catalogue
 from sdscratch.diffusion.catalogue import parse_sampler, parse_scheduler
+from sdscratch.diffusion.conventions import CONVENTIONS, convention_of
 from sdscratch.errors import UsageError
 from sdscratch.settings import Setting, check_ranges
 
@@ -129,12 +130,27 @@ class ResolvedOptions:
 
     prompt: str = field(metadata={"asked": ""})  # <lora:name:weight> tags included
     negative_prompt: str = asked("", "Text of what the picture should not show.", PICTURE, aliases=("-n",))
+    like: str = asked(
+        "sdscratch",
+        f"Tool to draw like: {', '.join(CONVENTIONS)}. Prompts, noise levels, noise and the count of steps are "
+        "read as it reads them.",
+        SAMPLING,
+        choices=tuple(CONVENTIONS),
+    )
+    noise: str = asked(
+        None,
+        "Noise: cpu, or nv, what an NVIDIA GPU would draw, on any device.",
+        SAMPLING,
+        choices=("cpu", "nv"),
+        default="as --like: cpu",
+    )
     prompt_syntax: str = asked(
-        "a1111",
+        None,
         "Syntax of prompts: a1111 (weights, BREAK, editing, AND), comfyui, compel, kohya, sdcpp, or plain "
         "(nothing is syntax, cut where the text encoder ends).",
         PICTURE,
         choices=("a1111", "comfyui", "compel", "kohya", "sdcpp", "plain"),
+        default="as --like: a1111",
     )
     width: int = asked(
         None,
@@ -260,6 +276,14 @@ class _Asked:
         scheduler = self.scheduler or named_scheduler
         if scheduler is None and sampler == parse_sampler(defaults.sampler)[0]:
             scheduler = defaults.scheduler
+        if self.cfg_interval is not None and catalogue.SAMPLERS[sampler].unguided:
+            raise UsageError(
+                f"{sampler} needs guidance at every step, so it does not go with --cfg-interval; leave one out"
+            )
+        convention = convention_of(self.like)
+        values["noise"] = self.noise or convention.noise
+        values["prompt_syntax"] = self.prompt_syntax or convention.syntax
+        values["clip_skip"] = max(self.clip_skip - convention.clip_skip_none, 0)
         whole = max(values["width"], values["height"]) <= values["tile"]  # one tile is the whole picture
         values |= {"sampler": sampler, "tile": 0 if whole else values["tile"]}
         values["scheduler"] = None if scheduler is None else parse_scheduler(scheduler)

@@ -20,7 +20,7 @@ class Convention:
     """How one tool reads what it is asked for.
 
     Attributes:
-        syntax: of prompts: a1111, comfyui or plain.
+        syntax: of prompts, a name of `text.reading.SYNTAXES`.
         emphasis: what weights do to the encoded prompt: original (the mean restored), interpolate (from the
             empty prompt) or none.
         comma_tokens: how far back a comma may lie at which a full chunk is cut; 0: nothing is moved.
@@ -42,7 +42,7 @@ class Convention:
     """
 
     name: str
-    syntax: Literal["a1111", "comfyui", "plain"]
+    syntax: Literal["a1111", "comfyui", "kohya", "sdcpp", "plain"]
     emphasis: Literal["original", "interpolate", "none"]
     spacings: Literal["diffusers", "webui", "comfyui"]
     timesteps: Literal["fractional", "nearest", "sampler"]
@@ -57,6 +57,14 @@ class Convention:
     padded_contexts: bool = False
     sigmas_in_float32: Literal["always", "zero_snr", "never"] = "never"
     steps_offset: int = 1
+
+    @property
+    def encodes_with_noise(self) -> bool:
+        """Whether an init picture's latent takes the first of the picture's noise.
+
+        The web UIs sample it too, but with noise that depends on no seed; the mean is the nearest to that.
+        """
+        return self.posterior == "sample" and self.strength == "diffusers"
 
 
 CONVENTIONS: Mapping[str, Convention] = {
@@ -139,7 +147,7 @@ CONVENTIONS: Mapping[str, Convention] = {
         ),
         Convention(
             "kohya",
-            syntax="a1111",
+            syntax="kohya",
             emphasis="original",
             spacings="diffusers",
             timesteps="sampler",
@@ -154,7 +162,7 @@ CONVENTIONS: Mapping[str, Convention] = {
         ),
         Convention(
             "sdcpp",
-            syntax="a1111",
+            syntax="sdcpp",
             emphasis="original",
             spacings="comfyui",
             timesteps="fractional",

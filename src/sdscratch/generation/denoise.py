@@ -135,4 +135,4 @@ def one_after_another(runs: Sequence[Iterator[Progress]]) -> Iterator[Progress]:
 def sampler_options(options: ResolvedOptions) -> dict[str, Any]:
     """What a sampler takes beyond the four arguments that all take."""
     own = {"eta": options.eta} if options.sampler == "ddim" else {}
-    return sampler_parameters("sdscratch", options.sampler) | own
+    return sampler_parameters(options.like, options.sampler) | own

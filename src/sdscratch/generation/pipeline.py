@@ -30,10 +30,12 @@ from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.catalogue import SAMPLERS
+from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.noise import noise_sources
+from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, steps_from_strength
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
 from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
@@ -195,7 +197,7 @@ class Pipeline:
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs."""
-        runs = not from_init or steps_from_strength(options.steps, options.strength) > 0
+        runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         first: tuple[Part, ...] = ("text", "unet") if runs else ()
         if runs and self.encode_prompts.knows(options):
             first = ("unet",)
@@ -203,8 +205,11 @@ class Pipeline:
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
-        path = make_sigma_schedule(self.schedule, options.sampler, options.scheduler, options.steps)
-        return path.tail(steps_from_strength(options.steps, options.strength)) if from_init else path
+        asked = self.schedule, options.sampler, options.scheduler, options.steps
+        if from_init and options.strength > 0.0:
+            return shortened(*asked, options.strength, like=options.like)
+        path = make_sigma_schedule(*asked, like=options.like)
+        return path.tail(0) if from_init else path
 
     def steps(
         self,
@@ -252,10 +257,12 @@ class Pipeline:
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
         path = self.path(options, from_init=picture is not None)
         shape = (config.unet.latent_channels, *sides)
-        sources = noise_sources(options.sampler, path.sigmas, seeds, shape)
+        kind: Kind = "nv" if options.noise == "nv" else "cpu"
+        sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
         start, noise = (device_noise(source, self.placement.device) for source in sources)
         encode = None if picture is None else partial(self.encode_picture, picture)
-        x = start_latent(path, len(seeds), start, encode)
+        own_noise = convention_of(options.like).encodes_with_noise
+        x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
         total = len(path.timesteps)
         denoise = None
         if total:

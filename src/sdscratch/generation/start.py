@@ -59,19 +59,26 @@ def device_noise(source: NoiseSource, device: torch.device) -> Draw:
 
 
 def start_latent(
-    path: SigmaSchedule, count: int, noise: Draw, encode: Callable[[Draw | None], Tensor] | None
+    path: SigmaSchedule,
+    count: int,
+    noise: Draw,
+    encode: Callable[[Draw | None], Tensor] | None,
+    *,
+    sampled: bool = True,
 ) -> Tensor:
     """The latent [n, c, h, w] in σ-space that sampling starts from.
 
     Args:
-        path: the noise levels still to come; of none, the picture's own latent is what there is.
+        path: the noise levels still to come (`spacing.shortened`, where there is an init picture); of none, the
+            picture's own latent is what there is.
         count: n, how many pictures.
         noise: unit noise for all of them.
         encode: the init picture's latents, sampled with this noise; None without an init picture.
+        sampled: the picture's latent is drawn from its posterior with this noise; else it is the mean.
     """
     if encode is None:
         return noise() * path.start_scale
     if not path.timesteps:
         return encode(None).repeat(count, 1, 1, 1)
-    latent = encode(noise)  # draws its noise before the sampler's, as diffusers does
-    return latent + noise() * path.sigmas[0]
+    latent = encode(noise if sampled else None)  # draws its noise before the sampler's, as diffusers does
+    return latent * path.init_scale + noise() * path.start_scale

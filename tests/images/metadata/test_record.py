@@ -99,7 +99,15 @@ def test_a_record_that_makes_no_sense_is_refused(text: str) -> None:
         Record.from_json(text)
 
 
-ALWAYS_THERE = sorted(json.loads(record().to_json())["options"])
+SINCE = {"like": "sdscratch", "noise": "cpu", "prompt_syntax": "plain"}  # what pictures were before
+ALWAYS_THERE = sorted(json.loads(record().to_json())["options"].keys() - SINCE)
+
+
+@pytest.mark.parametrize("name", SINCE)
+def test_a_record_of_before_an_option_is_read_as_what_pictures_were_then(name: str) -> None:
+    values = json.loads(record().to_json())
+    del values["options"][name]
+    assert getattr(Record.from_json(json.dumps(values)).options, name) == SINCE[name]
 
 
 @pytest.mark.parametrize("name", ALWAYS_THERE)

@@ -37,7 +37,7 @@ SAMPLER_NAMES = {
 
 
 # What records say nothing of where a version did not know it, or a picture is exact.
-BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain"}
+BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain", "like": "sdscratch", "noise": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
