@@ -16,8 +16,6 @@ LONGEST = 350  # lines of a file
 LONGER = {
     "addons/lora.py": 356,
     "options.py": 358,
-    "diffusion/catalogue.py": 361,
-    "diffusion/spacing.py": 354,
     "generation/pipeline.py": 397,
     "text/chunks.py": 354,
 }
