@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from sdscratch.diffusion.noise import Noise
 from sdscratch.evaluation.quality import Quality, evaluate, part_bounds, ssim
 from sdscratch.generation.pipeline import Pipeline, load
+from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.training.dataset.source import Batch
 from sdscratch.training.tasks.autoencoder import psnr
@@ -86,7 +87,7 @@ def test_the_parts_of_the_timesteps_are_equal_and_whole() -> None:
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_the_loss_by_timestep_is_the_one_computed_by_hand(tmp_path: Path, prediction: str) -> None:
-    # ten timesteps are ten parts of one, so that chance chooses nothing but the noise
+    # ten timesteps are ten parts of one, so that nothing is drawn but the noise
     pipeline = model(tmp_path, prediction, timesteps=10)
     quality = measured(pipeline, (4,), seed=7)
     betas = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 10) ** 2
@@ -97,11 +98,11 @@ def test_the_loss_by_timestep_is_the_one_computed_by_hand(tmp_path: Path, predic
             picture = pictures(len(CAPTIONS))[index : index + 1]
             latent = 0.5 * pipeline.networks["encoder"](picture).mean  # SMALLER's latent scale
             tokens = pipeline.files.tokenizer.encode(caption).padded(77, pipeline.files.tokenizer.pad)
-            context = pipeline.networks["text"](torch.tensor([tokens]))
+            told = Conditioning(pipeline.networks["text"](torch.tensor([tokens])))
             noise = Noise([7 + index], tuple(latent.shape[1:]))
             for t in range(10):
                 a, b, drawn = math.sqrt(bars[t]), math.sqrt(1 - bars[t]), noise()
-                said = pipeline.networks["unet"](a * latent + b * drawn, torch.tensor([float(t)]), context)
+                said = pipeline.networks["unet"](a * latent + b * drawn, torch.tensor([float(t)]), told)
                 wanted = drawn if prediction == "epsilon" else a * drawn - b * latent
                 losses[index, t] = float((said - wanted).square().mean())
     assert quality.prediction == prediction

@@ -22,6 +22,7 @@ from sdscratch.text.cutting import encode_prompt
 from sdscratch.text.emphasis import encode_part, insert_vectors
 from sdscratch.text.prompt import selected, take_tags
 from sdscratch.text.reading import SYNTAXES, PlannedPart, plan_prompt
+from sdscratch.text.syntax.editing import check_edits
 
 __all__ = ["CONTEXTS_KEPT", "PromptEncoder", "ToldPart", "planned_evaluations"]
 
@@ -109,6 +110,8 @@ class PromptEncoder:
             evaluations=planned_evaluations(options.sampler, options.steps),
         )
         text = take_tags(options.prompt)[0]
+        if SYNTAXES[options.prompt_syntax].edits:
+            check_edits(text, planned_evaluations(options.sampler, options.steps))
         negative: tuple[ToldPart, ...] = ()
         if options.cfg_scale > 1.0:
             negative = asked(options.negative_prompt, negative=True)

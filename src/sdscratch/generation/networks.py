@@ -66,6 +66,7 @@ class Networks:
         self._together: frozenset[str] = frozenset()  # names that are held at once
         self._dtypes: dict[str, torch.dtype] = {}  # of those that need another than the placement's
         self._computations: dict[tuple[str, str], Compute] = {}  # recorded or compiled, by name and method
+        self._done: set[str] = set()  # let go because their work was done
 
     # Files
 
@@ -99,6 +100,7 @@ class Networks:
     def _forget(self, name: str) -> None:
         """Nothing that is known of a network of this name holds any longer."""
         self._dtypes.pop(name, None)
+        self._done.discard(name)
         if name in self._loaded:
             self._let_go(name)
 
@@ -113,6 +115,15 @@ class Networks:
         if name not in self._loaded:
             self._load(name)
         return self._loaded[name]
+
+    def load_ahead(self, name: str) -> None:
+        """Load a network before it is needed; but not one whose work was done: what it gave may be known.
+
+        Raises:
+            DeviceError: out of memory.
+        """
+        if name not in self._done and not self.low_memory:
+            _ = self[name]
 
     def together(self, *names: str) -> list[Any]:
         """Networks that compute together, as a U-Net and its ControlNets: even `low_memory` holds them all.
@@ -130,6 +141,7 @@ class Networks:
 
     def _load(self, name: str) -> None:
         file = self.file(name)
+        self._done.discard(name)
         if self.low_memory and not file.small:
             self._let_go(*(other for other in self._loaded if not self._may_stand_beside(other, name)))
         dtype = self._dtypes.get(name, self.placement.dtype)
@@ -147,6 +159,7 @@ class Networks:
         large = size_of(self._loaded[name]) > WORTH_LETTING_GO
         if self.low_memory or (self.placement.device.type == "cpu" and large):
             self._let_go(name)
+            self._done.add(name)
 
     def _let_go(self, *names: str) -> None:
         """Free networks, with what was recorded or compiled of them or of what computes with them."""
@@ -161,6 +174,7 @@ class Networks:
         """Free the memory of all of them."""
         self._computations.clear()
         self._loaded.clear()
+        self._done.clear()
 
     # What they compute
 

@@ -134,7 +134,7 @@ class Pipeline:
     def load(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Load networks ahead, yielding each one's name once it stands; with `low_memory` none is."""
         for part in () if self.networks.low_memory else parts:
-            _ = self.networks[part]
+            self.networks.load_ahead(part)
             yield part
 
     @property
