@@ -55,6 +55,7 @@ TORCH_FREE = (
     "sdscratch.diffusion.catalogue",
     "sdscratch.diffusion.conventions",
     "sdscratch.diffusion.spacing",
+    "sdscratch.diffusion.spellings",
     "sdscratch.images",
     "sdscratch.models.config",
     "sdscratch.options",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from sdscratch.addons.requests import take_loras
 from sdscratch.diffusion import catalogue
-from sdscratch.diffusion.catalogue import parse_sampler, parse_scheduler
 from sdscratch.diffusion.conventions import CONVENTIONS, convention_of
+from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.settings import Setting, check_ranges
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdscratch.diffusion.catalogue import parse_sampler, parse_scheduler
 from sdscratch.diffusion.conventions import CONVENTIONS
 from sdscratch.diffusion.levels import COMFYUI, WEBUI
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import as_kept, make_sigma_schedule, shortened, with_levels
+from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.models.config import ScheduleConfig
 from support.shared import BESIDE_THE_PROJECT, shared_path
@@ -152,12 +152,13 @@ def test_zero_terminal_snr(tool: str) -> None:
     zero = as_kept(zero, CONVENTIONS[TOOLS[tool]])
     table = golden()[tool]["zero_terminal_snr"]
     np.testing.assert_allclose(zero.sigmas[-1], table["sigma_max"], rtol=1e-6)
-    # the web UIs rescale ᾱ in float32, of which little is left near its end
-    np.testing.assert_allclose(zero.sigmas[-5:], table["last5"], rtol=2e-5)
+    # Forge rescales ᾱ in float32, of which little is left near both ends: one unit there is 3e-5 of σ
+    allowed = 5e-5 if tool == "forge" else TOLERANCE
+    np.testing.assert_allclose(zero.sigmas[-5:], table["last5"], rtol=allowed)
     for name, rows in table["schedules"].items():
         for steps, theirs in rows.items():
             ours = levels_of("comfy" if tool == "comfy" else "forge", name, int(steps), zero)
-            np.testing.assert_allclose(ours, theirs, rtol=2e-5, err_msg=name)
+            np.testing.assert_allclose(ours, theirs, rtol=allowed, err_msg=name)
 
 
 def test_where_sampling_starts_in_comfyui() -> None:

@@ -1,6 +1,7 @@
 """The mathematics of diffusion: pure functions and frozen values, without files.
 
 catalogue.py        every sampler and spacing, one row each: names in every tool, and what goes with them
+spellings.py        samplers and spacings by any name that a tool has for them
 conventions.py      what --like stands for, one row a tool
 schedule.py         how noisy every timestep is: betas, sigma from timestep and back
 levels.py           the formulas of spacings

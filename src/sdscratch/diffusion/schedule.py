@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,9 @@ class Schedule:
         if in_float32:
             self.alphas_bar = self.alphas_bar.astype(np.float32).astype(np.float64)
         if zero_snr:
-            self.alphas_bar = without_terminal_signal(self.alphas_bar)
+            # the web UIs rescale in float32 too, of which little is left at low noise levels
+            kept = self.alphas_bar.astype(np.float32 if in_float32 else np.float64)
+            self.alphas_bar = without_terminal_signal(kept).astype(np.float64)
         self.sigmas: Array = np.sqrt((1.0 - self.alphas_bar) / self.alphas_bar)
         self._log_sigmas = np.log(self.sigmas)
         self._timesteps = np.arange(config.timesteps, dtype=np.float64)
@@ -84,9 +87,10 @@ class Schedule:
         return 0.0 if share >= 1.0 else float(self.sigma((1.0 - share) * (len(self) - 1)))
 
 
-def without_terminal_signal(alphas_bar: Array) -> Array:
+def without_terminal_signal(alphas_bar: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """ᾱ with zero terminal SNR, but for the last, which is left `LEAST_ALPHA_BAR`."""
     roots = np.sqrt(alphas_bar)
     first, last = roots[0], roots[-1]
-    rescaled = ((roots - last) * first / (first - last)) ** 2
-    return np.asarray(np.concatenate([rescaled[:-1], [LEAST_ALPHA_BAR]]))
+    rescaled = ((roots - last) * (first / (first - last))) ** 2
+    rescaled[-1] = LEAST_ALPHA_BAR
+    return np.asarray(rescaled)
