@@ -9,12 +9,12 @@ This module imports no torch.
 from __future__ import annotations
 
 import math
-import re
 import secrets
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from sdscratch.addons.requests import take_loras
+from sdscratch.checks import DTYPES, check_placement, check_text, parse_interval
 from sdscratch.diffusion import catalogue
 from sdscratch.diffusion.conventions import CONVENTIONS, convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
@@ -56,38 +56,6 @@ Fit = Literal["cover", "stretch", "contain"]
 
 SAMPLERS = tuple(catalogue.SAMPLERS)
 SCHEDULERS = tuple(catalogue.SPACINGS)
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-def parse_interval(text: str) -> tuple[float, float]:
-    """The two noise levels in "0.28:5.42", the lower first; either may be left out.
-
-    Raises:
-        UsageError: another form, or nothing between the two.
-    """
-    low, colon, high = text.partition(":")
-    try:
-        interval = float(low or 0.0), float(high or "inf")
-    except ValueError:
-        interval = (0.0, 0.0)
-    if not colon or not 0.0 <= interval[0] < interval[1]:
-        raise UsageError(
-            f"the cfg-interval is {text!r}, but must be FROM:TO, two noise levels of which the first is "
-            "lower, like 0.28:5.42"
-        )
-    return interval
-
-
-def check_placement(device: str, dtype: str) -> None:
-    """Check the names of a device and a precision; whether the device is there, only torch knows.
-
-    Raises:
-        UsageError: a name that means nothing.
-    """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", device):
-        raise UsageError(f"no device is called {device!r}; say auto, cpu, cuda, cuda:1 (a number) or mps")
-    if dtype != "auto" and dtype not in DTYPES:
-        raise UsageError(f"no precision is called {dtype!r}; say auto, {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -132,8 +100,8 @@ class ResolvedOptions:
     negative_prompt: str = asked("", "Text of what the picture should not show.", PICTURE, aliases=("-n",))
     like: str = asked(
         "sdscratch",
-        f"Tool to draw like: {', '.join(CONVENTIONS)}. Prompts, noise levels, noise and the count of steps are "
-        "read as it reads them.",
+        f"Tool to draw like: {', '.join(CONVENTIONS)}. Prompts, noise levels, noise and the count of steps "
+        "are read as it reads them.",
         SAMPLING,
         choices=tuple(CONVENTIONS),
     )
@@ -240,8 +208,8 @@ class _Asked:
     """
 
     def __post_init__(self) -> None:
-        _check_text("prompt", self.prompt)
-        _check_text("negative prompt", self.negative_prompt)
+        check_text("prompt", self.prompt)
+        check_text("negative prompt", self.negative_prompt)
         take_loras(self.prompt)  # refuses tags that make no sense
         if take_loras(self.negative_prompt)[1]:
             raise UsageError(
@@ -278,7 +246,7 @@ class _Asked:
             scheduler = defaults.scheduler
         if self.cfg_interval is not None and catalogue.SAMPLERS[sampler].unguided:
             raise UsageError(
-                f"{sampler} needs guidance at every step, so it does not go with --cfg-interval; leave one out"
+                f"{sampler} needs guidance at every step, so it goes with no --cfg-interval; leave one out"
             )
         convention = convention_of(self.like)
         values["noise"] = self.noise or convention.noise
@@ -366,15 +334,6 @@ def large_init_notice(size: tuple[int, int], own: tuple[int, int]) -> str | None
         f"({size[0] * size[1] / 1e6:.1f} megapixels): each step is about {work:,.0f} times the work of "
         f"{own[0]}x{own[1]}, which the model was made for; --size {near} would be quicker, and nearer to it"
     )
-
-
-def _check_text(name: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # bytes that are no UTF-8 arrive as surrogates
-        raise UsageError(
-            f"character {error.start + 1} of the {name} is not valid text; give it in UTF-8"
-        ) from None
 
 
 def fit_of_init(options: GenerateOptions, fit: Fit) -> Fit:

@@ -69,8 +69,8 @@ def start_latent(
     """The latent [n, c, h, w] in σ-space that sampling starts from.
 
     Args:
-        path: the noise levels still to come (`spacing.shortened`, where there is an init picture); of none, the
-            picture's own latent is what there is.
+        path: the noise levels still to come (`spacing.shortened`, where there is an init picture); of none,
+            the picture's own latent is what there is.
         count: n, how many pictures.
         noise: unit noise for all of them.
         encode: the init picture's latents, sampled with this noise; None without an init picture.
