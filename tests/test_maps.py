@@ -16,7 +16,6 @@ LONGEST = 350  # lines of a file
 LONGER = {
     "addons/lora.py": 360,
     "generation/pipeline.py": 400,
-    "options.py": 360,
     "text/chunks.py": 360,
 }
 
