@@ -20,7 +20,7 @@ from sdscratch.checkpoints.model import open_model
 from sdscratch.device import choose
 from sdscratch.generation.pipeline import Pipeline
 from sdscratch.models.config import SD1
-from sdscratch.options import GenerateOptions, ResolvedOptions
+from sdscratch.options import GenerateOptions
 from support.checkpoints import TINY
 from support.pictures import gradient
 
@@ -80,7 +80,7 @@ def test_a_gain_is_the_exact_ways_median_by_the_fast_ones() -> None:
 def test_the_median_and_what_is_reckoned_from_it() -> None:
     assert Stage((3.0, 1.0, 2.0)).median == 2.0
     stages = {"text encoding": Stage((0.5,)), "step": Stage((2.0, 4.0)), "decode": Stage((1.0,))}
-    report = Report(None, "m", ResolvedOptions(""), 10, stages)  # type: ignore[arg-type]
+    report = Report(None, "m", ONE_STEP.resolve(open_model("default").defaults, 0), 10, stages)  # type: ignore[arg-type]
     assert report.whole_picture == 0.5 + 10 * 3.0 + 1.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sdscratch.cli.view import Advance, View
 
@@ -31,8 +31,8 @@ class Stages:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *raised: Any) -> None:
+        self.stage.__exit__(*raised)  # a stage that failed is not told of as one that ended
 
     def show(self, event: Started | Advanced | Progress) -> None:
         """A stage that begins, or goes on."""

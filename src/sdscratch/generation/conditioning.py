@@ -18,7 +18,6 @@ from sdscratch.generation.networks import Networks
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions
 from sdscratch.text.chunks import Chunk
-from sdscratch.text.cutting import encode_prompt
 from sdscratch.text.emphasis import encode_part, insert_vectors
 from sdscratch.text.prompt import selected, take_tags
 from sdscratch.text.reading import SYNTAXES, PlannedPart, plan_prompt
@@ -122,13 +121,6 @@ class PromptEncoder:
         self.networks.done("text")
         return prompt, negative
 
-    def knows(self, options: ResolvedOptions) -> bool:
-        """Whether nothing is left for the text encoder to do."""
-        evaluations = planned_evaluations(options.sampler, options.steps)
-        about = options.prompt_syntax, options.clip_skip, evaluations
-        keys = [(take_tags(options.prompt)[0], *about, False), (options.negative_prompt, *about, True)]
-        return all(key in self._kept for key in (keys if options.cfg_scale > 1.0 else keys[:1]))
-
     def clear(self) -> None:
         """Forget all, as another text encoder would say something else."""
         self._kept.clear()
@@ -163,8 +155,6 @@ class PromptEncoder:
         self, text: str, syntax: str, clip_skip: int, evaluations: int, negative: bool
     ) -> tuple[ToldPart, ...]:
         tokenizer = self.networks.files.tokenizer
-        if syntax == "plain":
-            encode_prompt(tokenizer, text)  # warns where the prompt is cut
         known = self.embeddings(text)
         planned = plan_prompt(text, tokenizer, syntax, steps=evaluations, embeddings=known, negative=negative)
         vectors = {each.name: each for each in known}

@@ -199,8 +199,6 @@ class Pipeline:
         """The networks that a task needs."""
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         first: tuple[Part, ...] = ("text", "unet") if runs else ()
-        if runs and self.encode_prompts.knows(options):
-            first = ("unet",)
         return (*first, "encoder", "decoder") if from_init else (*first, "decoder")
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:

@@ -86,6 +86,8 @@ def _emphasized(z: Tensor, chunks: Sequence[Chunk], mode: str) -> Tensor:
         raise ValueError(f"{mode!r} is no emphasis; there are {', '.join(A1111_MODES)}")
     if mode in ("ignore", "none"):
         return z
+    if all(weight == 1.0 for chunk in chunks for weight in chunk.weights):
+        return z  # as it would come out, but where the mean is 0
     weighted = z * _weights(chunks, z)
     return weighted if mode == "no-norm" else weighted * (z.mean() / weighted.mean())
 
