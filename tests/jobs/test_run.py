@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.errors import DeviceError, SdscratchError, UsageError
+from sdscratch.generation.opening import Opened
 from sdscratch.generation.requests import Event, Failed, Picture, Request
 from sdscratch.images import Record
 from sdscratch.jobs.journal import Journal, Shard, held, settled_seed
@@ -26,9 +26,7 @@ class Drawing:
         self.killed_after, self.failing = killed_after, failing
         self.drawn: list[int] = []
 
-    def __call__(
-        self, files: ModelFiles, embeddings: tuple[str, ...], requests: Iterator[Request]
-    ) -> Iterator[Event]:
+    def __call__(self, opened: Opened, requests: Iterator[Request]) -> Iterator[Event]:
         for index, request in enumerate(requests):
             if self.killed_after is not None and len(self.drawn) >= self.killed_after:
                 raise KeyboardInterrupt
@@ -37,7 +35,7 @@ class Drawing:
                 yield Failed(index, (request,), DeviceError("out of memory"))
                 continue
             self.drawn.append(options.seed)
-            record = Record("txt2img", options, files.name, "0123456789", "float32", "cpu")
+            record = Record("txt2img", options, opened.files.name, "0123456789", "float32", "cpu")
             image = Image.new("RGB", (8, 8), (options.seed % 256, options.steps, len(options.prompt)))
             yield Picture(index, request, image, lambda record=record: record, {})  # type: ignore[misc]
 

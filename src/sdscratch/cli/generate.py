@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from sdscratch.addons.requests import take_loras
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
@@ -112,8 +111,7 @@ def draw(
     init: str | None = None,
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
-    from sdscratch.addons.apply import open_with_addons, with_loras
-    from sdscratch.checkpoints.taesd import open_taesd
+    from sdscratch.generation.opening import open_all
     from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import fit_picture, picture_hash, read_picture
 
@@ -134,42 +132,40 @@ def draw(
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    files = open_with_addons(
-        arguments.model, tokenizer=arguments.tokenizer, lora=arguments.lora, vae=arguments.vae
+    opened = open_all(
+        arguments.model,
+        tokenizer=arguments.tokenizer,
+        lora=arguments.lora,
+        vae=arguments.vae,
+        taesd=arguments.taesd,
+        embedding=arguments.embedding,
     )
-    taesd = None
-    if arguments.taesd is not None:
-        taesd = open_taesd(arguments.taesd, files.config.autoencoder)
-    with_loras(
-        files, take_loras(options.prompt)[1]
-    )  # what is wrong with one is said before torch is imported
+    opened.check_prompt(options.prompt)  # what is wrong is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
     )
-    Thread(target=files.read_ahead, args=[parts], daemon=True).start()  # while torch is imported
+    Thread(target=opened.files.read_ahead, args=[parts], daemon=True).start()  # while torch is imported
 
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
             from sdscratch.device import choose
             from sdscratch.generation.generate import generate
-            from sdscratch.generation.pipeline import Pipeline
+            from sdscratch.generation.pipeline import start
             from sdscratch.generation.requests import Init, Request, numbered
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
-            pipeline = Pipeline(
-                files, placement, low_memory=arguments.low_memory, taesd=taesd, embeddings=arguments.embedding
-            )
+            pipeline = start(opened, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(changed(options, seed=seed), picture)
-        start = None
+        beginning = None
         if picture is not None:
-            own = (files.defaults.width, files.defaults.height)
+            own = (opened.files.defaults.width, opened.files.defaults.height)
             if keeps_size and (notice := large_init_notice((resolved.width, resolved.height), own)):
                 log.warning(notice)
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
-            start = Init(fitted, fit, picture_hash(picture))
+            beginning = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
-        requests = numbered(Request(resolved, start), arguments.batch_count)
+        requests = numbered(Request(resolved, beginning), arguments.batch_count)
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view).all(events)
 

@@ -19,7 +19,7 @@ from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
 
 if TYPE_CHECKING:
-    from sdscratch.checkpoints.model import ModelFiles
+    from sdscratch.generation.opening import Opened
     from sdscratch.generation.requests import Event, Request
     from sdscratch.jobs.journal import Shard
     from sdscratch.jobs.names import Template
@@ -162,11 +162,11 @@ def draw_all(
 
         placement = choose(own_device(arguments.device), arguments.dtype, compiled=arguments.compile)
 
-    def draw(files: ModelFiles, embeddings: tuple[str, ...], requests: Iterator[Request]) -> Iterator[Event]:
+    def draw(opened: Opened, requests: Iterator[Request]) -> Iterator[Event]:
         from sdscratch.generation.generate import generate
-        from sdscratch.generation.pipeline import Pipeline
+        from sdscratch.generation.pipeline import start
 
-        with Pipeline(files, placement, low_memory=arguments.low_memory, embeddings=embeddings) as pipeline:
+        with start(opened, placement, low_memory=arguments.low_memory) as pipeline:
             yield from generate(pipeline, requests, batch_size=arguments.batch_size)
 
     lost = finished = 0

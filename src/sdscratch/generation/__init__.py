@@ -1,5 +1,6 @@
 """From prompt to picture: a model on a device, and the stages that a picture goes through.
 
+opening.py        what pictures are drawn with, found and checked before anything is loaded
 pipeline.py       a model that draws: what Python users hold
 generate.py       many pictures from one model, told of as they come
 requests.py       what is asked of it, and the events that it answers with

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdscratch.addons.apply import applied_loras
-from sdscratch.addons.embedding import Embedding, check_width, open_embedding, read_embedding
+from sdscratch.addons.embedding import Embedding, check_width, read_embedding
 from sdscratch.checkpoints.places import known_embeddings
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.generation.networks import Networks
@@ -69,10 +69,9 @@ class PromptEncoder:
             and those that come with LoRAs.
     """
 
-    def __init__(self, networks: Networks, embeddings: Sequence[str] = ()) -> None:
+    def __init__(self, networks: Networks, embeddings: Sequence[Embedding] = ()) -> None:
         self.networks = networks
-        width = networks.files.config.text.width
-        self.given = tuple(open_embedding(name, width) for name in embeddings)
+        self.given = tuple(embeddings)
         self.newest: tuple[Embedding, ...] = ()  # those in the newest picture's prompts
         self._kept: dict[tuple[Any, ...], tuple[ToldPart, ...]] = {}  # the newest last
 

@@ -20,14 +20,13 @@ from torch import Tensor
 from sdscratch.addons.apply import (
     AppliedLora,
     applied_loras,
-    open_with_addons,
     refuse_ranges,
     with_loras,
 )
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
-from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
+from sdscratch.checkpoints.taesd import TaesdFile, find_taesd
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.conventions import convention_of
@@ -43,6 +42,7 @@ from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.generate import generate
 from sdscratch.generation.networks import Networks, NotFiniteError
+from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
 from sdscratch.generation.start import PictureEncoder, device_noise, start_latent
 from sdscratch.images import fit_picture, picture_hash, plain_picture
@@ -56,7 +56,7 @@ from sdscratch.options import (
     size_of_init,
 )
 
-__all__ = ["Pipeline", "Progress", "load"]
+__all__ = ["Pipeline", "Progress", "load", "start"]
 
 RANGES = "the U-Net is loaded once for all steps"
 
@@ -95,14 +95,18 @@ def load(
         DeviceError: the device is not there.
         UsageError: a name that means nothing.
     """
-    files = open_with_addons(model, tokenizer=tokenizer, lora=lora, vae=vae)
-    tiny = open_taesd(taesd, files.config.autoencoder) if taesd is not None else None
+    opened = open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, taesd=taesd, embedding=embedding)
+    return start(opened, choose(device, dtype, compiled=compile), low_memory=low_memory)
+
+
+def start(opened: Opened, placement: Placement, *, low_memory: bool = False) -> Pipeline:
+    """What is open, on a device."""
     return Pipeline(
-        files,
-        choose(device, dtype, compiled=compile),
+        opened.files,
+        placement,
         low_memory=low_memory,
-        taesd=tiny,
-        embeddings=[embedding] if isinstance(embedding, str) else embedding,
+        taesd=opened.taesd,
+        embeddings=opened.embeddings,
     )
 
 
@@ -116,7 +120,7 @@ class Pipeline:
         *,
         low_memory: bool = False,
         taesd: TaesdFile | None = None,
-        embeddings: Sequence[str] = (),
+        embeddings: Sequence[Embedding] = (),
     ) -> None:
         refuse_ranges(files, RANGES)
         self.files = files

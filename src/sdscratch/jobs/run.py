@@ -14,12 +14,12 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from sdscratch.addons.apply import AppliedLora, open_with_addons, with_loras
-from sdscratch.addons.embedding import open_embedding
+from sdscratch.addons.apply import AppliedLora, with_loras
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.generate import vae_record
+from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.requests import Event, Failed, Init, Picture, Request
 from sdscratch.images import Record, fit_picture, picture_hash, read_picture, read_records, save_picture
 from sdscratch.jobs.journal import FAILED, Journal, Shard, append, picture_key
@@ -78,14 +78,14 @@ class Lost:
 
 
 Outcome = Done | Lost
-Draw = Callable[[ModelFiles, tuple[str, ...], Iterator[Request]], Iterator[Event]]
+Draw = Callable[[Opened, Iterator[Request]], Iterator[Event]]
 
 
 class Models:
     """The models of a plan as files, each opened and checked once, the newest kept."""
 
     def __init__(self) -> None:
-        self._open = lru_cache(MODELS_OPEN)(open_files)
+        self.opened = lru_cache(MODELS_OPEN)(open_key)
         self._tagged = lru_cache(MODELS_OPEN * 8)(with_loras)
 
     def files(self, job: Job) -> ModelFiles:
@@ -94,7 +94,7 @@ class Models:
         Raises:
             CheckpointError: as `open_with_addons`.
         """
-        return self._open(model_key(job))
+        return self.opened(model_key(job)).files
 
     def changes(self, job: Job) -> tuple[AppliedLora, ...]:
         """Its add-ons, those of the prompt's tags included."""
@@ -104,13 +104,13 @@ class Models:
         return tuple(change for change in applied.changes if isinstance(change, AppliedLora))
 
     def _with(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
-        return self._tagged(self._open(key), tags)
+        return self._tagged(self.opened(key).files, tags)
 
 
-def open_files(key: ModelKey) -> ModelFiles:
+def open_key(key: ModelKey) -> Opened:
     """The model with that key."""
-    model, tokenizer, lora, vae, _ = key
-    return open_with_addons(model, tokenizer=tokenizer, lora=lora, vae=vae)
+    model, tokenizer, lora, vae, embedding = key
+    return open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding)
 
 
 def model_key(job: Job) -> ModelKey:
@@ -197,8 +197,7 @@ class _Run:
     def all(self, overview: Overview) -> Iterator[Event | Outcome]:
         """Every model's pictures; the plan is gone through once for each."""
         for key in overview.models:
-            files = self.models._open(key)
-            yield from self._events(self.draw(files, key[-1], self._requests(key)))
+            yield from self._events(self.draw(self.models.opened(key), self._requests(key)))
         yield from self._told()
 
     def _told(self) -> Iterator[Done]:
@@ -220,14 +219,14 @@ class _Run:
             yield task.request(init)
 
     def _key(self, task: Task, init: Init | None) -> str:
-        files = self.models.files(task.job)
-        width = files.config.text.width
+        opened = self.models.opened(model_key(task.job))
+        files = opened.files
         return picture_key(
             {
                 "options": asdict(task.options),
                 "model": files.hash(),
                 "vae": None if (vae := vae_record(files)) is None else vae.hash,
-                "embeddings": [open_embedding(name, width).digest() for name in task.job.source.embedding],
+                "embeddings": [each.digest() for each in opened.embeddings],
                 "changes": [change.record() for change in self.models.changes(task.job)],
                 "init": None if init is None else [init.hash, init.fit, task.job.source.background],
             }
@@ -300,7 +299,7 @@ def run_plan(
 
     Args:
         folder: where the pictures go; `journal.held` keeps others out of it.
-        draw: a model, embeddings that prompts may name, and requests → what `generate` tells of them.
+        draw: what to draw with, and requests → what `generate` tells of them.
 
     Yields:
         What `generate` tells, and a `Done` or `Lost` for every picture of this shard.
