@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
     from sdscratch.models.taesd import TinyDecoder
 
-__all__ = ["TaesdFile", "find_taesd", "open_taesd", "taesd_beside", "tensor_names"]
+__all__ = [
+    "TaesdFile",
+    "check_latents",
+    "find_taesd",
+    "find_tiny",
+    "open_taesd",
+    "taesd_beside",
+    "tensor_names",
+]
 
 # Prefixes of a decoder's names, and how far its numbers are from TAESD's: diffusers does not count the first
 # layer, which only bounds latents. An encoder's names never count.
@@ -104,14 +112,7 @@ def open_taesd(name: str, autoencoder: AutoencoderConfig) -> TaesdFile:
     Raises:
         CheckpointError: missing, unreadable, no tiny decoder, or one for another kind of latents.
     """
-    path = find_local(name)
-    if path is not None and path.is_dir():
-        path /= IN_FOLDER
-    if path is None or not path.is_file():
-        where = name if path is None else str(path)
-        raise CheckpointError(
-            f"there is no tiny autoencoder {printable(where)}: no such file; check the name"
-        )
+    path = find_tiny(name)
     file = open_tensors(path)
     prefix, shift = next(
         ((prefix, shift) for prefix, shift in PREFIXES if f"{prefix}{FIRST - shift}.weight" in file.tensors),
@@ -125,13 +126,38 @@ def open_taesd(name: str, autoencoder: AutoencoderConfig) -> TaesdFile:
 
     found = {ours: stored(theirs) for ours, theirs in tensor_names(config.blocks).items()}
     _check(path, file, config, found)
+    check_latents(path, config, autoencoder)
+    return TaesdFile(path, config, file, found)
+
+
+def find_tiny(name: str) -> Path:
+    """The file of a tiny autoencoder: as it is named, in a diffusers folder, or looked up as a model's.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = find_local(name)
+    if path is not None and path.is_dir():
+        path /= IN_FOLDER
+    if path is None or not path.is_file():
+        where = name if path is None else str(path)
+        raise CheckpointError(
+            f"there is no tiny autoencoder {printable(where)}: no such file; check the name"
+        )
+    return path
+
+
+def check_latents(path: Path, config: TinyDecoderConfig, autoencoder: AutoencoderConfig) -> None:
+    """
+    Raises:
+        CheckpointError: it is made for other latents than the model's.
+    """
     if (config.latent_channels, config.downscale) != (autoencoder.latent_channels, autoencoder.downscale):
         raise CheckpointError(
             f"{path} is for latents of {config.latent_channels} channels and {config.downscale}×"
             f"{config.downscale} pixels a position, but the model's have {autoencoder.latent_channels} and "
             f"{autoencoder.downscale}×{autoencoder.downscale}; take one that is made for this model"
         )
-    return TaesdFile(path, config, file, found)
 
 
 def _shape(path: Path, file: TensorFile, prefix: str, shift: int) -> TinyDecoderConfig:

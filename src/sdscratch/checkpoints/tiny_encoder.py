@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdscratch.checkpoints.places import find_local
-from sdscratch.checkpoints.taesd import BLOCK, IN_FOLDER
+from sdscratch.checkpoints.taesd import BLOCK, check_latents, find_tiny
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
-from sdscratch.show import printable
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
 
 if TYPE_CHECKING:
@@ -86,11 +84,7 @@ def open_tiny_encoder(name: str, autoencoder: AutoencoderConfig) -> TinyEncoderF
     Raises:
         CheckpointError: missing, unreadable, no tiny encoder, or one for another kind of latents.
     """
-    path = find_local(name)
-    if path is not None and path.is_dir():
-        path /= IN_FOLDER
-    if path is None or not path.is_file():
-        raise CheckpointError(f"there is no tiny autoencoder {printable(name)}: no such file; check the name")
+    path = find_tiny(name)
     file = open_tensors(path)
     prefix = next((each for each in PREFIXES if f"{each}0.weight" in file.tensors), None)
     if prefix is None:
@@ -100,12 +94,7 @@ def open_tiny_encoder(name: str, autoencoder: AutoencoderConfig) -> TinyEncoderF
     config = _shape(path, file, prefix)
     found = {ours: prefix + theirs for ours, theirs in encoder_tensor_names(config.blocks).items()}
     _check(path, file, config, found)
-    if (config.latent_channels, config.downscale) != (autoencoder.latent_channels, autoencoder.downscale):
-        raise CheckpointError(
-            f"{path} is for latents of {config.latent_channels} channels and {config.downscale}×"
-            f"{config.downscale} pixels a position, but the model's have {autoencoder.latent_channels} and "
-            f"{autoencoder.downscale}×{autoencoder.downscale}; take one that is made for this model"
-        )
+    check_latents(path, config, autoencoder)
     return TinyEncoderFile(path, config, file, found)
 
 

@@ -40,6 +40,7 @@ class ToldPart:
 
     planned: PlannedPart
     conditionings: tuple[Conditioning, ...]  # one a stage
+    embeddings: tuple[Embedding, ...]  # those whose vectors stand in it
 
     @property
     def weight(self) -> float:
@@ -54,6 +55,12 @@ class ToldPart:
     def at(self, evaluation: int) -> Conditioning:
         """What is told at an evaluation of the network, counted from 0."""
         return self.conditionings[selected(self.planned.stages, evaluation)]  # type: ignore[arg-type]
+
+
+def named(part: PlannedPart) -> frozenset[str]:
+    """The embeddings whose vectors stand in a part, by name."""
+    chunks = (chunk for stage in part.stages for chunk in stage.chunks)
+    return frozenset(place.name for chunk in chunks for place in chunk.vectors)
 
 
 def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
@@ -101,22 +108,23 @@ class PromptEncoder:
 
     def of(self, options: ResolvedOptions) -> tuple[tuple[ToldPart, ...], tuple[ToldPart, ...]]:
         """The parts of the prompt, and those of the negative one: none where guidance needs none."""
+        evaluations = planned_evaluations(options.sampler, options.steps)
         asked = partial(
             self,
             syntax=options.prompt_syntax,
             clip_skip=options.clip_skip,
-            evaluations=planned_evaluations(options.sampler, options.steps),
+            evaluations=evaluations,
         )
         text = take_tags(options.prompt)[0]
         if SYNTAXES[options.prompt_syntax].edits:
-            check_edits(text, planned_evaluations(options.sampler, options.steps))
+            check_edits(text, evaluations)
         negative: tuple[ToldPart, ...] = ()
         if options.cfg_scale > 1.0:
             negative = asked(options.negative_prompt, negative=True)
         prompt = asked(text)
         if guides(options, prompt) and not negative:
             negative = asked(options.negative_prompt, negative=True)
-        self.newest = self.used(prompt, negative)
+        self.newest = tuple(dict.fromkeys(each for part in (*prompt, *negative) for each in part.embeddings))
         self.networks.done("text")
         return prompt, negative
 
@@ -137,19 +145,6 @@ class PromptEncoder:
                 found[name] = embedding
         return tuple(found.values())
 
-    def used(self, *told: Sequence[ToldPart]) -> tuple[Embedding, ...]:
-        """The embeddings whose vectors stand in encoded prompts."""
-        names = {
-            place.name
-            for parts in told
-            for part in parts
-            for stage in part.planned.stages
-            for chunk in stage.chunks
-            for place in chunk.vectors
-        }
-        text = " ".join(part.planned.text for parts in told for part in parts)
-        return tuple(each for each in self.embeddings(text) if each.name in names)
-
     def _encode(
         self, text: str, syntax: str, clip_skip: int, evaluations: int, negative: bool
     ) -> tuple[ToldPart, ...]:
@@ -168,6 +163,7 @@ class PromptEncoder:
                 tuple(
                     Conditioning(context[None]) for context in encode_part(part, tokenizer, encode, emphasis)
                 ),
+                tuple(each for each in known if each.name in named(part)),
             )
             for part in planned
         )
