@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sdscratch.checkpoints.layouts import PARTS
-from sdscratch.checkpoints.model import CONFIG, ModelFiles
+from sdscratch.checkpoints.model import CONFIG, SHAPES, ModelFiles
 from sdscratch.checkpoints.tokenizers import TOKENIZER
-from sdscratch.models.config import SD1
+from sdscratch.models.config import SD1, SD1_INPAINTING, SD1_INSTRUCTED, ModelConfig
 from sdscratch.tensorfiles.header import TensorInfo
 from sdscratch.tensorfiles.identify import Kind
 from sdscratch.tensorfiles.reader import TensorFile
@@ -25,12 +25,17 @@ __all__ = ["Facts", "describe_file", "describe_model", "is_model"]
 
 Facts = dict[str, Any]  # as JSON takes it
 
-MODELS = (Kind.SD1, Kind.SD1_EMA)
+WHAT: Mapping[ModelConfig, str] = {
+    SD1: "a Stable Diffusion 1.x model",
+    SD1_INPAINTING: "a Stable Diffusion 1.x inpainting model",
+    SD1_INSTRUCTED: "a Stable Diffusion 1.x model that follows instructions (InstructPix2Pix)",
+}
+
 
 
 def is_model(file: TensorFile, kind: Kind) -> bool:
     """Whether a file, identified as `kind`, is to be opened as a whole model."""
-    return CONFIG in file.metadata or kind in MODELS
+    return CONFIG in file.metadata or kind in SHAPES
 
 
 def describe_model(files: ModelFiles) -> Facts:
@@ -39,7 +44,7 @@ def describe_model(files: ModelFiles) -> Facts:
         part: _count(files.info(weight) for weight in files.stored if weight.part == part) for part in PARTS
     }
     return {
-        "what": "a Stable Diffusion 1.x model" if files.config == SD1 else "a model of its own shape",
+        "what": WHAT.get(files.config, "a model of its own shape"),
         "layout": files.layout,
         "bytes": sum(stored.file.path.stat().st_size for stored in _files(files).values()),
         "hash": files.hash(),

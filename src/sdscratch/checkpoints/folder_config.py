@@ -140,9 +140,10 @@ def _unet(record: Record) -> UNetConfig:
     read = _Reader("unet/config.json", record, UNET_FIXED)
     channels, multipliers = read.widths()
     inputs = read.get("in_channels", int, 4)
-    if inputs != read.get("out_channels", int, 4):
-        kind = {9: "an inpainting model", 8: "an instruct-pix2pix model"}.get(inputs, "another kind of model")
-        read.refuse("in_channels", f"that is {kind}; sdscratch reads plain Stable Diffusion 1.x")
+    outputs = read.get("out_channels", int, 4)
+    known = (outputs, 2 * outputs, 2 * outputs + 1)  # nothing, a picture, or a mask and a picture beside
+    if inputs not in known:
+        read.refuse("in_channels", f"sdscratch knows {', '.join(map(str, known))}")
     down = read.get("down_block_types", tuple, ())
     if len(down) != len(multipliers) or not all(kind in ATTENDS for kind in down):
         read.refuse("down_block_types", f"expected {len(multipliers)} of {', '.join(ATTENDS)}")
@@ -152,7 +153,7 @@ def _unet(record: Record) -> UNetConfig:
         read.refuse("up_block_types", "expected the mirror image of down_block_types")
     config = UNetConfig(
         in_channels=inputs,
-        out_channels=inputs,
+        out_channels=outputs,
         channels=channels,
         multipliers=multipliers,
         attends=attends,
@@ -283,6 +284,12 @@ def _text_record(text: TextEncoderConfig) -> dict[str, Any]:
     )
 
 
+def _pipeline(unet: UNetConfig) -> str:
+    """Which of diffusers' pipelines draws with such a U-Net."""
+    kind = "Inpaint" if unet.inpaints else "InstructPix2Pix" if unet.follows else ""
+    return f"StableDiffusion{kind}Pipeline"
+
+
 def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
     """The JSON files of a diffusers folder by their path in it; `side` is the picture's usual one in pixels.
 
@@ -293,7 +300,7 @@ def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
     levels = len(vae.multipliers)
     return {
         "model_index.json": {
-            "_class_name": "StableDiffusionPipeline",
+            "_class_name": _pipeline(unet),
             "feature_extractor": [None, None],
             "image_encoder": [None, None],
             "requires_safety_checker": False,

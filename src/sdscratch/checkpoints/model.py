@@ -26,7 +26,7 @@ from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.config import SD1, ModelConfig
+from sdscratch.models.config import SD1, SD1_INPAINTING, SD1_INSTRUCTED, ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["CONFIG", "DEFAULTS", "ModelFiles", "Part", "open_model"]
+__all__ = ["CONFIG", "DEFAULTS", "SHAPES", "ModelFiles", "Part", "open_model"]
 
 # Keys of the metadata that make a single file one model.
 # The parts that files come without, what people call them, and what they are for.
@@ -48,6 +48,14 @@ PARTS: tuple[tuple[frozenset[Part], str, str], ...] = (
     (frozenset({"unet"}), "U-Net", "does the drawing"),
 )
 CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"
+
+# What single files are that say nothing of their shape.
+SHAPES: Mapping[Kind, ModelConfig] = {
+    Kind.SD1: SD1,
+    Kind.SD1_EMA: SD1,
+    Kind.INPAINTING: SD1_INPAINTING,
+    Kind.PIX2PIX: SD1_INSTRUCTED,
+}
 
 
 @dataclass(frozen=True)
@@ -229,11 +237,11 @@ def _config(source: Source) -> ModelConfig:
         return from_folder(unet, vae, text, read_json(scheduler) if scheduler.exists() else None)
     if CONFIG not in source.metadata:
         identity = identify({stored.name: stored.info.shape for stored in source.tensors.values()})
-        if identity.kind not in (Kind.SD1, Kind.SD1_EMA):
+        if identity.kind not in SHAPES:
             an_addon = identity.kind in LORA_KINDS
             what_now = "give it with --lora" if an_addon else "sdscratch draws with Stable Diffusion 1.x"
             raise CheckpointError(f"{source.path} is {identity}; {what_now}")
-        return SD1
+        return SHAPES[identity.kind]
     try:
         return ModelConfig.from_json(source.metadata[CONFIG])
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,8 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 __all__ = [
     "SD1",
+    "SD1_INPAINTING",
+    "SD1_INSTRUCTED",
     "AutoencoderConfig",
     "Block",
     "ModelConfig",
@@ -74,6 +76,16 @@ class UNetConfig:
     def latent_channels(self) -> int:
         """Channels of the latent that is denoised, without those that stand beside it."""
         return self.out_channels
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether a mask and a masked picture's latent stand beside the latent (1.5-inpainting)."""
+        return self.in_channels == 2 * self.out_channels + 1
+
+    @property
+    def follows(self) -> bool:
+        """Whether a picture's latent stands beside the latent (InstructPix2Pix; Brooks et al. 2023)."""
+        return self.in_channels == 2 * self.out_channels
 
     def heads_at(self, level: int) -> int:
         """How many heads attention has at a level; the middle belongs to the last."""
@@ -174,6 +186,8 @@ class ModelConfig:
 
 
 SD1 = ModelConfig()
+SD1_INPAINTING = ModelConfig(unet=UNetConfig(in_channels=9))
+SD1_INSTRUCTED = ModelConfig(unet=UNetConfig(in_channels=8))
 
 # What files that are older than a field call it: by class, the old name and what it was.
 FORMER: Mapping[type, Mapping[str, tuple[str, ...]]] = {

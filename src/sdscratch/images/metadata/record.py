@@ -67,6 +67,20 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
+class MaskRecord:
+    """What of the init picture was repainted."""
+
+    hash: str | None = None  # `picture_hash` of the mask's file as `read_whole` gives it
+    from_alpha: bool | None = None  # the init picture's own transparency was the mask
+    extend: str | None = None  # borders that were added, "left=128,top=64"
+    kept: bool = True  # every pixel outside the (blurred) mask is the init picture's
+
+    def to_record(self) -> dict[str, Any]:
+        """Its fields without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Record:
     """All that a picture depends on; the model's weights and the init picture it names by hash.
 

@@ -1,0 +1,337 @@
+"""What of a picture is repainted: drawn whole or in part, and put back so that the rest keeps its bytes.
+
+No torch: a picture can be checked against its mask where nothing is drawn (`masks_kept`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from sdscratch.errors import ImageError, SdscratchError, UsageError
+from sdscratch.images.fit import fit_picture, parse_colour
+from sdscratch.images.masks import Box, blurred, filled, grown, mask_of, mask_of_alpha, region
+from sdscratch.images.metadata.record import Record
+from sdscratch.options import SIDE_STEP, Fit, ResolvedOptions
+
+__all__ = ["ALPHA", "Borders", "Repaint", "masks_kept", "parse_extend", "plan_repaint", "rounded_up"]
+
+log = logging.getLogger(__name__)
+
+ALPHA = "alpha"  # --mask alpha: the init picture's own transparency
+MAX_BORDER = 8192
+STRONGER = {"whole": 2, "soft": 8, "box": 1}  # what the blurred mask is multiplied by to be a share of the new
+
+
+class Borders(NamedTuple):
+    """Pixels that are added on each side."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) of a picture of that size with them."""
+        return size[0] + self.left + self.right, size[1] + self.top + self.bottom
+
+
+def parse_extend(text: str) -> Borders:
+    """The borders in "left=128,top=64".
+
+    Raises:
+        UsageError: another form, a side that there is not, or nothing to add.
+    """
+    sides: dict[str, int] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(left|top|right|bottom)\s*=\s*(\d{1,5})\s*", part)
+        if match is None or match[1] in sides or int(match[2]) > MAX_BORDER:
+            raise UsageError(
+                f"--extend is {text!r}, but must be sides and pixels up to {MAX_BORDER}, like left=128,top=64"
+            )
+        sides[match[1]] = int(match[2])
+    if not any(sides.values()):
+        raise UsageError(f"--extend {text} adds nothing; give a side some pixels, like left=128")
+    return Borders(**sides)
+
+
+def rounded_up(size: tuple[int, int]) -> tuple[int, int]:
+    """The next size that can be drawn."""
+    return (-(-size[0] // SIDE_STEP) * SIDE_STEP, -(-size[1] // SIDE_STEP) * SIDE_STEP)
+
+
+@dataclass(frozen=True, eq=False)
+class Repaint:
+    """One picture's repainting.
+
+    Attributes:
+        whole: RGB or RGBA, of the output's size: what stays outside the mask.
+        mask: L, of the same size: blurred, 255 is repainted.
+        size: (width, height) of what is drawn.
+        box: what of `whole` is drawn, scaled to `size`; None: all, with more at the right and the bottom
+            where `size` is larger.
+        options: how it is asked for.
+        background: the colour that the network sees under transparent parts.
+        opaque: what is repainted loses its transparency.
+    """
+
+    whole: Image.Image
+    mask: Image.Image
+    size: tuple[int, int]
+    box: Box | None
+    options: ResolvedOptions
+    background: str = "white"
+    opaque: bool = False
+
+    @property
+    def pasted(self) -> bool:
+        """Whether what lies outside the mask keeps its bytes."""
+        return self.options.paste
+
+    @cached_property
+    def drawn_mask(self) -> Image.Image:
+        """L, of the size drawn: 255 is repainted."""
+        return self._drawn(self.mask.convert("RGB")).getchannel(0)
+
+    @cached_property
+    def picture(self) -> Image.Image:
+        """RGB, of the size drawn: what the denoising starts from."""
+        picture = self._drawn(over(self.whole, self.background))
+        return filled(picture, self.drawn_mask) if self.options.masked_content == "fill" else picture
+
+    @cached_property
+    def cover(self) -> Image.Image:
+        """L, of the output's size: the share of the new picture; where it is 0 nothing changes."""
+        soft = self.options.soft_mask
+        factor = STRONGER["soft" if soft else "whole" if self.box is None else "box"]
+        return self.mask.point(lambda level: min(level * factor, 255))
+
+    def finished(self, drawn: Image.Image) -> Image.Image:
+        """The picture with what was drawn in its place.
+
+        Args:
+            drawn: RGB, of `size`.
+
+        Raises:
+            SdscratchError: a pixel outside the mask is not what it was; never seen, and never written.
+        """
+        colour = over_nothing(self.whole)
+        new = self._placed(drawn, colour)
+        cover = self.cover if self.pasted else Image.new("L", self.whole.size, 255)
+        result = mixed(colour, new, cover)
+        if self.whole.mode == "RGBA":
+            alpha = self.whole.getchannel("A")
+            opaque = Image.new("L", alpha.size, 255)
+            result.putalpha(mixed(alpha, opaque, self.cover) if self.opaque else alpha)
+        if self.pasted and not same_outside(result, self.whole, self.cover):
+            raise SdscratchError("pixels outside the mask have changed; nothing is written. Please report this")
+        return result
+
+    def _drawn(self, picture: Image.Image) -> Image.Image:
+        """The part that is drawn of an RGB picture, in the size that it is drawn in."""
+        if self.box is not None:
+            return fitted_in(picture.crop(self.box), self.size)
+        more = [(0, wanted - side) for wanted, side in zip(self.size, picture.size, strict=True)]
+        if not any(after for _, after in more):
+            return picture
+        return Image.fromarray(np.pad(np.asarray(picture), (more[1], more[0], (0, 0)), "edge"))
+
+    def _placed(self, drawn: Image.Image, colour: Image.Image) -> Image.Image:
+        """What was drawn where it belongs, in a picture of the output's size."""
+        if self.box is None:
+            return drawn.crop((0, 0, *colour.size))
+        left, top, right, bottom = self.box
+        placed = colour.copy()
+        placed.paste(filling(drawn, (right - left, bottom - top)), (left, top))
+        return placed
+
+
+def plan_repaint(
+    init: Image.Image,
+    mask: Image.Image | str | None,
+    options: ResolvedOptions,
+    *,
+    extend: Borders | None = None,
+    fit: Fit | None = None,
+    background: str = "white",
+    strict: bool = False,
+) -> Repaint:
+    """What a mask asks for.
+
+    Args:
+        init: RGB or RGBA.
+        mask: RGB or RGBA, of which white (or opaque) is repainted; "alpha": what `init` is transparent in;
+            None: what `extend` adds, alone.
+        options: its width and height are the size drawn.
+        extend: borders to add, which are repainted.
+        fit: how both are brought to the size; None where no size was asked for, and the output keeps
+            `init`'s.
+        strict: a mask of another size is refused, not resized.
+
+    Raises:
+        ImageError: the mask is empty, or of another size.
+    """
+    size = options.width, options.height
+    levels = _levels(init, mask, strict)
+    if options.mask_invert and mask is not None:
+        levels = ImageOps.invert(levels)
+    whole = init
+    if extend is not None:
+        whole, levels = extended(init, levels, extend, background)
+    if fit is not None and options.only_masked is None:
+        whole, levels = fitted(whole, size, fit, background), fitted(levels, size, fit, "black")
+    name = "the mask" if mask != ALPHA else "the init picture's transparent part"
+    soft = blurred(levels, options.mask_blur)
+    box = region(soft, options.only_masked or 0, name)
+    return Repaint(
+        whole,
+        soft,
+        size,
+        None if options.only_masked is None else grown(box, size, whole.size),
+        options,
+        background,
+        opaque=mask == ALPHA,
+    )
+
+
+def _levels(init: Image.Image, mask: Image.Image | str | None, strict: bool) -> Image.Image:
+    """The mask as levels, of the init picture's size."""
+    if mask is None:
+        return Image.new("L", init.size)
+    if isinstance(mask, str):
+        return mask_of_alpha(init)
+    levels = mask_of(mask)
+    if levels.size == init.size:
+        return levels
+    sizes = [f"{each.width}x{each.height}" for each in (levels, init)]
+    if strict:
+        raise ImageError(f"the mask is {sizes[0]}, but the init picture {sizes[1]}; make them the same size")
+    log.warning("the mask is %s, and is resized to the init picture's %s", *sizes)
+    return levels.resize(init.size, Image.Resampling.LANCZOS)
+
+
+def extended(
+    picture: Image.Image, mask: Image.Image, borders: Borders, background: str
+) -> tuple[Image.Image, Image.Image]:
+    """A picture with borders made of its surroundings, opaque, and the mask with them added."""
+    size, at = borders.size(picture.size), (borders.left, borders.top)
+    added = Image.new("L", size, 255)
+    added.paste(0, (*at, at[0] + picture.width, at[1] + picture.height))
+    shown = Image.new("RGB", size)
+    shown.paste(over(picture, background), at)
+    whole = filled(shown, added)
+    whole.paste(over_nothing(picture), at)
+    if picture.mode == "RGBA":
+        alpha = Image.new("L", size, 255)
+        alpha.paste(picture.getchannel("A"), at)
+        whole.putalpha(alpha)
+    added.paste(mask, at)
+    return whole, added
+
+
+def fitted(picture: Image.Image, size: tuple[int, int], fit: Fit, background: str) -> Image.Image:
+    """`fit_picture` of a picture of mode L, RGB or RGBA; borders are opaque."""
+    if picture.mode == "L":
+        return fit_picture(picture.convert("RGB"), *size, fit, background).getchannel(0)
+    colour = fit_picture(over_nothing(picture), *size, fit, background)
+    if picture.mode == "RGBA":
+        colour.putalpha(fitted(picture.getchannel("A"), size, fit, "white"))
+    return colour
+
+
+def over(picture: Image.Image, background: str) -> Image.Image:
+    """An RGB or RGBA picture as it looks over a colour, which is what the network sees."""
+    if picture.mode == "RGB":
+        return picture
+    backdrop = Image.new("RGB", picture.size, parse_colour(background))
+    return Image.composite(picture.convert("RGB"), backdrop, picture.getchannel("A"))
+
+
+def over_nothing(picture: Image.Image) -> Image.Image:
+    """The colours of an RGB or RGBA picture, also where they cannot be seen."""
+    return picture.convert("RGB")
+
+
+def mixed(old: Image.Image, new: Image.Image, share: Image.Image) -> Image.Image:
+    """Of two pictures of one mode, the share of 255 that is the new one's; 0 and 255 are exact."""
+    shares = np.asarray(share, np.uint32)
+    shares = shares[..., None] if old.mode == "RGB" else shares
+    levels = np.asarray(old, np.uint32) * (255 - shares) + np.asarray(new, np.uint32) * shares
+    return Image.fromarray(((levels + 127) // 255).astype(np.uint8))
+
+
+def same_outside(picture: Image.Image, whole: Image.Image, cover: Image.Image) -> bool:
+    """Whether pictures of one size and mode are equal wherever the cover is 0."""
+    if (picture.size, picture.mode) != (whole.size, whole.mode):
+        return False
+    outside = np.asarray(cover) == 0
+    return np.array_equal(np.asarray(picture)[outside], np.asarray(whole)[outside])
+
+
+def masks_kept(
+    record: Record, init: Image.Image, mask: Image.Image | None, picture: Image.Image
+) -> bool | None:
+    """Whether all pixels of a picture outside its mask are its init picture's; None where it says nothing.
+
+    Args:
+        record: of the picture.
+        init: RGB or RGBA, as `read_whole` gives it.
+        mask: likewise; None where the record names no file.
+        picture: likewise.
+
+    Raises:
+        ImageError: the mask is empty, or the init picture lacks the transparency that it is made of.
+    """
+    said = record.mask
+    if said is None or not said.kept:
+        return None
+    plan = plan_repaint(
+        init,
+        ALPHA if said.from_alpha else mask,
+        record.options,
+        extend=None if said.extend is None else parse_extend(said.extend),
+        fit=record.fit,
+    )
+    if picture.mode == "RGB" and plan.whole.mode == "RGBA":
+        picture = picture.convert("RGBA")  # one whose last transparent pixel was repainted
+    return same_outside(picture, plan.whole, plan.cover)
+
+
+# A part in another size, as A1111's "resize and fill" and "crop and resize"
+
+
+def fitted_in(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB picture scaled into a size, in the middle; what is left is made of its outermost pixels."""
+    width, height = size
+    wide = width * picture.height < picture.width * height  # it fills the width, and more is needed below
+    across = width if wide else picture.width * height // picture.height
+    down = picture.height * width // picture.width if wide else height
+    inner = picture.resize((across, down), Image.Resampling.LANCZOS)
+    left, top = width // 2 - across // 2, height // 2 - down // 2
+    framed = Image.new("RGB", size)
+    framed.paste(inner, (left, top))
+    if top > 0:
+        framed.paste(inner.resize((width, top), box=(0, 0, across, 0)), (0, 0))
+        framed.paste(inner.resize((width, top), box=(0, down, across, down)), (0, top + down))
+    if left > 0:
+        framed.paste(inner.resize((left, height), box=(0, 0, 0, down)), (0, 0))
+        framed.paste(inner.resize((left, height), box=(across, 0, across, down)), (left + across, 0))
+    return framed
+
+
+def filling(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB picture scaled to cover a size, its middle kept."""
+    width, height = size
+    wide = width * picture.height > picture.width * height
+    across = width if wide else picture.width * height // picture.height
+    down = picture.height * width // picture.width if wide else height
+    inner = picture.resize((across, down), Image.Resampling.LANCZOS)
+    framed = Image.new("RGB", size)
+    framed.paste(inner, (width // 2 - across // 2, height // 2 - down // 2))
+    return framed
