@@ -32,7 +32,6 @@ WHAT: Mapping[ModelConfig, str] = {
 }
 
 
-
 def is_model(file: TensorFile, kind: Kind) -> bool:
     """Whether a file, identified as `kind`, is to be opened as a whole model."""
     return CONFIG in file.metadata or kind in SHAPES

@@ -27,7 +27,7 @@ from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
 from sdscratch.models.config import SD1, SD1_INPAINTING, SD1_INSTRUCTED, ModelConfig
-from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
+from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions, changed
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
 from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
@@ -104,6 +104,8 @@ class ModelFiles:
         layers = self.config.text.layers
         if options.clip_skip >= layers:
             raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
+        if options.strength is None and self.config.unet.follows:
+            options = changed(options, strength=1.0)  # what it follows stands beside the noise
         return options.resolve(self.defaults, seed)
 
     @property

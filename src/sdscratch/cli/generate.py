@@ -20,18 +20,14 @@ from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import write_stream
-from sdscratch.options import (
-    MAX_SEED,
-    changed,
-    fit_of_init,
-    large_init_notice,
-    random_seed,
-    size_of_init,
-)
+from sdscratch.options import MAX_SEED, changed, random_seed
+from sdscratch.options.masks import MaskOptions, useless_without_mask
+from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
+    from sdscratch.generation.inits import Given
     from sdscratch.generation.outputs import OutputPlan
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Event, Picture, Progress, Started
@@ -41,8 +37,14 @@ __all__ = ["img2img", "txt2img"]
 
 log = logging.getLogger(__name__)
 
+# What says something of an init picture.
+WITH_INIT = (
+    *("strength", "init_img", "fit", "background", "mask", "extend", "strict"),
+    *MaskOptions.__dataclass_fields__,
+)
 
-@with_arguments(without=("strength", "init_img", "fit", "background"))
+
+@with_arguments(without=WITH_INIT)
 def txt2img(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="Text of what to draw; - reads it from stdin.")
@@ -92,6 +94,10 @@ def img2img(
       sdscratch img2img sketch.png "a lemon"
 
       sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512
+
+      sdscratch img2img photo.png "a blue apple" --mask mask.png -o new.png
+
+      sdscratch img2img photo.png "a wide beach" --extend left=128,right=128
     """
     init_img = given["init_img"]
     if init_img is not None:
@@ -111,25 +117,30 @@ def draw(
     init: str | None = None,
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    from sdscratch.generation.inits import read_given
     from sdscratch.generation.opening import open_all
     from sdscratch.generation.outputs import plan_outputs
-    from sdscratch.images import fit_picture, picture_hash, read_picture
 
-    if prompt == init == "-":
-        raise UsageError("INIT and PROMPT are both -, but stdin can be only one of them")
     typed, arguments = split(given)
+    if [prompt, init, arguments.mask].count("-") > 1:
+        raise UsageError("two of INIT, PROMPT and --mask are -, but stdin can be only one of them")
     options = arguments.generate_options({"prompt": read_prompt(prompt), **typed})
     seed = random_seed() if options.seed is None else options.seed
     if seed + arguments.batch_count - 1 > MAX_SEED:
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
         )
-    keeps_size = options.width is None and options.height is None
-    picture = None
+    start_from = None
     if init is not None:
-        picture = read_picture(init, arguments.background)
-        fit = fit_of_init(options, arguments.fit)
-        options = size_of_init(options, picture.size)
+        start_from = read_given(
+            init,
+            arguments.mask,
+            arguments.extend,
+            fit=arguments.fit,
+            background=arguments.background,
+            strict=arguments.strict,
+        )
+        check_masks(start_from, typed, arguments)
     seeds = [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     opened = open_all(
@@ -140,6 +151,14 @@ def draw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
+    asked, beginning = changed(options, seed=seed), None
+    if start_from is None:
+        resolved = opened.files.resolve(asked, seed)
+    else:
+        sized = start_from.sized(asked, opened.files.defaults)
+        resolved = opened.files.resolve(sized, seed)
+        beginning = start_from.init(asked, resolved)
+        start_from.notice(asked, resolved, opened.files.defaults)
     opened.check_prompt(options.prompt)  # what is wrong is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
@@ -151,23 +170,35 @@ def draw(
             from sdscratch.device import choose
             from sdscratch.generation.generate import generate
             from sdscratch.generation.pipeline import start
-            from sdscratch.generation.requests import Init, Request, numbered
+            from sdscratch.generation.requests import Request, numbered
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
             pipeline = start(opened, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
-            resolved = pipeline.resolve(changed(options, seed=seed), picture)
-        beginning = None
-        if picture is not None:
-            own = (opened.files.defaults.width, opened.files.defaults.height)
-            if keeps_size and (notice := large_init_notice((resolved.width, resolved.height), own)):
-                log.warning(notice)
-            fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
-            beginning = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
         requests = numbered(Request(resolved, beginning), arguments.batch_count)
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view).all(events)
+
+
+def check_masks(given: Given, typed: Mapping[str, Any], arguments: Arguments) -> None:
+    """Say at once what is wrong with a mask, or with what is asked of one.
+
+    Raises:
+        UsageError: options that do not go together.
+        ImageError: the mask is empty, or of another size where that is refused.
+    """
+    if not given.masked:
+        if name := useless_without_mask(typed):
+            option = "--no-paste" if name == "paste" else option_name(name)
+            raise UsageError(f"{option} says how a mask is used; give --mask FILE or --extend SIDES with it")
+        return
+    given.check(invert=typed.get("mask_invert", False))
+    jpeg = (arguments.output or "").lower().endswith((".jpg", ".jpeg"))
+    if jpeg and given.whole.mode == "RGBA":
+        raise UsageError("the init picture has transparency, which JPEG cannot hold; choose .png or .webp")
+    if jpeg and typed.get("paste", True):
+        log.warning("JPEG changes pixels everywhere a little; choose .png or .webp to keep the rest as it is")
 
 
 def read_prompt(prompt: str) -> str:

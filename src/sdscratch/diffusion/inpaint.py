@@ -118,7 +118,7 @@ def with_channels(told: Conditioning, concat: Tensor | None) -> Conditioning:
 def instructed(
     prompts: Sequence[Pull], negative: Conditioning, picture: Tensor, scale: float, picture_scale: float
 ) -> tuple[list[Pull], Conditioning]:
-    """What pulls at a picture that follows instructions, at a guidance scale of 1 (Brooks et al. 2023, eq. 3).
+    """What pulls at a picture that is changed as told, at a guidance scale of 1 (Brooks et al. 2023, eq. 3).
 
     e(∅,∅) + s_I·(e(I,∅) − e(∅,∅)) + s_T·(e(I,T) − e(I,∅)) is e(∅,∅) + (s_I − s_T)·(e(I,∅) − e(∅,∅)) +
     s_T·(e(I,T) − e(∅,∅)): two pulls away from what is predicted with neither.

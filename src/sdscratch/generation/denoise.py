@@ -22,6 +22,7 @@ from sdscratch.diffusion.guidance import (
     denoiser,
     pair_predictor,
 )
+from sdscratch.diffusion.inpaint import instructed, with_channels
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
@@ -66,38 +67,52 @@ def make_denoiser(
     prompt: Sequence[ToldPart],
     negative: Sequence[ToldPart],
     count: int,
+    concat: Tensor | None = None,
 ) -> Denoiser:
     """The denoiser of `count` pictures.
 
     Args:
         prompt: its parts.
         negative: the negative prompt's one part; nothing where guidance needs none.
+        concat: [1|n, k, h, w], what stands beside the latent in networks that take more: a mask and a masked
+            picture, or a picture that an instruction is about, which is guided by too.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
+    follows = runner.networks.files.config.unet.follows
 
-    def denoise_at(network: Network, scale: float) -> Denoiser:
+    def denoise_at(network: Network, scale: float, beside: Tensor | None) -> Denoiser:
         def alone(evaluation: int) -> Predictor:
-            return conditioned(network, prompt[0].at(evaluation))
+            return conditioned(network, with_channels(prompt[0].at(evaluation), beside))
 
         def pair(evaluation: int) -> PairPredictor:
+            without = negative[0].at(evaluation)
             pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
-            return pair_predictor(network, pulls, negative[0].at(evaluation))
+            if follows and beside is not None:
+                pulls, without = instructed(pulls, without, beside, scale, options.image_cfg_scale)
+            else:
+                pulls = [Pull(with_channels(pull.prompt, beside), pull.weight) for pull in pulls]
+                without = with_channels(without, beside)
+            return pair_predictor(network, pulls, without)
 
         changes = any(part.changes for part in (*prompt, *negative))
         if not negative or (scale <= 1.0 and len(prompt) == 1 and prompt[0].weight == 1.0):
             return denoiser(by_evaluation(alone) if changes else alone(0), path, prediction)
         both = by_evaluation(pair) if changes else pair(0)
-        return GuidedDenoiser(both, path, prediction, classifier_free(scale))
+        return GuidedDenoiser(both, path, prediction, classifier_free(1.0 if follows else scale))
 
-    def one() -> Denoiser:
+    def one(beside: Tensor | None) -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
         network = runner.network(options.deep_cache)
-        whole = denoise_at(network, options.cfg_scale)
+        whole = denoise_at(network, options.cfg_scale, beside)
         if options.cfg_interval is None or not negative:
             return whole
-        return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
+        unguided = denoise_at(network, 1.0, beside)
+        return guided_between(*parse_interval(options.cfg_interval), whole, unguided)
 
-    return one() if placement.batches else OneByOne([one() for _ in range(count)])
+    if placement.batches:
+        return one(concat)
+    rows = [concat] * count if concat is None or concat.shape[0] == 1 else concat.split(1)
+    return OneByOne([one(row) for row in rows])
 
 
 class OneByOne:

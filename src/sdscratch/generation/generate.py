@@ -121,6 +121,8 @@ class _Generation:
             yield Started("decode", 1, index, 1)
             with self.timed("decode"):
                 (image,) = self.pipeline.decode(latent, request.options.tile)
+                if request.init is not None and request.init.repaint is not None:
+                    image = request.init.repaint.finished(image)
             yield Advanced(1)
             self.made += 1
             yield Picture(index, request, image, recorder(self.pipeline, request), dict(self.timings))
@@ -156,13 +158,14 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     placement, name = pipeline.placement, pipeline.files.name
     given, applied = len(applied_loras(pipeline.files)), pipeline.loras
     embeddings, files = pipeline.embeddings, pipeline.files
+    init = request.init
 
     def record() -> Record:
         loras = tuple(
             LoraRecord(**lora.record(), tagged=index >= given) for index, lora in enumerate(applied)
         )
         return Record(
-            mode="txt2img" if request.init is None else "img2img",
+            mode="txt2img" if init is None else "img2img",
             options=request.options,
             model=name,
             model_hash=pipeline.model_hash(),
@@ -171,8 +174,9 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(AddonRecord(each.name, each.digest()[:12]) for each in embeddings) or None,
             vae=vae_record(files),
-            fit=None if request.init is None else request.init.fit,
-            init_hash=None if request.init is None else request.init.hash,
+            fit=None if init is None else init.fit,
+            init_hash=None if init is None else init.hash,
+            mask=None if init is None or init.repaint is None else init.repaint.record,
         )
 
     return record

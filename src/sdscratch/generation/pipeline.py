@@ -33,18 +33,18 @@ from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.generate import generate
+from sdscratch.generation.inits import Given
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
 from sdscratch.generation.sampling import LatentSampler
 from sdscratch.generation.start import PictureEncoder
-from sdscratch.images import fit_picture, picture_hash, plain_picture
+from sdscratch.images import whole_picture
 from sdscratch.images.tensors import to_picture
 from sdscratch.options import (
     Fit,
     GenerateOptions,
     ResolvedOptions,
-    fit_of_init,
     random_seed,
     size_of_init,
 )
@@ -195,7 +195,8 @@ class Pipeline:
         """The networks that a task needs."""
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         first: tuple[Part, ...] = ("text", "unet") if runs else ()
-        return (*first, "encoder", "decoder") if from_init else (*first, "decoder")
+        encodes = from_init or self.files.config.unet.inpaints  # which is told of grey where nothing is given
+        return (*first, "encoder", "decoder") if encodes else (*first, "decoder")
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
@@ -306,6 +307,9 @@ class Pipeline:
         *,
         batch_count: int | None = None,
         batch_size: int = 1,
+        mask: Image.Image | str | None = None,
+        extend: str | None = None,
+        strict: bool = False,
         fit: Fit = "cover",
         background: str = "white",
         **options: Any,
@@ -315,16 +319,21 @@ class Pipeline:
         Args:
             image: the picture to start from, of any mode.
             batch_size: how many are made at once.
+            mask: what of it is repainted: white, or opaque, in a picture of its size; "alpha": what is
+                transparent in `image`. All other pixels stay as they are.
+            extend: borders to add and paint, in pixels, like "left=128,top=64".
+            strict: refuse a mask of another size, which is resized else.
             fit: how it is brought to another size, where one is asked for.
             background: the colour under transparent parts and borders.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
-        plain = plain_picture(image, background)
+        if isinstance(mask, Image.Image):
+            mask = whole_picture(mask)
+        given = Given(whole_picture(image), mask, extend, fit, background, strict)
         asked = GenerateOptions(prompt, **options)
-        resolved = self.resolve(asked, plain)
-        fit = fit_of_init(asked, fit)
-        fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        return self._draw(resolved, batch_count, batch_size, Init(fitted, fit, picture_hash(plain)))
+        given.check(invert=asked.mask_invert)
+        resolved = self.resolve(given.sized(asked, self.files.defaults))
+        return self._draw(resolved, batch_count, batch_size, given.init(asked, resolved))
 
     def _draw(
         self, options: ResolvedOptions, count: int | None, size: int, init: Init | None = None

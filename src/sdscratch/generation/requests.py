@@ -1,20 +1,24 @@
 """What is asked of `generate`, and what it answers: requests, and events.
 
 A request is one picture's worth, wherever it comes from: a command, a line of a plan, a call from Python.
+No torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL.Image import Image
-from torch import Tensor
 
 from sdscratch.errors import SdscratchError
 from sdscratch.images import Record
+from sdscratch.images.repaint import Repaint
 from sdscratch.options import Fit, ResolvedOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Advanced",
@@ -40,11 +44,13 @@ class Init:
         image: RGB, of exactly the options' size.
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that.
+        repaint: what of it is repainted; None: all.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
+    repaint: Repaint | None = None
 
 
 @dataclass(frozen=True)

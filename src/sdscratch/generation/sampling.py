@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 
 from sdscratch.diffusion.catalogue import SAMPLERS
-from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
@@ -16,10 +14,10 @@ from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
+from sdscratch.generation.inpaint import begin
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import PictureEncoder, device_noise, start_latent
-from sdscratch.images.tensors import to_tensor
+from sdscratch.generation.start import PictureEncoder, device_noise
 from sdscratch.options import ResolvedOptions
 
 __all__ = ["LatentSampler"]
@@ -64,19 +62,22 @@ class LatentSampler:
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
         sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
         start, noise = (device_noise(source, device) for source in sources)
-        encode = None if request.init is None else partial(self.encode_picture, to_tensor(request.init.image))
-        own_noise = convention_of(options.like).encodes_with_noise
-        x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
+        beginning = begin(request, path, self.path(options), len(seeds), start, self.encode_picture)
         total = len(path.timesteps)
         denoise = None
         if total:
             prompt, negative = self.encode_prompts.of(options)
-            denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
-        yield Progress(0, total, x, None)
+            denoise = beginning.keep(
+                make_denoiser(self.unet, path, options, prompt, negative, len(seeds), beginning.concat)
+            )
+        yield Progress(0, total, beginning.latent, None)
         if denoise is None:
             return
-        for step in sample(options.sampler, denoise, x, path, noise, **sampler_options(options)):
+        for step in sample(
+            options.sampler, denoise, beginning.latent, path, noise, **sampler_options(options)
+        ):
             # looking at every step would make a GPU wait for the CPU
             if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
-            yield Progress(step.done, step.total, step.latent, step.denoised)
+            latent = beginning.ended(step.latent) if step.done == step.total else step.latent
+            yield Progress(step.done, step.total, latent, step.denoised)

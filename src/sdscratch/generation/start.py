@@ -16,13 +16,15 @@ __all__ = ["PictureEncoder", "device_noise", "start_latent"]
 
 Draw = NoiseSource
 
+KEPT = 2  # a picture, and the same with a part of it masked
+
 
 class PictureEncoder:
-    """Pictures → latents as the U-Net sees them; the newest picture is encoded once for all its batches."""
+    """Pictures → latents as the U-Net sees them; the newest are encoded once for all their batches."""
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
-        self._newest: tuple[Tensor, Tensor] | None = None  # a picture, and its posterior
+        self._newest: list[tuple[Tensor, Tensor]] = []  # pictures, and their posteriors; the newest last
 
     def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
         """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
@@ -30,21 +32,38 @@ class PictureEncoder:
         drawn = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise()
         return drawn * self.networks.files.config.autoencoder.latent_scale
 
+    def mean(self, picture: Tensor) -> Tensor:
+        """[1, 3, H, W] → [1, c, h, w], the posterior's mean as the autoencoder has it, not scaled."""
+        return self._posterior(picture).chunk(2, dim=1)[0]
+
     def clear(self) -> None:
-        """Forget the newest picture."""
-        self._newest = None
+        """Forget the newest pictures."""
+        self._newest.clear()
+
+    def ahead(self, *pictures: Tensor) -> None:
+        """Encode pictures [1, 3, H, W] that will be asked for, at most `KEPT`, in one loading."""
+        new = [picture for picture in pictures if self._known(picture) is None]
+        for picture in new:
+            self._newest = [*self._newest, (picture, self._encoded(picture))][-KEPT:]
+        if new:
+            self.networks.done("encoder")
 
     def _posterior(self, picture: Tensor) -> Tensor:
         """Mean and log variance, one after the other in the channels."""
+        self.ahead(picture)
+        known = self._known(picture)
+        assert known is not None
+        return known
 
+    def _known(self, picture: Tensor) -> Tensor | None:
+        return next((posterior for one, posterior in self._newest if torch.equal(one, picture)), None)
+
+    def _encoded(self, picture: Tensor) -> Tensor:
         def encode(network: Any) -> Tensor:
             posterior = network(picture.to(self.networks.placement.device, dtype_of(network)))
             return torch.cat([posterior.mean, posterior.log_variance], 1).float()
 
-        if self._newest is None or not torch.equal(self._newest[0], picture):
-            self._newest = picture, self.networks.run("encoder", encode)
-            self.networks.done("encoder")
-        return self._newest[1]
+        return self.networks.run("encoder", encode)
 
 
 def device_noise(source: NoiseSource, device: torch.device) -> Draw:

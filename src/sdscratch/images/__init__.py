@@ -3,6 +3,8 @@
     open.py      anything but a sound PNG, JPEG or WebP is named and refused
     read.py      pictures of every kind -> 8-bit sRGB
     fit.py       a picture brought to a size
+    masks.py     masks as numbers: blurred, reduced, and what lies under them filled
+    repaint.py   what of a picture is repainted, and that the rest keeps its bytes
     chunks.py    a PNG without what is too large or broken beside its pixels
     metadata/    how a picture was made, as it says itself: our record, and every tool's dialect
     exif.py      EXIF data as they are written
@@ -16,8 +18,16 @@ Nothing else here imports torch.
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
 from sdscratch.images.metadata.infotext import Infotext, parse_infotext
-from sdscratch.images.metadata.record import AddonRecord, LoraRecord, Record
-from sdscratch.images.read import picture_size, plain_picture, read_picture
+from sdscratch.images.metadata.record import AddonRecord, LoraRecord, MaskRecord, Record
+from sdscratch.images.read import (
+    over_colour,
+    picture_size,
+    plain_picture,
+    read_picture,
+    read_whole,
+    whole_picture,
+)
+from sdscratch.images.repaint import Repaint, masks_kept, plan_repaint
 from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 
 __all__ = [
@@ -25,16 +35,23 @@ __all__ = [
     "AddonRecord",
     "Infotext",
     "LoraRecord",
+    "MaskRecord",
     "Record",
     "Records",
+    "Repaint",
     "check_suffix",
     "fit_picture",
+    "masks_kept",
+    "over_colour",
     "parse_colour",
     "parse_infotext",
     "picture_hash",
     "picture_size",
     "plain_picture",
+    "plan_repaint",
     "read_picture",
     "read_records",
+    "read_whole",
     "save_picture",
+    "whole_picture",
 ]

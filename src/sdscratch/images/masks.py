@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +15,23 @@ from PIL import Image, ImageFilter
 
 from sdscratch.errors import ImageError
 
-__all__ = ["Box", "blurred", "blurred_along", "filled", "grown", "latent_mask", "mask_of", "mask_of_alpha", "region"]
+__all__ = [
+    "Box",
+    "blurred",
+    "blurred_along",
+    "filled",
+    "grown",
+    "latent_mask",
+    "mask_of",
+    "mask_of_alpha",
+    "region",
+]
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are outside
 Levels = npt.NDArray[np.uint8]
 
 OPAQUE = 128  # above it a pixel of a mask with transparency is repainted
 FIXED_POINT = 256  # OpenCV blurs 8-bit pictures with weights that are multiples of 1/256
-EMPTY = "{} is empty: it asks for nothing to be repainted; white is repainted (--mask-invert turns it round)"
 
 # Radii of blurs, and how often each is laid over the next finer one (A1111's "fill")
 FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
@@ -50,7 +58,9 @@ def mask_of_alpha(picture: Image.Image) -> Image.Image:
     """
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if alpha is None or alpha.getextrema()[0] == 255:
-        raise ImageError("the init picture has no transparent part to take --mask alpha from; give a mask file")
+        raise ImageError(
+            "the init picture has no transparent part to take --mask alpha from; give a mask file"
+        )
     return alpha.point(lambda level: 255 - level)
 
 
@@ -89,15 +99,15 @@ def _weights(sigma: float, radius: int) -> list[int]:
     return [*side, FIXED_POINT - 2 * sum(side), *side[::-1]]
 
 
-def region(mask: Image.Image, padding: int, name: str = "the mask") -> Box:
+def region(mask: Image.Image, padding: int) -> Box:
     """The box around all that is not 0, and `padding` pixels more where the picture has them.
 
     Raises:
-        ImageError: all of it is 0.
+        ValueError: all of it is 0.
     """
     box = mask.getbbox()
     if box is None:
-        raise ImageError(EMPTY.format(name))
+        raise ValueError("an empty mask has no region")
     left, top, right, bottom = box
     return (
         max(left - padding, 0),
@@ -179,15 +189,15 @@ def greatest(mask: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.float32
     whole = np.rint(np.asarray(mask, np.float32) / 255.0)
     down, across = mask.height // size[1], mask.width // size[0]
     blocks = whole[: size[1] * down, : size[0] * across].reshape(size[1], down, size[0], across)
-    return blocks.max((1, 3)).astype(np.float32)
+    return np.asarray(blocks.max((1, 3)), np.float32)
 
 
 def rounded(mask: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """`bicubic`, rounded to 0 or 1, a half to 0 (A1111)."""
-    return np.rint(bicubic(mask, size))
+    return np.rint(bicubic(mask, size)).astype(np.float32)
 
 
-REDUCTIONS: Mapping[str, Callable[[Image.Image, tuple[int, int]], npt.NDArray[Any]]] = {
+REDUCTIONS: Mapping[str, Callable[[Image.Image, tuple[int, int]], npt.NDArray[np.float32]]] = {
     "bicubic": bicubic,
     "rounded": rounded,
     "bilinear": bilinear,

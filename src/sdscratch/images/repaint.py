@@ -5,9 +5,8 @@ No torch: a picture can be checked against its mask where nothing is drawn (`mas
 
 from __future__ import annotations
 
-import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,18 +14,22 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sdscratch.errors import ImageError, SdscratchError, UsageError
-from sdscratch.images.fit import fit_picture, parse_colour
+from sdscratch.images.fit import fit_picture, picture_hash
 from sdscratch.images.masks import Box, blurred, filled, grown, mask_of, mask_of_alpha, region
-from sdscratch.images.metadata.record import Record
-from sdscratch.options import SIDE_STEP, Fit, ResolvedOptions
+from sdscratch.images.metadata.record import MaskRecord, Record
+from sdscratch.images.read import over_colour
+from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.options.fields import MIN_SIDE, SIDE_STEP
 
 __all__ = ["ALPHA", "Borders", "Repaint", "masks_kept", "parse_extend", "plan_repaint", "rounded_up"]
 
-log = logging.getLogger(__name__)
-
 ALPHA = "alpha"  # --mask alpha: the init picture's own transparency
 MAX_BORDER = 8192
-STRONGER = {"whole": 2, "soft": 8, "box": 1}  # what the blurred mask is multiplied by to be a share of the new
+STRONGER = {
+    "whole": 2,
+    "soft": 8,
+    "box": 1,
+}  # what the blurred mask is multiplied by to be a share of the new
 
 
 class Borders(NamedTuple):
@@ -62,8 +65,9 @@ def parse_extend(text: str) -> Borders:
 
 
 def rounded_up(size: tuple[int, int]) -> tuple[int, int]:
-    """The next size that can be drawn."""
-    return (-(-size[0] // SIDE_STEP) * SIDE_STEP, -(-size[1] // SIDE_STEP) * SIDE_STEP)
+    """The least size that can be drawn and holds a picture of that size."""
+    width, height = (max(-(-side // SIDE_STEP) * SIDE_STEP, MIN_SIDE) for side in size)
+    return width, height
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,7 @@ class Repaint:
         options: how it is asked for.
         background: the colour that the network sees under transparent parts.
         opaque: what is repainted loses its transparency.
+        record: what is to be known of the mask.
     """
 
     whole: Image.Image
@@ -88,6 +93,7 @@ class Repaint:
     options: ResolvedOptions
     background: str = "white"
     opaque: bool = False
+    record: MaskRecord = field(default_factory=MaskRecord)
 
     @property
     def pasted(self) -> bool:
@@ -102,7 +108,7 @@ class Repaint:
     @cached_property
     def picture(self) -> Image.Image:
         """RGB, of the size drawn: what the denoising starts from."""
-        picture = self._drawn(over(self.whole, self.background))
+        picture = self._drawn(over_colour(self.whole, self.background))
         return filled(picture, self.drawn_mask) if self.options.masked_content == "fill" else picture
 
     @cached_property
@@ -121,7 +127,7 @@ class Repaint:
         Raises:
             SdscratchError: a pixel outside the mask is not what it was; never seen, and never written.
         """
-        colour = over_nothing(self.whole)
+        colour = self.whole.convert("RGB")
         new = self._placed(drawn, colour)
         cover = self.cover if self.pasted else Image.new("L", self.whole.size, 255)
         result = mixed(colour, new, cover)
@@ -130,7 +136,9 @@ class Repaint:
             opaque = Image.new("L", alpha.size, 255)
             result.putalpha(mixed(alpha, opaque, self.cover) if self.opaque else alpha)
         if self.pasted and not same_outside(result, self.whole, self.cover):
-            raise SdscratchError("pixels outside the mask have changed; nothing is written. Please report this")
+            raise SdscratchError(
+                "pixels outside the mask have changed; nothing is written. Please report this"
+            )
         return result
 
     def _drawn(self, picture: Image.Image) -> Image.Image:
@@ -157,10 +165,9 @@ def plan_repaint(
     mask: Image.Image | str | None,
     options: ResolvedOptions,
     *,
-    extend: Borders | None = None,
+    extend: str | None = None,
     fit: Fit | None = None,
     background: str = "white",
-    strict: bool = False,
 ) -> Repaint:
     """What a mask asks for.
 
@@ -169,51 +176,67 @@ def plan_repaint(
         mask: RGB or RGBA, of which white (or opaque) is repainted; "alpha": what `init` is transparent in;
             None: what `extend` adds, alone.
         options: its width and height are the size drawn.
-        extend: borders to add, which are repainted.
+        extend: borders to add, "left=128,top=64", which are repainted.
         fit: how both are brought to the size; None where no size was asked for, and the output keeps
             `init`'s.
-        strict: a mask of another size is refused, not resized.
 
     Raises:
-        ImageError: the mask is empty, or of another size.
+        UsageError: `extend` has another form.
+        ImageError: the mask is empty.
     """
-    size = options.width, options.height
-    levels = _levels(init, mask, strict)
-    if options.mask_invert and mask is not None:
-        levels = ImageOps.invert(levels)
+    size, padding = (options.width, options.height), options.only_masked
+    levels = mask_levels(init, mask, invert=options.mask_invert)
     whole = init
     if extend is not None:
-        whole, levels = extended(init, levels, extend, background)
-    if fit is not None and options.only_masked is None:
+        whole, levels = extended(init, levels, parse_extend(extend), background)
+    if fit is not None and padding is None:
         whole, levels = fitted(whole, size, fit, background), fitted(levels, size, fit, "black")
-    name = "the mask" if mask != ALPHA else "the init picture's transparent part"
     soft = blurred(levels, options.mask_blur)
-    box = region(soft, options.only_masked or 0, name)
+    refuse_empty(soft, from_alpha=mask == ALPHA)
     return Repaint(
         whole,
         soft,
         size,
-        None if options.only_masked is None else grown(box, size, whole.size),
+        None if padding is None else grown(region(soft, padding), size, whole.size),
         options,
         background,
         opaque=mask == ALPHA,
+        record=MaskRecord(
+            picture_hash(mask) if isinstance(mask, Image.Image) else None,
+            True if mask == ALPHA else None,
+            extend,
+            options.paste,
+        ),
     )
 
 
-def _levels(init: Image.Image, mask: Image.Image | str | None, strict: bool) -> Image.Image:
-    """The mask as levels, of the init picture's size."""
+def mask_levels(init: Image.Image, mask: Image.Image | str | None, *, invert: bool = False) -> Image.Image:
+    """A mask as levels, L, of the init picture's size; one of another size is resized.
+
+    Args:
+        mask: as of `plan_repaint`.
+        invert: what is black in it is repainted; where there is none, that means nothing.
+    """
     if mask is None:
         return Image.new("L", init.size)
-    if isinstance(mask, str):
-        return mask_of_alpha(init)
-    levels = mask_of(mask)
-    if levels.size == init.size:
-        return levels
-    sizes = [f"{each.width}x{each.height}" for each in (levels, init)]
-    if strict:
-        raise ImageError(f"the mask is {sizes[0]}, but the init picture {sizes[1]}; make them the same size")
-    log.warning("the mask is %s, and is resized to the init picture's %s", *sizes)
-    return levels.resize(init.size, Image.Resampling.LANCZOS)
+    levels = mask_of_alpha(init) if isinstance(mask, str) else mask_of(mask)
+    if levels.size != init.size:
+        levels = levels.resize(init.size, Image.Resampling.LANCZOS)
+    return ImageOps.invert(levels) if invert else levels
+
+
+def refuse_empty(levels: Image.Image, *, from_alpha: bool = False) -> None:
+    """Refuse a mask that asks for nothing.
+
+    Raises:
+        ImageError: all of it is 0.
+    """
+    if levels.getbbox() is None:
+        name = "the init picture's transparent part" if from_alpha else "the mask"
+        raise ImageError(
+            f"{name} is empty: nothing is to be repainted; give a mask that is white there, or turn it round "
+            "with --mask-invert"
+        )
 
 
 def extended(
@@ -224,9 +247,9 @@ def extended(
     added = Image.new("L", size, 255)
     added.paste(0, (*at, at[0] + picture.width, at[1] + picture.height))
     shown = Image.new("RGB", size)
-    shown.paste(over(picture, background), at)
+    shown.paste(over_colour(picture, background), at)
     whole = filled(shown, added)
-    whole.paste(over_nothing(picture), at)
+    whole.paste(picture.convert("RGB"), at)
     if picture.mode == "RGBA":
         alpha = Image.new("L", size, 255)
         alpha.paste(picture.getchannel("A"), at)
@@ -239,23 +262,10 @@ def fitted(picture: Image.Image, size: tuple[int, int], fit: Fit, background: st
     """`fit_picture` of a picture of mode L, RGB or RGBA; borders are opaque."""
     if picture.mode == "L":
         return fit_picture(picture.convert("RGB"), *size, fit, background).getchannel(0)
-    colour = fit_picture(over_nothing(picture), *size, fit, background)
+    colour = fit_picture(picture.convert("RGB"), *size, fit, background)
     if picture.mode == "RGBA":
         colour.putalpha(fitted(picture.getchannel("A"), size, fit, "white"))
     return colour
-
-
-def over(picture: Image.Image, background: str) -> Image.Image:
-    """An RGB or RGBA picture as it looks over a colour, which is what the network sees."""
-    if picture.mode == "RGB":
-        return picture
-    backdrop = Image.new("RGB", picture.size, parse_colour(background))
-    return Image.composite(picture.convert("RGB"), backdrop, picture.getchannel("A"))
-
-
-def over_nothing(picture: Image.Image) -> Image.Image:
-    """The colours of an RGB or RGBA picture, also where they cannot be seen."""
-    return picture.convert("RGB")
 
 
 def mixed(old: Image.Image, new: Image.Image, share: Image.Image) -> Image.Image:
@@ -295,7 +305,7 @@ def masks_kept(
         init,
         ALPHA if said.from_alpha else mask,
         record.options,
-        extend=None if said.extend is None else parse_extend(said.extend),
+        extend=said.extend,
         fit=record.fit,
     )
     if picture.mode == "RGB" and plan.whole.mode == "RGBA":

@@ -21,6 +21,7 @@ from sdscratch.jobs.lines import read_line
 from sdscratch.jobs.options import LineOptions, line_values, sized
 from sdscratch.jobs.source import NumberedLine, read_lines
 from sdscratch.options import MAX_SEED, GenerateOptions
+from sdscratch.options.masks import useless_without_mask
 
 __all__ = ["Job", "Plan", "job_of"]
 
@@ -154,6 +155,10 @@ def job_of(number: int, place: str, said: Mapping[str, Any], defaults: Mapping[s
             )
         if source.init_img is None and "strength" in own:
             raise UsageError("it has a strength, but no init_img to start from")
+        if source.init_img is None and ("mask" in own or "extend" in own):
+            raise UsageError("it has a mask or borders, but no init_img to start from")
+        if source.mask is None and source.extend is None and (name := useless_without_mask(own)):
+            raise UsageError(f"it has {name}, but no mask")
         return Job(number, place, said, GenerateOptions(**values), source)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from None

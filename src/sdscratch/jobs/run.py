@@ -19,13 +19,14 @@ from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.generate import vae_record
+from sdscratch.generation.inits import Given, drawn_size, read_given
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.requests import Event, Failed, Init, Picture, Request
-from sdscratch.images import Record, fit_picture, picture_hash, read_picture, read_records, save_picture
+from sdscratch.images import Record, parse_colour, read_records, save_picture
 from sdscratch.jobs.journal import FAILED, Journal, Shard, append, picture_key
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import ResolvedOptions, fit_of_init, size_of_init
+from sdscratch.options import Fit, ResolvedOptions
 
 __all__ = ["Done", "Lost", "Models", "Outcome", "Overview", "Task", "look_over", "run_plan", "tasks_of"]
 
@@ -126,14 +127,21 @@ def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterato
         SdscratchError: a model, an add-on or an init picture is missing or refused; names the line.
     """
     number = 0
-    sizes = lru_cache(1024)(init_size)
+    sizes = lru_cache(1024)(looked_at)
     for job in jobs:
         try:
             files = models.files(job)
             models.changes(job)
             options = job.options
             if job.source.init_img is not None:
-                options = size_of_init(options, sizes(job.source.init_img, job.source.background))
+                size = sizes(*given_key(job), options.mask_invert)
+                options = drawn_size(
+                    options,
+                    size,
+                    files.defaults,
+                    masked=job.source.mask is not None or job.source.extend is not None,
+                    extend=job.source.extend,
+                )
             first = files.resolve(options, options.seed)
         except SdscratchError as error:
             raise type(error)(f"{job.place}: {error}") from error
@@ -144,9 +152,39 @@ def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterato
             yield Task(number, job, resolved, template.name(values))
 
 
-def init_size(path: str, background: str) -> tuple[int, int]:
-    """An init picture's sides; reads it whole, so that a damaged one is said before the first picture."""
-    return read_picture(path, background).size
+GivenKey = tuple[str, str | None, str | None, Fit, str, bool]
+
+
+def given_key(job: Job) -> GivenKey:
+    """What says which pictures a job starts from; it has an init picture."""
+    source = job.source
+    init = source.init_img or ""
+    return init, source.mask, source.extend, source.fit, source.background, source.strict
+
+
+def given_of(key: GivenKey) -> Given:
+    """The pictures of that key.
+
+    Raises:
+        ImageError: one is missing, unreadable or refused.
+    """
+    init, mask, extend, fit, background, strict = key
+    return read_given(init, mask, extend, fit=fit, background=background, strict=strict)
+
+
+def looked_at(
+    init: str, mask: str | None, extend: str | None, fit: Fit, background: str, strict: bool, invert: bool
+) -> tuple[int, int]:
+    """An init picture's sides; reads it whole, so that a damaged one is said before the first picture.
+
+    Raises:
+        UsageError: borders or a colour that make no sense.
+        ImageError: it or its mask is missing, damaged or refused.
+    """
+    parse_colour(background)
+    given = given_of((init, mask, extend, fit, background, strict))
+    given.check(invert=invert)
+    return given.whole.size
 
 
 def look_over(
@@ -230,18 +268,17 @@ class _Run:
                 "changes": [change.record() for change in self.models.changes(task.job)],
                 "init": None if init is None else [init.hash, init.fit, task.job.source.background],
             }
+            # what is new is said where it is there alone, so that runs begun before it go on
+            | ({} if init is None or init.repaint is None else {"mask": init.repaint.record.to_record()})
         )
 
     def _init(self, task: Task) -> Init | None:
-        source, options = task.job.source, task.options
-        if source.init_img is None:
+        if task.job.source.init_img is None:
             return None
-        fit = fit_of_init(task.job.options, source.fit)
-        key = (source.init_img, source.background, fit, options.width, options.height)
+        alike = replace(task.options, seed=0)
+        key = (given_key(task.job), alike)
         if self.init is None or self.init[0] != key:
-            picture = read_picture(source.init_img, source.background)
-            fitted = fit_picture(picture, options.width, options.height, fit, source.background)
-            self.init = key, Init(fitted, fit, picture_hash(picture))
+            self.init = key, given_of(given_key(task.job)).init(task.job.options, task.options)
         return self.init[1]
 
     def _events(self, events: Iterable[Event]) -> Iterator[Event | Outcome]:

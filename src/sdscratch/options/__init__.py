@@ -7,6 +7,7 @@ way in refuses the same things in the same words. This package imports no torch.
     fields           what an option's line holds, and the words and bounds that several share
     picture          what a picture shows, and its size
     sampling         how noise becomes a picture
+    masks            what of a picture is repainted
     approximations   what is faster, and not quite the same picture
     resolved         all of them as one: asked for, checked, and filled
     sizes            the size of what is drawn where a picture is given, and the seed where none is
@@ -17,6 +18,7 @@ from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.options.fields import (
     APPROXIMATIONS,
     LOW_MEMORY_TILE,
+    MASKS,
     MAX_SEED,
     MODEL,
     PICTURE,
@@ -30,6 +32,7 @@ __all__ = [
     "APPROXIMATIONS",
     "DTYPES",
     "LOW_MEMORY_TILE",
+    "MASKS",
     "MAX_SEED",
     "MODEL",
     "PICTURE",

@@ -12,6 +12,7 @@ from sdscratch.settings import Setting
 __all__ = [
     "APPROXIMATIONS",
     "LOW_MEMORY_TILE",
+    "MASKS",
     "MAX_SEED",
     "MIN_SIDE",
     "MODEL",
@@ -39,6 +40,7 @@ SCHEDULERS = tuple(catalogue.SPACINGS)
 OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's, rounded down to {SIDE_STEP}"
 PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
+MASKS = "Masks"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
 

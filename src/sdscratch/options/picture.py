@@ -49,5 +49,10 @@ class PictureOptions:
         check=partial(check_side, "height"),
     )
     strength: float = asked(
-        0.75, "Share of the noise that INIT gets: 0 keeps the picture, 1 ignores it.", PICTURE, low=0, high=1
+        None,
+        "Share of the noise that INIT gets: 0 keeps the picture, 1 ignores it.",
+        PICTURE,
+        low=0,
+        high=1,
+        default="0.75; 1 with a model that follows instructions",
     )

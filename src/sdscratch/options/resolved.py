@@ -12,6 +12,7 @@ from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.options.approximations import ApproximationOptions
+from sdscratch.options.masks import MaskOptions
 from sdscratch.options.picture import PictureOptions
 from sdscratch.options.sampling import SamplingOptions
 from sdscratch.settings import check_ranges
@@ -32,11 +33,12 @@ class Defaults:
 
 
 SD1_DEFAULTS = Defaults()
+STRENGTH = 0.75  # where neither anyone nor the model's kind says
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(
-    ApproximationOptions, SamplingOptions, PictureOptions
+    ApproximationOptions, MaskOptions, SamplingOptions, PictureOptions
 ):  # a dataclass's last base comes first
     """Everything a picture depends on besides the model, the init picture and the precision.
 
@@ -67,7 +69,7 @@ class _Asked:
         A sampler chosen by name brings its own spacing, not the one that the model's default sampler likes.
         """
         values = {each.name: getattr(self, each.name) for each in fields(ResolvedOptions)}
-        own = {"seed": seed, **asdict(defaults)}
+        own = {"seed": seed, "strength": STRENGTH, **asdict(defaults)}
         values |= {name: own[name] for name, value in values.items() if value is None and name in own}
         sampler, named_scheduler = parse_sampler(values["sampler"])
         scheduler = self.scheduler or named_scheduler

@@ -18,7 +18,7 @@ from sdscratch.images.metadata.infotext import NEGATIVE, quote
 from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "LoraRecord", "Record"]
+__all__ = ["AddonRecord", "LoraRecord", "MaskRecord", "Record"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,10 @@ SAMPLER_NAMES = {
     "heun": "Heun",
     "dpm++2m": "DPM++ 2M",
 }
+
+
+# The web UI's words; it says nothing of what is its default.
+MASKED_CONTENT = {"original": "", "fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Record:
     device: str  # its kind: cpu, cuda, mps
     fit: Fit | None = None  # img2img: how the init picture was brought to size
     init_hash: str | None = None  # img2img: picture_hash of the init picture as read, before fitting
+    mask: MaskRecord | None = None  # img2img: what of the init picture was repainted
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
@@ -104,6 +109,8 @@ class Record:
         own = {name: value for name, value in asdict(self).items() if value is not None}
         if self.loras is not None:
             own["loras"] = [lora.to_record() for lora in self.loras]
+        if self.mask is not None:
+            own["mask"] = self.mask.to_record()
         for name, value in OFF.items():
             if own["options"][name] == value:
                 del own["options"][name]
@@ -123,6 +130,8 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
+            if "mask" in values:
+                values["mask"] = _typed(MaskRecord, values["mask"])
             if "vae" in values:
                 values["vae"] = _typed(AddonRecord, values["vae"])
             return _typed(cls, {**values, "options": options})
@@ -162,11 +171,30 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            **self._mask_parameters(),
+            "Image CFG scale": f"{options.image_cfg_scale:.10g}" if options.image_cfg_scale != 1.5 else "",
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
+        }
+
+    def _mask_parameters(self) -> dict[str, str]:
+        """The web UI's names for what a mask asks."""
+        options = self.options
+        if self.mask is None:
+            return {}
+        padding = options.only_masked
+        return {
+            "Mask blur": f"{options.mask_blur:.10g}",
+            "Mask mode": "Inpaint not masked" if options.mask_invert else "",
+            "Masked content": MASKED_CONTENT.get(options.masked_content, options.masked_content),
+            "Inpaint area": "" if padding is None else "Only masked",
+            "Masked area padding": "" if padding is None else str(padding),
+            "Soft mask": "True" if options.soft_mask else "",
+            "Extended": self.mask.extend or "",
+            "Unmasked pixels": "kept" if self.mask.kept else "",
         }
 
 
