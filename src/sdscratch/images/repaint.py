@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from sdscratch.errors import ImageError, SdscratchError, UsageError
 from sdscratch.images.fit import fit_picture, picture_hash
@@ -43,6 +43,12 @@ class Borders(NamedTuple):
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (width, height) of a picture of that size with them."""
         return size[0] + self.left + self.right, size[1] + self.top + self.bottom
+
+    def around(self, inner: Image.Image | None, size: tuple[int, int]) -> Image.Image:
+        """L, 255 in the borders of a picture of that size, and `inner`, else 0, within them."""
+        framed = Image.new("L", self.size(size), 255)
+        framed.paste(inner or Image.new("L", size), (self.left, self.top))
+        return framed
 
 
 def parse_extend(text: str) -> Borders:
@@ -82,6 +88,7 @@ class Repaint:
             where `size` is larger.
         options: how it is asked for.
         background: the colour that the network sees under transparent parts.
+        void: L, of the same size: where nothing was, holes and borders, which the new picture fills wholly.
         opaque: what is repainted loses its transparency.
         record: what is to be known of the mask.
     """
@@ -92,6 +99,7 @@ class Repaint:
     box: Box | None
     options: ResolvedOptions
     background: str = "white"
+    void: Image.Image | None = None
     opaque: bool = False
     record: MaskRecord = field(default_factory=MaskRecord)
 
@@ -116,7 +124,8 @@ class Repaint:
         """L, of the output's size: the share of the new picture; where it is 0 nothing changes."""
         soft = self.options.soft_mask
         factor = STRONGER["soft" if soft else "whole" if self.box is None else "box"]
-        return self.mask.point(lambda level: min(level * factor, 255))
+        cover = self.mask.point(lambda level: min(level * factor, 255))
+        return cover if self.void is None else ImageChops.lighter(cover, self.void)
 
     def finished(self, drawn: Image.Image) -> Image.Image:
         """The picture with what was drawn in its place.
@@ -186,11 +195,14 @@ def plan_repaint(
     """
     size, padding = (options.width, options.height), options.only_masked
     levels = mask_levels(init, mask, invert=options.mask_invert)
-    whole = init
+    whole, void = init, levels if mask == ALPHA and not options.mask_invert else None
     if extend is not None:
-        whole, levels = extended(init, levels, parse_extend(extend), background)
+        borders = parse_extend(extend)
+        whole, levels = extended(init, levels, borders, background)
+        void = borders.around(void, init.size)
     if fit is not None and padding is None:
         whole, levels = fitted(whole, size, fit, background), fitted(levels, size, fit, "black")
+        void = None if void is None else fitted(void, size, fit, "black")
     soft = blurred(levels, options.mask_blur)
     refuse_empty(soft, from_alpha=mask == ALPHA)
     return Repaint(
@@ -200,6 +212,7 @@ def plan_repaint(
         None if padding is None else grown(region(soft, padding), size, whole.size),
         options,
         background,
+        void,
         opaque=mask == ALPHA,
         record=MaskRecord(
             picture_hash(mask) if isinstance(mask, Image.Image) else None,
@@ -244,8 +257,7 @@ def extended(
 ) -> tuple[Image.Image, Image.Image]:
     """A picture with borders made of its surroundings, opaque, and the mask with them added."""
     size, at = borders.size(picture.size), (borders.left, borders.top)
-    added = Image.new("L", size, 255)
-    added.paste(0, (*at, at[0] + picture.width, at[1] + picture.height))
+    added = borders.around(None, picture.size)
     shown = Image.new("RGB", size)
     shown.paste(over_colour(picture, background), at)
     whole = filled(shown, added)

@@ -33,6 +33,7 @@ class MaskOptions:
         MASKS,
         off=True,
         metavar="[PADDING]",
+        alone=32,
         low=0,
         high=4096,
     )
