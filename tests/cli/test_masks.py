@@ -58,7 +58,7 @@ def kept(path: str, init: str, mask: str | None = "mask.png") -> bool | None:
     "asked",
     [
         (),
-        ("--only-masked",),
+        ("--only-masked", "--size", "64x72"),
         ("--soft-mask", "--mask-blur", 9),
         ("--mask-invert", "--masked-content", "fill", "--like", "comfyui"),
         ("--masked-content", "noise", "--like", "a1111"),
@@ -167,7 +167,14 @@ def test_a_mask_of_another_size_is_resized_and_said(change: Draw, caplog: pytest
 
 def test_a_plan_has_masks(tiny_model: Path) -> None:
     lines = [
-        {"prompt": "a dog", "init_img": "init.png", "mask": "mask.png", "seed": 1, "only_masked": 8},
+        {
+            "prompt": "a dog",
+            "init_img": "init.png",
+            "mask": "mask.png",
+            "seed": 1,
+            "only_masked": 8,
+            "size": "64x64",
+        },
         {"prompt": "a dog", "init_img": "init.png", "extend": "right=11", "seed": 1},
     ]
     Path("plan.jsonl").write_text("\n".join(map(json.dumps, lines)))
