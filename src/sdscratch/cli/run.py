@@ -96,15 +96,8 @@ def run(
     defaults = typed | {
         key: getattr(arguments, key)
         for key in (
-            "model",
-            "tokenizer",
-            "lora",
-            "embedding",
-            "vae",
-            "taesd",
-            "batch_count",
-            "fit",
-            "background",
+            *("model", "tokenizer", "lora", "embedding", "vae", "taesd"),
+            *("batch_count", "fit", "background"),
         )
     }
     arguments.check_machine()
