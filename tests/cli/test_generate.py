@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -442,7 +443,7 @@ def fail_at_the_second(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
     decode = Pipeline.decode
     calls: list[int] = []
 
-    def failing(self: Pipeline, latents: object, tile: int) -> object:
+    def failing(self: Pipeline, latents: object, tile: int, **more: Any) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise error
