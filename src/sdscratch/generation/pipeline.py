@@ -17,12 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import (
-    AppliedLora,
-    applied_loras,
-    refuse_ranges,
-    with_loras,
-)
+from sdscratch.addons.apply import AppliedLora, applied_loras, refuse_ranges, with_loras
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
@@ -48,14 +43,7 @@ from sdscratch.generation.requests import Failed, Init, Picture, Progress, Reque
 from sdscratch.generation.start import PictureEncoder, TinyPictureEncoder, device_noise, start_latent
 from sdscratch.images import fit_picture, picture_hash, plain_picture
 from sdscratch.images.tensors import to_picture, to_tensor
-from sdscratch.options import (
-    Fit,
-    GenerateOptions,
-    ResolvedOptions,
-    fit_of_init,
-    random_seed,
-    size_of_init,
-)
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, fit_of_init, random_seed, size_of_init
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
 
