@@ -77,7 +77,14 @@ class LineOptions:
         metavar="FILE",
         default="the model's own",
     )
-
+    taesd: str | None = setting(
+        None,
+        "Tiny autoencoder, which draws with --decoder tiny and in --preview: a file, a diffusers folder, or "
+        "a name in ./weights.",
+        MODEL,
+        metavar="FILE",
+        default="MODEL-taesd.safetensors beside the model, if it is there",
+    )
     wildcards: bool | None = setting(
         None,
         "Expand wildcards in prompts before anything else: {a|b}, {2$$a|b|c}, __list__, ${variable}.",

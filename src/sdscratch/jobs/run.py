@@ -94,6 +94,7 @@ class _Run:
             {
                 "options": asdict(task.options),
                 "model": files.hash(),
+                **({"taesd": opened.tiny.hash} if task.options.decoder == "tiny" else {}),
                 "vae": None if (vae := vae_record(files)) is None else vae.hash,
                 "embeddings": [each.digest() for each in opened.embeddings],
                 "changes": [change.record() for change in self.models.changes(task.job, task.options.prompt)],

@@ -22,7 +22,7 @@ __all__ = ["ModelKey", "Models", "Overview", "Task", "look_over", "model_key", "
 
 MODELS_OPEN = 4  # files of models that stay open: headers alone
 
-ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...]]
+ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...], str | None]
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class Models:
 
 def open_key(key: ModelKey) -> Opened:
     """The model with that key."""
-    model, tokenizer, lora, vae, embedding = key
-    return open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding)
+    model, tokenizer, lora, vae, embedding, taesd = key
+    return open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding, taesd=taesd)
 
 
 def model_key(job: Job) -> ModelKey:
     """What says which model a job is drawn with."""
     source = job.source
-    return source.model, source.tokenizer, source.lora, source.vae, source.embedding
+    return source.model, source.tokenizer, source.lora, source.vae, source.embedding, source.taesd
 
 
 def tasks_of(
@@ -130,6 +130,8 @@ def settled(
 
     def resolve(options: GenerateOptions) -> ResolvedOptions:
         models.changes(job, options.prompt)
+        if options.decoder == "tiny":
+            _ = models.opened(model_key(job)).tiny
         if job.source.init_img is not None:
             options = size_of_init(options, sizes(job.source.init_img, job.source.background))
         return models.files(job).resolve(options, options.seed)

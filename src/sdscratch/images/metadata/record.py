@@ -23,7 +23,9 @@ __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 T = TypeVar("T")
 
 # Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
+APPROXIMATIONS = {
+    name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile", "decoder")
+}
 
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
@@ -95,6 +97,7 @@ class Record:
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
     template: TemplateRecord | None = None  # where prompts had wildcards
+    taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -121,8 +124,8 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            if "vae" in values:
-                values["vae"] = _typed(AddonRecord, values["vae"])
+            for name in {"vae", "taesd"} & values.keys():
+                values[name] = _typed(AddonRecord, values[name])
             if "template" in values:
                 values["template"] = _typed(TemplateRecord, values["template"])
             return _typed(cls, {**values, "options": options})
@@ -162,6 +165,7 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
