@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.conventions import convention_of
@@ -18,7 +19,7 @@ from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import PictureEncoder, device_noise, start_latent
+from sdscratch.generation.start import Draw, device_noise, start_latent
 from sdscratch.images.tensors import to_tensor
 from sdscratch.options import ResolvedOptions
 
@@ -29,11 +30,14 @@ class LatentSampler:
     """Requests → latents, with a model's networks."""
 
     def __init__(
-        self, networks: Networks, encode_prompts: PromptEncoder, encode_picture: PictureEncoder
+        self,
+        networks: Networks,
+        encode_prompts: PromptEncoder,
+        encoder_for: Callable[[ResolvedOptions], Callable[[Tensor, Draw | None], Tensor]],
     ) -> None:
         self.networks = networks
         self.encode_prompts = encode_prompts
-        self.encode_picture = encode_picture
+        self.encoder_for = encoder_for
         self.unet = UNetRunner(networks)
         self.schedule = Schedule(networks.files.config.schedule)
 
@@ -64,7 +68,9 @@ class LatentSampler:
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
         sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
         start, noise = (device_noise(source, device) for source in sources)
-        encode = None if request.init is None else partial(self.encode_picture, to_tensor(request.init.image))
+        encode = None
+        if request.init is not None:
+            encode = partial(self.encoder_for(options), to_tensor(request.init.image))
         own_noise = convention_of(options.like).encodes_with_noise
         x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
         total = len(path.timesteps)
