@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Event, Picture, Progress, Started
     from sdscratch.images import Record
+    from sdscratch.jobs.wildcards import Expanded
 
 __all__ = ["img2img", "txt2img"]
 
@@ -124,8 +125,12 @@ def draw(
     typed, arguments = split(given)
     if [prompt, init, arguments.mask].count("-") > 1:
         raise UsageError("two of INIT, PROMPT and --mask are -, but stdin can be only one of them")
-    options = arguments.generate_options({"prompt": read_prompt(prompt), **typed})
-    seed = random_seed() if options.seed is None else options.seed
+    asked = {"prompt": read_prompt(prompt), "negative_prompt": "", "seed": random_seed(), **typed}
+    expanded = expanded_prompts(asked, arguments)
+    if expanded:
+        asked |= {"prompt": expanded[0].prompt, "negative_prompt": expanded[0].negative_prompt}
+    options = arguments.generate_options(asked)
+    seed = asked["seed"]
     if seed + arguments.batch_count - 1 > MAX_SEED:
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
@@ -141,7 +146,7 @@ def draw(
             strict=arguments.strict,
         )
         check_masks(start_from, typed, arguments)
-    seeds = [seed + index for index in range(arguments.batch_count)]
+    seeds = [each.seed for each in expanded] or [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     opened = open_all(
         arguments.model,
@@ -151,15 +156,15 @@ def draw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
-    asked, beginning = changed(options, seed=seed), None
-    if start_from is None:
-        resolved = opened.files.resolve(asked, seed)
-    else:
-        sized = start_from.sized(asked, opened.files.defaults)
-        resolved = opened.files.resolve(sized, seed)
-        beginning = start_from.init(asked, resolved)
-        start_from.notice(asked, resolved, opened.files.defaults)
-    opened.check_prompt(options.prompt)  # what is wrong is said before torch is imported
+    sized, beginning = options, None
+    if start_from is not None:
+        sized = start_from.sized(options, opened.files.defaults)
+    resolved = opened.files.resolve(sized, seed)
+    if start_from is not None:
+        start_from.notice(options, resolved, opened.files.defaults)
+        beginning = start_from.init(options, resolved)
+    for text in dict.fromkeys([options.prompt, *(each.prompt for each in expanded)]):
+        opened.check(changed(options, prompt=text))  # what is wrong is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
     )
@@ -176,7 +181,12 @@ def draw(
             pipeline = start(opened, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
         pipeline.hash_ahead()
-        requests = numbered(Request(resolved, beginning), arguments.batch_count)
+        requests: Iterable[Request] = numbered(Request(resolved, beginning), arguments.batch_count)
+        if expanded:
+            requests = (
+                Request(pipeline.resolve(changed(sized, **each.asked)), beginning, each.template)
+                for each in expanded
+            )
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view).all(events)
 
@@ -199,6 +209,28 @@ def check_masks(given: Given, typed: Mapping[str, Any], arguments: Arguments) ->
         raise UsageError("the init picture has transparency, which JPEG cannot hold; choose .png or .webp")
     if jpeg and typed.get("paste", True):
         log.warning("JPEG changes pixels everywhere a little; choose .png or .webp to keep the rest as it is")
+
+
+def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Expanded]:
+    """Every picture's prompts, where wildcards are to be expanded and there are some.
+
+    Raises:
+        UsageError: a template makes no sense, or options that do not go together.
+    """
+    if not arguments.wildcards:
+        for name in ("wildcard_seed", "wildcard_folder", "combinations"):
+            if getattr(arguments, name) not in (None, False):
+                raise UsageError(f"{option_name(name)} says how wildcards are expanded; add --wildcards")
+        return []
+    from sdscratch.jobs.wildcards import Expander
+
+    prompts, expander = (asked["prompt"], asked["negative_prompt"]), Expander()
+    if not expander.applies(arguments, *prompts):
+        return []
+    found = list(expander.pictures(arguments, *prompts, asked["seed"]))
+    if not found:
+        raise UsageError("the wildcards have no combination at all")
+    return found
 
 
 def read_prompt(prompt: str) -> str:
@@ -245,7 +277,7 @@ class Telling:
 
     def all(self, events: Iterable[Event]) -> None:
         """Take every event; the first picture that fails ends the run, and those before it are kept."""
-        count = self.arguments.batch_count
+        count = len(self.plan.seeds)
         try:
             with self.writer:
                 try:
@@ -279,7 +311,7 @@ class Telling:
 
     def stage_name(self, event: Started) -> str:
         """The stage in words, and which of several pictures it is for."""
-        count, name = self.arguments.batch_count, STAGES[event.stage]
+        count, name = len(self.plan.seeds), STAGES[event.stage]
         if count == 1 or event.stage == "load":
             return name
         last = f"-{event.first + event.count}" if event.count > 1 else ""
@@ -329,5 +361,6 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
         **({"embeddings": [asdict(each) for each in record.embeddings]} if record.embeddings else {}),
         **({"vae": asdict(record.vae)} if record.vae else {}),
+        **({"taesd": asdict(record.taesd)} if record.taesd else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

@@ -21,7 +21,7 @@ from sdscratch.diffusion.samplers import Denoiser, NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.errors import UsageError
 from sdscratch.generation.requests import Request
-from sdscratch.generation.start import PictureEncoder, start_latent
+from sdscratch.generation.start import Encoder, start_latent
 from sdscratch.images import Repaint
 from sdscratch.images.masks import latent_mask
 from sdscratch.images.tensors import to_tensor
@@ -61,7 +61,7 @@ def begin(
     whole: SigmaSchedule,
     count: int,
     draw: NoiseSource,
-    encode: PictureEncoder,
+    encode: Encoder,
 ) -> Beginning:
     """Encode what a request holds, and put its noise upon it.
 
@@ -99,7 +99,7 @@ def encodes_with_noise(request: Request) -> bool:
     return convention_of(request.options.like).encodes_with_noise
 
 
-def all_painted(x: Tensor, encode: PictureEncoder) -> Tensor:
+def all_painted(x: Tensor, encode: Encoder) -> Tensor:
     """What an inpainting model is told of no mask: [1, 1+c, h, w], a mask of ones over grey."""
     side = encode.networks.files.config.autoencoder.downscale
     grey = encode(torch.zeros(1, 3, x.shape[2] * side, x.shape[3] * side), None)
@@ -120,7 +120,7 @@ class _Masked:
         path: SigmaSchedule,
         whole: SigmaSchedule,
         draw: NoiseSource,
-        encode: PictureEncoder,
+        encode: Encoder,
     ) -> None:
         self.options, self.plan = request.options, plan
         self.path, self.whole, self.encode = path, whole, encode

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL.Image import Image
 
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record
-from sdscratch.images.repaint import Repaint
+from sdscratch.images import Record, Repaint, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions
 
 if TYPE_CHECKING:
@@ -43,7 +42,8 @@ class Init:
     Attributes:
         image: RGB, of exactly the options' size.
         fit: how it was brought to that size.
-        hash: `images.picture_hash` of the picture as it was read, before that.
+        hash: `images.picture_hash` of the picture as it was read, before that; with its transparency, where
+            a part of it is repainted.
         repaint: what of it is repainted; None: all.
     """
 
@@ -59,6 +59,7 @@ class Request:
 
     options: ResolvedOptions
     init: Init | None = None
+    template: TemplateRecord | None = None  # where the prompts had wildcards
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seed is the same."""

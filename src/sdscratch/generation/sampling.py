@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -17,7 +17,7 @@ from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_an
 from sdscratch.generation.inpaint import begin
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import PictureEncoder, device_noise
+from sdscratch.generation.start import Encoder, device_noise
 from sdscratch.options import ResolvedOptions
 
 __all__ = ["LatentSampler"]
@@ -27,11 +27,14 @@ class LatentSampler:
     """Requests → latents, with a model's networks."""
 
     def __init__(
-        self, networks: Networks, encode_prompts: PromptEncoder, encode_picture: PictureEncoder
+        self,
+        networks: Networks,
+        encode_prompts: PromptEncoder,
+        encoder_for: Callable[[ResolvedOptions], Encoder],
     ) -> None:
         self.networks = networks
         self.encode_prompts = encode_prompts
-        self.encode_picture = encode_picture
+        self.encoder_for = encoder_for
         self.unet = UNetRunner(networks)
         self.schedule = Schedule(networks.files.config.schedule)
 
@@ -62,7 +65,7 @@ class LatentSampler:
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
         sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
         start, noise = (device_noise(source, device) for source in sources)
-        beginning = begin(request, path, self.path(options), len(seeds), start, self.encode_picture)
+        beginning = begin(request, path, self.path(options), len(seeds), start, self.encoder_for(options))
         total = len(path.timesteps)
         denoise = None
         if total:
@@ -70,12 +73,11 @@ class LatentSampler:
             denoise = beginning.keep(
                 make_denoiser(self.unet, path, options, prompt, negative, len(seeds), beginning.concat)
             )
-        yield Progress(0, total, beginning.latent, None)
+        x = beginning.latent
+        yield Progress(0, total, x, None)
         if denoise is None:
             return
-        for step in sample(
-            options.sampler, denoise, beginning.latent, path, noise, **sampler_options(options)
-        ):
+        for step in sample(options.sampler, denoise, x, path, noise, **sampler_options(options)):
             # looking at every step would make a GPU wait for the CPU
             if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")

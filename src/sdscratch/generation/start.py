@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sdscratch.checkpoints.tiny_encoder import TinyEncoderFile
 from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 
-__all__ = ["PictureEncoder", "device_noise", "start_latent"]
+__all__ = ["Draw", "Encoder", "PictureEncoder", "TinyPictureEncoder", "device_noise", "start_latent"]
 
 Draw = NoiseSource
 
 KEPT = 2  # a picture, and the same with a part of it masked
+
+
+class Encoder(Protocol):
+    """Pictures → latents as the U-Net sees them."""
+
+    networks: Networks
+
+    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
+        """[1, 3, H, W] → latents [1|n, c, h, w]: samples of the posterior, or its mean without noise."""
+        ...
+
+    def mean(self, picture: Tensor) -> Tensor:
+        """[1, 3, H, W] → [1, c, h, w], the posterior's mean as the autoencoder has it, not scaled."""
+        ...
+
+    def ahead(self, *pictures: Tensor) -> None:
+        """Encode pictures [1, 3, H, W] that will be asked for, at most `KEPT`, in one loading."""
+        ...
 
 
 class PictureEncoder:
@@ -64,6 +83,29 @@ class PictureEncoder:
             return torch.cat([posterior.mean, posterior.log_variance], 1).float()
 
         return self.networks.run("encoder", encode)
+
+
+class TinyPictureEncoder:
+    """The same by a tiny encoder, which knows no posterior: its latents are the same for all pictures."""
+
+    def __init__(self, networks: Networks, file: TinyEncoderFile) -> None:
+        self.networks = networks
+        networks.attach("tiny_encoder", file)
+
+    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
+        """[1, 3, H, W] → latents [1, c, h, w]; no noise is drawn, as diffusers draws none for it."""
+
+        def encode(network: Any) -> Tensor:
+            return network(picture.to(self.networks.placement.device, dtype_of(network)))  # type: ignore[no-any-return]
+
+        return self.networks.run("tiny_encoder", encode)
+
+    def mean(self, picture: Tensor) -> Tensor:
+        """[1, 3, H, W] → [1, c, h, w] on the scale of the autoencoder's own."""
+        return self(picture, None) / self.networks.files.config.autoencoder.latent_scale
+
+    def ahead(self, *pictures: Tensor) -> None:
+        """Nothing: it is small, and stays loaded."""
 
 
 def device_noise(source: NoiseSource, device: torch.device) -> Draw:

@@ -18,7 +18,7 @@ Nothing else here imports torch.
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
 from sdscratch.images.metadata.infotext import Infotext, parse_infotext
-from sdscratch.images.metadata.record import AddonRecord, LoraRecord, MaskRecord, Record
+from sdscratch.images.metadata.record import AddonRecord, LoraRecord, MaskRecord, Record, TemplateRecord
 from sdscratch.images.read import (
     over_colour,
     picture_size,
@@ -39,6 +39,7 @@ __all__ = [
     "Record",
     "Records",
     "Repaint",
+    "TemplateRecord",
     "check_suffix",
     "fit_picture",
     "masks_kept",
