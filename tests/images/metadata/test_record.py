@@ -63,9 +63,12 @@ def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
 
 
 def test_the_record_holds_every_option() -> None:
-    options = json.loads(record(cfg_interval="0.28:5.42", deep_cache=3, tile=512, decoder="tiny").to_json())[
-        "options"
-    ]
+    masked = {
+        "mask_blur": 3.0, "mask_invert": True, "only_masked": 32, "masked_content": "fill", "soft_mask": True,
+        "paste": False, "image_cfg_scale": 2.0,
+    }  # fmt: skip
+    made = record(cfg_interval="0.28:5.42", deep_cache=3, tile=512, decoder="tiny", **masked)
+    options = json.loads(made.to_json())["options"]
     assert options.keys() == {field.name for field in fields(ResolvedOptions)}
 
 
