@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sdscratch.errors import SdscratchError
@@ -98,6 +99,21 @@ def test_json_has_one_line_a_picture(draw: Draw) -> None:
         assert line["options"] == asdict(record.options)
         assert line["model_hash"] == record.model_hash
         assert set(line["timings"]) == {"load", "encode", "denoise", "decode"}
+
+
+def test_strip_writes_no_record_and_sidecar_writes_it_beside(draw: Draw) -> None:
+    assert draw("-o", "a.png", "--strip", "--sidecar").code == 0
+    with Image.open("a.png") as image:
+        assert not image.info
+    record = read_records("a.png").record
+    assert record is not None
+    assert (record.options.prompt, record.threads) == ("a dog", torch.get_num_threads())
+    assert draw("-o", "b.png", "--strip").code == 0
+    assert read_records("b.png").tool is None
+    Path("c.json").touch()
+    again = draw("-o", "c.png", "--sidecar")
+    assert (again.code, "c.json exists already" in again.stderr, Path("c.png").exists()) == (2, True, False)
+    assert draw("-o", "-", "--sidecar").code == 2
 
 
 def test_a_path_is_printed_as_the_bytes_it_was_typed_in(draw: Draw) -> None:

@@ -14,7 +14,7 @@ peft.py           what PEFT keeps beside a LoRA: how strong it is
 places.py         where models are on this machine
 hub.py            and where they are not
 tokenizers.py     the tokenizer that belongs to a model
-hashing.py        a model's fingerprint
+hashing.py        files' fingerprints, remembered
 writer.py         a model as one file, or as a folder
 convert.py        any model in, either out, compared bit by bit
 describe.py       what there is to say of a file

@@ -71,6 +71,10 @@ class Arguments(LineOptions):
         metavar="FILE",
         default="MODEL-taesd.safetensors beside the model, if it is there",
     )
+    strip: bool = setting(False, "Write nothing into the picture of how it was made.", OUTPUT, negative="")
+    sidecar: bool = setting(
+        False, "Write the record into NAME.json beside the picture, too.", OUTPUT, negative=""
+    )
     overwrite: bool = setting(False, "Replace files that exist.", OUTPUT, negative="")
     json: bool = setting(False, "Print a line of JSON for each picture, not its path.", OUTPUT, negative="")
     quiet: bool = setting(False, "Show nothing but errors.", OUTPUT, aliases=("-q",), negative="")
@@ -102,6 +106,8 @@ class Arguments(LineOptions):
             check_suffix(Path(self.preview))
         elif self.taesd is not None:
             raise UsageError("--taesd draws --preview, so it goes with it alone; add --preview FILE")
+        if self.output == "-" and self.sidecar:
+            raise UsageError("--sidecar writes beside a file, so it does not go with --output -")
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
         values = sized({**typed, "size": self.size})

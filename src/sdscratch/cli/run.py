@@ -33,7 +33,7 @@ LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASK
 OWN = "Plan"
 
 
-@with_arguments(without=("prompt", "size", "preview", "taesd", "overwrite", "init_img"))
+@with_arguments(without=("prompt", "size", "preview", "taesd", "overwrite", "init_img", "strip", "sidecar"))
 def run(
     plan: Annotated[
         Path,

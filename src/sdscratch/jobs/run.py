@@ -241,7 +241,7 @@ class _Run:
         if self.init is None or self.init[0] != key:
             picture = read_picture(source.init_img, source.background)
             fitted = fit_picture(picture, options.width, options.height, fit, source.background)
-            self.init = key, Init(fitted, fit, picture_hash(picture))
+            self.init = key, Init(fitted, fit, picture_hash(picture), source.background)
         return self.init[1]
 
     def _events(self, events: Iterable[Event]) -> Iterator[Event | Outcome]:
