@@ -248,7 +248,8 @@ def test_a_picture_says_how_it_was_made(draw: Draw, tiny_model: Path, suffix: st
             text = image.getexif().get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
     assert text == (
         "a dog\nNegative prompt: a cat\nSteps: 2, Sampler: Euler, CFG scale: 3.5, Seed: 5, Size: 64x64, "
-        f"Model hash: {record.model_hash}, Model: tiny"
+        f"Model hash: {record.model_hash}, Model: tiny, RNG: CPU, Record hash: {record.hash()}, "
+        f'Version: sdscratch {record.sdscratch}, Hashes: {{"model": "{record.model_hash}"}}'
     )
 
 
