@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,8 +41,6 @@ TENSORS = "tensors"  # marks what was found of a file without its header
 OLD_START, OLD_SIZE, OLD_DIGITS = 0x100000, 0x10000, 8  # the web UIs' hash of models until 2022
 LARGEST_HEADER = 100 << 20  # bytes: the safetensors library's own line
 
-Tell = Callable[[int], None]  # takes how many bytes were read just now
-
 
 def hash_files(paths: Iterable[Path]) -> str:
     """The fingerprint of files read one after the other: ten digits, which CivitAI calls AutoV2.
@@ -53,16 +51,16 @@ def hash_files(paths: Iterable[Path]) -> str:
     return digest_files(paths)[:AUTOV2]
 
 
-def digest_files(paths: Iterable[Path], tell: Tell = lambda count: None) -> str:
+def digest_files(paths: Iterable[Path]) -> str:
     """The whole SHA-256 of files read one after the other, in 64 digits.
 
     Raises:
         CheckpointError: one cannot be read.
     """
-    return _of(list(paths), "", 0, tell)
+    return _of(list(paths), "", 0)
 
 
-def tensors_digest(path: Path, tell: Tell = lambda count: None) -> str | None:
+def tensors_digest(path: Path) -> str | None:
     """The whole SHA-256 of a safetensors file after its header; None for any other file.
 
     Raises:
@@ -75,7 +73,7 @@ def tensors_digest(path: Path, tell: Tell = lambda count: None) -> str | None:
             return None
     except OSError as error:
         raise _unreadable(error) from None
-    return _of([path], TENSORS, 8 + length, tell)
+    return _of([path], TENSORS, 8 + length)
 
 
 def autov3(path: Path) -> str | None:
@@ -106,13 +104,13 @@ def is_known(path: Path) -> bool:
         return False
 
 
-def _of(paths: list[Path], what: str, start: int, tell: Tell) -> str:
+def _of(paths: list[Path], what: str, start: int) -> str:
     """A digest, remembered or made now."""
     try:
         key = _key(paths, what)
         found = _remembered().get(key)
         if found is None:
-            found = _hash(paths, start, tell)
+            found = _hash(paths, start)
             _remember(key, found)
         return found
     except OSError as error:
@@ -133,14 +131,13 @@ def _identity(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), state.st_size, state.st_mtime_ns
 
 
-def _hash(paths: list[Path], start: int, tell: Tell) -> str:
+def _hash(paths: list[Path], start: int) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
             file.seek(start)
             while block := file.read(BLOCK):
                 digest.update(block)
-                tell(len(block))
     return digest.hexdigest()
 
 

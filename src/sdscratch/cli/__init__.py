@@ -6,6 +6,7 @@ help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
 run.py               run
+replay.py            replay
 convert.py           convert-weights
 tokens.py            tokens, and how a prompt is shown:
 tokens_shown.py      in tables and lines

@@ -8,4 +8,9 @@ plan.py      any of them as jobs
 names.py     file names by a template
 journal.py   what is done, beside the pictures; shards; who is at work
 run.py       checked whole, then drawn
+ours.py      what our own record says of a picture, as a line of a plan
+theirs.py    what other tools say, likewise
+finding.py   the files that a picture names, by hash and name
+replay.py    a picture as a line with the files that are here
+redraw.py    drawn again, and compared
 """
