@@ -126,7 +126,9 @@ def test_a_file_is_found_by_any_of_its_hashes_whatever_it_is_called(folder: Path
     made(folder / "loras" / "ink.safetensors", 2.0)
     library = Library()
     for digits in (whole(path)[:10], whole(path), tensors(path)[:12], tensors(path)[:10], "fe" * 6):
-        assert library.find(Wanted("lora", "ink", (digits,))) == Found("loras/sub/renamed.safetensors", "hash")
+        assert library.find(Wanted("lora", "ink", (digits,))) == Found(
+            "loras/sub/renamed.safetensors", "hash"
+        )
     old = folder / "weights" / "old.ckpt"
     old.parent.mkdir()
     old.write_bytes(bytes(0x100000) + b"sd" * 0x9000)

@@ -305,7 +305,7 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         "options": asdict(options),
         "model_hash": record.model_hash,
         **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
-        **({"embeddings": [asdict(each) for each in record.embeddings]} if record.embeddings else {}),
-        **({"vae": asdict(record.vae)} if record.vae else {}),
+        **({"embeddings": [each.to_record() for each in record.embeddings]} if record.embeddings else {}),
+        **({"vae": record.vae.to_record()} if record.vae else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }
