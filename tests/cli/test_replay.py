@@ -28,6 +28,7 @@ SMALL = {"width": 64, "height": 64, "steps": 2, "model": "tiny", "seed": 5}
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"prompt": "a dog <lora:ink:0.6>", "lora": ["chalk:0.5:0.3"], "negative_prompt": "cat", "clip_skip": 1},
     {"prompt": "a zorb", "vae": "other"},
+    {"prompt": "a {dog|cat} and {apple|pizza}", "wildcard_seed": 3},
     {"prompt": "a (red:1.4) dog", "like": "a1111", "sampler": "euler_a", "clip_skip": 2},
     {"prompt": "dog", "like": "comfyui", "sampler": "dpm++sde", "scheduler": "karras"},
     {"prompt": "dog", "noise": "nv", "deep_cache": 2, "steps": 4, "cfg_interval": "0.3:5"},
@@ -227,7 +228,7 @@ def test_a_line_is_printed_also_where_nothing_could_be_drawn() -> None:
 
 
 def test_a_picture_to_start_from_is_found_by_its_pixels_or_told_missing(folder: Path) -> None:
-    source = Path(own(len(FEW) + 6))
+    source = Path(own(len(FEW) + 7))
     Path("apart").mkdir(exist_ok=True)
     alone = shutil.copy(source, "apart/a.png")
     Path("init.png").rename("apart/renamed.png")

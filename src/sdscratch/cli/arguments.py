@@ -64,13 +64,6 @@ class Arguments(LineOptions):
         OUTPUT,
         metavar="FILE",
     )
-    taesd: str | None = setting(
-        None,
-        "Tiny autoencoder that draws --preview: finer than a sketch, for a little time each step.",
-        OUTPUT,
-        metavar="FILE",
-        default="MODEL-taesd.safetensors beside the model, if it is there",
-    )
     strip: bool = setting(False, "Write nothing into the picture of how it was made.", OUTPUT, negative="")
     sidecar: bool = setting(
         False, "Write the record into NAME.json beside the picture, too.", OUTPUT, negative=""
@@ -104,8 +97,10 @@ class Arguments(LineOptions):
             from sdscratch.images import check_suffix  # not for the help alone
 
             check_suffix(Path(self.preview))
-        elif self.taesd is not None:
-            raise UsageError("--taesd draws --preview, so it goes with it alone; add --preview FILE")
+        elif self.taesd is not None and typed.get("decoder") != "tiny":
+            raise UsageError(
+                "--taesd draws with --decoder tiny and in --preview, and neither is asked for; add one"
+            )
         if self.output == "-" and self.sidecar:
             raise UsageError("--sidecar writes beside a file, so it does not go with --output -")
         if self.output == "-" and self.json:

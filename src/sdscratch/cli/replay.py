@@ -165,7 +165,7 @@ class Run:
             except SdscratchError as error:
                 self.fail(source, error)
                 continue
-            lines.append(json.dumps(made.line))
+            lines.append(json.dumps(made.plan_line))
             for text in made.unmatched:
                 self.view.note(f"{source}: not matched: {text}")
             self.done += 1

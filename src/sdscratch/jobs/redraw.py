@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -13,15 +13,16 @@ from PIL import Image
 from sdscratch.device import Placement, choose
 from sdscratch.errors import DeviceError
 from sdscratch.generation.generate import generate
-from sdscratch.generation.opening import open_all
 from sdscratch.generation.pipeline import Pipeline, start
-from sdscratch.generation.requests import Event, Failed, Init, Picture, Request
-from sdscratch.images import Record, fit_picture, picture_hash, read_picture
+from sdscratch.generation.requests import Event, Failed, Picture, Request
+from sdscratch.images import Record
 from sdscratch.images.compare import Likeness, compare
 from sdscratch.images.open import opened
-from sdscratch.jobs.options import LineOptions
+from sdscratch.jobs.keeping import Inits
+from sdscratch.jobs.names import DEFAULT, Template
+from sdscratch.jobs.plan import Job
 from sdscratch.jobs.replay import Replay
-from sdscratch.options import ResolvedOptions, fit_of_init, size_of_init
+from sdscratch.jobs.tasks import Models, model_key, tasks_of
 
 __all__ = ["Drawn", "Redrawer"]
 
@@ -52,6 +53,7 @@ class Redrawer:
 
     def __init__(self, device: str = "auto", dtype: str = "auto") -> None:
         self.device, self.dtype = device, dtype
+        self.models, self.inits = Models(), Inits()
         self.newest: tuple[object, Pipeline] | None = None
 
     def __enter__(self) -> Redrawer:
@@ -71,8 +73,8 @@ class Redrawer:
         record = replay.recipe.record
         with as_many_threads(None if record is None else record.threads):
             placement = self.placement(record)
-            pipeline = self.pipeline(replay.job.source, placement)
-            request = request_of(replay, pipeline)
+            request = self.request(replay)
+            pipeline = self.pipeline(replay.job, placement)
             for event in generate(pipeline, [request]):
                 if isinstance(event, Failed):
                     raise event.error
@@ -97,41 +99,27 @@ class Redrawer:
         except DeviceError:  # another machine: the distance is told
             return choose("auto", dtype, compiled=compiled)
 
-    def pipeline(self, source: LineOptions, placement: Placement) -> Pipeline:
-        """The model of a line, opened anew where it is not the newest's."""
-        model = (source.model, source.tokenizer, source.lora, source.vae, source.embedding)
-        key = (model, placement.device, placement.dtype, placement.compiled)
+    def pipeline(self, job: Job, placement: Placement) -> Pipeline:
+        """The model of a line, started anew where it is not the newest's."""
+        key = (model_key(job), placement.device, placement.dtype, placement.compiled)
         if self.newest is None or self.newest[0] != key:
             self.__exit__()
-            name, tokenizer, lora, vae, embedding = model
-            files = open_all(name, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding)
-            self.newest = key, start(files, placement)
+            self.newest = key, start(self.models.opened(model_key(job)), placement)
             self.newest[1].hash_ahead()
         return self.newest[1]
 
+    def request(self, replay: Replay) -> Request:
+        """A replay as `generate` takes it: as its line says, with the record's own options where they hold.
 
-def request_of(replay: Replay, pipeline: Pipeline) -> Request:
-    """A replay's line as `generate` takes it.
-
-    Raises:
-        ImageError: the picture to start from cannot be read.
-        UsageError: what the model cannot do.
-    """
-    job, source = replay.job, replay.job.source
-    options = job.options
-    if source.init_img is None:
-        return Request(settled(replay, pipeline))
-    picture = read_picture(source.init_img, source.background)
-    options = size_of_init(options, picture.size)
-    resolved = settled(replay, pipeline, picture)
-    fit = fit_of_init(job.options, source.fit)
-    fitted = fit_picture(picture, resolved.width, resolved.height, fit, source.background)
-    return Request(resolved, Init(fitted, fit, picture_hash(picture), source.background))
-
-
-def settled(replay: Replay, pipeline: Pipeline, picture: Image.Image | None = None) -> ResolvedOptions:
-    """The record's own options where they hold, else what comes of the line."""
-    return replay.options or pipeline.resolve(replay.job.options, picture)
+        Raises:
+            ImageError: the picture to start from cannot be read.
+            UsageError: what the model cannot do.
+        """
+        task = next(tasks_of([replay.job], self.models, Template(DEFAULT)))
+        record = replay.recipe.record
+        if replay.options is not None and record is not None:
+            task = replace(task, options=replay.options, template=record.template)
+        return task.request(self.inits(task))
 
 
 def differences(record: Record, placement: Placement) -> tuple[str, ...]:

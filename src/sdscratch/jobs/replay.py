@@ -23,7 +23,8 @@ from sdscratch.jobs.options import LINE, line_values
 from sdscratch.jobs.ours import told_by_record
 from sdscratch.jobs.plan import Job, job_of
 from sdscratch.jobs.theirs import TOOLS, Told, tagged, told_by, without_suffix
-from sdscratch.options import ResolvedOptions, random_seed
+from sdscratch.jobs.wildcards import Expander
+from sdscratch.options import ResolvedOptions, changed, random_seed
 from sdscratch.settings import kind_of
 from sdscratch.show import printable
 
@@ -132,7 +133,14 @@ class Replay:
         Raises:
             UsageError: it asks for what there is not.
         """
-        return job_of(1, str(self.recipe.source), self.line, {}, random_seed())
+        place = str(self.recipe.source)
+        job = job_of(1, place, self.plan_line, {}, random_seed(), Expander())
+        return replace(job, options=changed(job.options, prompt=self.line["prompt"]))
+
+    @property
+    def plan_line(self) -> dict[str, Any]:
+        """The line as plans take it: none goes without a prompt, and a blank is read as none."""
+        return {**self.line, "prompt": self.line["prompt"] or " "}
 
 
 def prepare(
@@ -153,6 +161,7 @@ def prepare(
     told = recipe.told(like)
     search = _Search(recipe, library, told)
     line = search.line(changes)
+    line["wildcards"] = False  # they had their turn
     before = dict(line)
     sides = {"width", "height", "size"}
     if "size" in changes:
@@ -182,6 +191,8 @@ class _Search:
             line["model"] = self.model()
         if told.vae is not None and "vae" not in changes:
             line["vae"] = self.found(told.vae).path
+        if told.taesd is not None and "taesd" not in changes:
+            line["taesd"] = self.found(told.taesd).path
         if "lora" not in changes:
             self.add_loras(line)
         if "embedding" not in changes:

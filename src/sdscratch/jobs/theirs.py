@@ -99,6 +99,7 @@ SAME = {  # values with which a setting does nothing
     "Face restoration": {"None"},
     "Tiling": {"False"},
 }
+DECODERS = {"Full": "full", "TAESD": "tiny"}
 RNG = {"cpu": "cpu", "gpu": "nv", "nv": "nv", "cuda": "nv"}
 HASHED = re.compile(r"\s*([^\n]+?):\s*([0-9a-fA-F]{4,64})\s*(?:,|$)")
 WEIGHED = re.compile(r"\s*([^\n]+?):\s*([+-]?[0-9.eE+-]+)\s*(?:,|$)")
@@ -111,7 +112,7 @@ class Told:
 
     Attributes:
         values: fields of a line, without files.
-        model, vae, embeddings: the files that it names.
+        model, vae, taesd, embeddings: the files that it names.
         loras: those that stand beside the prompt, not as tags in it.
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
         init_hash: of the pixels that it was drawn from, where they are told.
@@ -123,6 +124,7 @@ class Told:
     values: dict[str, Any] = field(default_factory=dict)
     model: Wanted | None = None
     vae: Wanted | None = None
+    taesd: Wanted | None = None
     embeddings: list[Wanted] = field(default_factory=list)
     loras: list[tuple[LoraRequest, Wanted]] = field(default_factory=list)
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -252,6 +254,7 @@ READ: Mapping[str, Callable[[str, int], dict[str, Any]]] = {
     "Size": lambda text, _: _size(text),
     "Denoising strength": _plain("strength", float),
     "Clip skip": _clip_skip,
+    "VAE Decoder": lambda text, _: {"decoder": DECODERS[text]} if text in DECODERS else _refuse(text),
     "RNG": lambda text, _: {"noise": RNG[text.lower()]} if text.lower() in RNG else _refuse(text),
     "Eta DDIM": _plain("eta", float),
 }

@@ -20,13 +20,15 @@ from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "LoraRecord", "Record"]
+__all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 
 T = TypeVar("T")
 AUTOV2, AUTOV3 = 10, 12  # hex digits
 
 # Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
+APPROXIMATIONS = {
+    name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile", "decoder")
+}
 
 # What records say nothing of where a version did not know it, or a picture is exact.
 BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain", "like": "sdscratch", "noise": "cpu"}
@@ -65,6 +67,15 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
+class TemplateRecord:
+    """What prompts were before their wildcards were expanded; `options` hold what became of them."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int  # of the wildcards
+
+
+@dataclass(frozen=True)
 class Record:
     """All that a picture depends on; the model's weights and the init picture it names by hash.
 
@@ -84,6 +95,8 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    template: TemplateRecord | None = None  # where prompts had wildcards
+    taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     threads: int | None = None  # of the CPU that drew it
     compiled: bool | None = None  # true where torch.compile made the U-Net
     sdscratch: str = __version__
@@ -94,8 +107,8 @@ class Record:
         for name in ("loras", "embeddings"):
             if name in own:
                 own[name] = [each.to_record() for each in getattr(self, name)]
-        if self.vae is not None:
-            own["vae"] = self.vae.to_record()
+        for name in {"vae", "taesd"} & own.keys():
+            own[name] = getattr(self, name).to_record()
         for name, exact in APPROXIMATIONS.items():
             if own["options"][name] == exact:
                 del own["options"][name]
@@ -119,8 +132,10 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            if "vae" in values:
-                values["vae"] = _typed(AddonRecord, values["vae"])
+            for name in {"vae", "taesd"} & values.keys():
+                values[name] = _typed(AddonRecord, values[name])
+            if "template" in values:
+                values["template"] = _typed(TemplateRecord, values["template"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -160,11 +175,14 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             "RNG": options.noise.upper(),  # theirs is a GPU's unless it is said
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             "Lora hashes": ", ".join(f"{lora.name}: {lora.autov3 or lora.hash}" for lora in loras),
+            "Template": self.template.prompt if self.template else "",
+            "Negative Template": self.template.negative_prompt if self.template else "",
             "Record hash": self.hash(),
             "Version": f"sdscratch {self.sdscratch}",
         }
