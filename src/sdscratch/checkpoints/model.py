@@ -101,12 +101,12 @@ class ModelFiles:
         Raises:
             UsageError: what this model cannot do.
         """
-        layers = self.config.text.layers
-        if options.clip_skip >= layers:
-            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
         if options.strength is None and self.config.unet.follows:
             options = changed(options, strength=1.0)  # what it follows stands beside the noise
-        return options.resolve(self.defaults, seed)
+        layers, resolved = self.config.text.layers, options.resolve(self.defaults, seed)
+        if resolved.clip_skip >= layers:  # in our own count, whichever tool's was asked in
+            raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
+        return resolved
 
     @property
     def parts(self) -> tuple[Part, ...]:

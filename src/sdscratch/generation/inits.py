@@ -112,7 +112,7 @@ class Given:
         fit = fit_of_init(asked, self.fit)
         if not self.masked:
             fitted = fit_picture(self.plain, options.width, options.height, fit, self.background)
-            return Init(fitted, fit, picture_hash(self.plain))
+            return Init(fitted, fit, picture_hash(self.plain), self.background)
         own_size = asked.width is None and asked.height is None
         plan = plan_repaint(
             self.whole,
@@ -122,7 +122,8 @@ class Given:
             fit=None if own_size else fit,
             background=self.background,
         )
-        return Init(plan.picture, None if own_size else fit, picture_hash(self.whole), plan)
+        kept = None if own_size else fit
+        return Init(plan.picture, kept, picture_hash(self.whole), self.background, plan)
 
     def notice(self, asked: GenerateOptions, options: ResolvedOptions, defaults: Defaults) -> None:
         """Say that a picture at its own size is much work, where it is."""

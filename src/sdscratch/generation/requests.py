@@ -44,12 +44,14 @@ class Init:
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that; with its transparency, where
             a part of it is repainted.
+        background: the colour under its transparent parts, and of borders.
         repaint: what of it is repainted; None: all.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
+    background: str = "white"
     repaint: Repaint | None = None
 
 

@@ -9,6 +9,8 @@
     metadata/    how a picture was made, as it says itself: our record, and every tool's dialect
     exif.py      EXIF data as they are written
     carry.py     how the records ride in a file
+    sidecar.py   a record beside a picture
+    compare.py   how near one picture comes to another
     tensors.py   pixels as the networks see them, and back (the one file with torch)
     write.py     complete or absent, and the same bytes for the same picture and record
 
@@ -28,6 +30,7 @@ from sdscratch.images.read import (
     whole_picture,
 )
 from sdscratch.images.repaint import Repaint, masks_kept, plan_repaint
+from sdscratch.images.sidecar import sidecar_of, write_sidecar
 from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 
 __all__ = [
@@ -54,5 +57,7 @@ __all__ = [
     "read_records",
     "read_whole",
     "save_picture",
+    "sidecar_of",
     "whole_picture",
+    "write_sidecar",
 ]
