@@ -54,9 +54,9 @@ def with_numbers(words: Sequence[str], alone: Mapping[str, int]) -> list[str]:
     """Words, with a number behind each option that may lack one, and does."""
     ends = words.index("--") if "--" in words else len(words)
     full: list[str] = []
-    for index, (word, following) in enumerate(zip(words, (*words[1:], ""), strict=True)):
+    for index, word in enumerate(words):
         full.append(word)
-        if word in alone and index < ends and not following.isdecimal():
+        if word in alone and index < ends and not "".join(words[index + 1 : index + 2]).isdecimal():
             full.append(str(alone[word]))
     return full
 
