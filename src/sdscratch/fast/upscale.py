@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 from sdscratch.fast.features import Features
+from sdscratch.fast.seamless import axes_of
 from sdscratch.models.esrgan import CONVOLUTIONS, RESIDUAL, CompactUpscaler, RRDBNet
 
 __all__ = ["upscaled_bands"]
@@ -20,7 +21,9 @@ TAIL = 2  # rows that everything from the first upsampling on sees: 1 in the pic
 LEAST_ROWS = 16  # of a band, however wide the picture
 
 
-def upscaled_bands(network: nn.Module, picture: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
+def upscaled_bands(
+    network: nn.Module, picture: Tensor, budget: int
+) -> Iterator[tuple[int, Tensor]]:
     """`network(picture)`, to rounding, from top to bottom.
 
     Args:
@@ -44,7 +47,8 @@ def _rrdb(network: RRDBNet, picture: Tensor, budget: int) -> Iterator[tuple[int,
     config = network.config
     channels, scale = config.channels, config.scale
     dense = channels + (CONVOLUTIONS - 1) * config.growth
-    first = _all(Features.of(network.folded(picture)), network.conv_first, 1, channels, budget)
+    wraps = "y" in axes_of(network)
+    first = _all(Features.of(network.folded(picture), wraps=wraps), network.conv_first, 1, channels, budget)
     x = first
     for blocks in network.blocks:
         assert isinstance(blocks, nn.ModuleList)
@@ -69,7 +73,7 @@ def _rrdb(network: RRDBNet, picture: Tensor, budget: int) -> Iterator[tuple[int,
 
 
 def _compact(network: CompactUpscaler, picture: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
-    x, scale = Features.of(picture), network.config.scale
+    x, scale = Features.of(picture, wraps="y" in axes_of(network)), network.config.scale
     layers = list(network.body)
     channels = max(network.config.channels, network.config.inputs * scale**2)
     for begin in range(0, len(layers), 2 * LAYERS):
@@ -94,7 +98,7 @@ def _over(
     """What `compute` makes of every band of x; `numbers` are those of a position, `scale` rows of one."""
     rows = max(LEAST_ROWS, budget // (x.width * numbers))
     for top in range(0, x.height, rows):
-        bottom, above = min(top + rows, x.height), min(top, halo)
+        bottom, above = min(top + rows, x.height), halo if x.wraps else min(top, halo)
         band = compute(x.rows(top - above, bottom + halo))
         yield top, band[:, :, scale * above : scale * (above + bottom - top)]
 
@@ -112,7 +116,7 @@ def _all(
     for top, band in _over(x, compute, halo, numbers, budget):
         band = then(band, top)
         if y is None:
-            y = Features(band.shape[1], x.height, x.width, band)
+            y = Features(band.shape[1], x.height, x.width, band, wraps=x.wraps)
         y.write(top, band)
     assert y is not None
     return y

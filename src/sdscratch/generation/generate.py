@@ -6,18 +6,20 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from PIL.Image import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import AppliedLora, applied_loras
+from sdscratch.addons.apply import AppliedLora, applied_loras, with_loras
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
+from sdscratch.generation.hires import upscaler_record
 from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
 from sdscratch.images import AddonRecord, LoraRecord, Record
 from sdscratch.options import ResolvedOptions
@@ -45,7 +47,7 @@ class Model(Protocol):
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
     def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
     def latents(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]: ...
-    def decode(self, latents: Tensor, tile: int = 0) -> list[Image]: ...
+    def decode(self, latents: Tensor, tile: int | None = None) -> list[Image]: ...
     def model_hash(self) -> str: ...
 
 
@@ -151,11 +153,23 @@ def vae_record(files: ModelFiles) -> AddonRecord | None:
     return AddonRecord(paths[0].stem, hash_files(paths)) if paths else None
 
 
+def loras_of_both(pipeline: Model, options: ResolvedOptions) -> tuple[AppliedLora, ...]:
+    """The LoRAs that a picture was made with, those of a second pass's own prompt last."""
+    if options.hires is None or options.hires_prompt is None:
+        return pipeline.loras
+    first = applied_loras(with_loras(pipeline.files, take_loras(options.prompt)[1]))
+    return (*first, *(each for each in pipeline.loras if each not in first))
+
+
 def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
-    given, applied = len(applied_loras(pipeline.files)), pipeline.loras
+    given, applied = len(applied_loras(pipeline.files)), loras_of_both(pipeline, request.options)
+    upscaler = upscaler_record(request.options)
     embeddings, files = pipeline.embeddings, pipeline.files
+    options = request.options
+    if upscaler is not None:  # its name, no path
+        options = replace(options, hires_upscaler=upscaler.name)
 
     def record() -> Record:
         loras = tuple(
@@ -163,7 +177,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
         )
         return Record(
             mode="txt2img" if request.init is None else "img2img",
-            options=request.options,
+            options=options,
             model=name,
             model_hash=pipeline.model_hash(),
             dtype=placement.dtype_name,
@@ -171,6 +185,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(AddonRecord(each.name, each.digest()[:12]) for each in embeddings) or None,
             vae=vae_record(files),
+            upscaler=upscaler,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,
         )

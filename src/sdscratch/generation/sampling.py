@@ -18,7 +18,7 @@ from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import PictureEncoder, device_noise, start_latent
+from sdscratch.generation.start import PictureEncoder, Start, device_noise, start_latent, together
 from sdscratch.images.tensors import to_tensor
 from sdscratch.options import ResolvedOptions
 
@@ -37,34 +37,57 @@ class LatentSampler:
         self.unet = UNetRunner(networks)
         self.schedule = Schedule(networks.files.config.schedule)
 
-    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
-        """The noise levels that these options go through; with an init picture only the last of them."""
+    def path(
+        self, options: ResolvedOptions, *, from_init: bool = False, exactly: bool = False
+    ) -> SigmaSchedule:
+        """The noise levels that these options go through; with an init picture only the last of them.
+
+        Args:
+            exactly: as of `spacing.shortened`.
+        """
         asked = self.schedule, options.sampler, options.scheduler, options.steps
         if from_init and options.strength > 0.0:
-            return shortened(*asked, options.strength, like=options.like)
+            return shortened(*asked, options.strength, like=options.like, exactly=exactly)
         path = make_sigma_schedule(*asked, like=options.like)
         return path.tail(0) if from_init else path
 
-    def steps(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]:
+    def steps(
+        self,
+        request: Request,
+        seeds: Sequence[int],
+        *,
+        starts: Sequence[Start] = (),
+        exactly: bool = False,
+    ) -> Iterator[Progress]:
         """Denoise pictures at once, all as the request says but for their seeds.
 
         Yields a `Progress` before the first step and after each.
+
+        Args:
+            starts: what gives each picture's latent to start from, in the place of the init picture.
+            exactly: as of `spacing.shortened`.
 
         Raises:
             NotFiniteError: the network gave NaN or an infinity.
         """
         options = request.options
         if SAMPLERS[options.sampler].alone and len(seeds) > 1:
-            yield from one_after_another([self.steps(request, [seed]) for seed in seeds])
+            alone = [
+                self.steps(request, [seed], starts=starts[index : index + 1], exactly=exactly)
+                for index, seed in enumerate(seeds)
+            ]
+            yield from one_after_another(alone)
             return
         config, device = self.networks.files.config, self.networks.placement.device
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
-        path = self.path(options, from_init=request.init is not None)
+        encode = together(starts) if starts else None
+        if encode is None and request.init is not None:
+            encode = partial(self.encode_picture, to_tensor(request.init.image), tile=options.tile)
+        path = self.path(options, from_init=encode is not None, exactly=exactly)
         shape = (config.unet.latent_channels, *sides)
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
         sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
         start, noise = (device_noise(source, device) for source in sources)
-        encode = None if request.init is None else partial(self.encode_picture, to_tensor(request.init.image))
         own_noise = convention_of(options.like).encodes_with_noise
         x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
         total = len(path.timesteps)
@@ -80,3 +103,4 @@ class LatentSampler:
             if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
             yield Progress(step.done, step.total, step.latent, step.denoised)
+

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.generation.tiles import encode_picture, tile_by_memory
 
-__all__ = ["PictureEncoder", "device_noise", "start_latent"]
+__all__ = ["Draw", "PictureEncoder", "Start", "device_noise", "start_latent", "together"]
 
 Draw = NoiseSource
+Start = Callable[[Draw | None], Tensor]  # gives a latent [1|n, c, h, w]: sampled with this noise, or the mean
 
 
 class PictureEncoder:
@@ -75,7 +76,7 @@ def start_latent(
     path: SigmaSchedule,
     count: int,
     noise: Draw,
-    encode: Callable[[Draw | None], Tensor] | None,
+    encode: Start | None,
     *,
     sampled: bool = True,
 ) -> Tensor:
@@ -95,3 +96,24 @@ def start_latent(
         return encode(None).repeat(count, 1, 1, 1)
     latent = encode(noise if sampled else None)  # draws its noise before the sampler's, as diffusers does
     return latent * path.init_scale + noise() * path.start_scale
+
+
+def together(starts: Sequence[Start]) -> Start:
+    """Pictures' own starts as one of all of them; noise is drawn for all at once, if for one."""
+
+    def encode(noise: Draw | None) -> Tensor:
+        drawn: list[Tensor] = []
+
+        def of(index: int) -> Draw:
+            def draw(sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
+                assert noise is not None
+                if not drawn:
+                    drawn.append(noise())
+                return drawn[0][index : index + 1]
+
+            return draw
+
+        draws = [None if noise is None else of(index) for index in range(len(starts))]
+        return torch.cat([start(draw) for start, draw in zip(starts, draws, strict=True)])
+
+    return encode

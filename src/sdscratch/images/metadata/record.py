@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 from sdscratch.errors import ImageError
 from sdscratch.images.metadata.infotext import NEGATIVE, quote
 from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.options.large import spelled_upscaler
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "Record"]
@@ -83,6 +84,7 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    upscaler: AddonRecord | None = None  # between two passes
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -109,8 +111,9 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            if "vae" in values:
-                values["vae"] = _typed(AddonRecord, values["vae"])
+            for name in ("vae", "upscaler"):
+                if name in values:
+                    values[name] = _typed(AddonRecord, values[name])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -143,17 +146,43 @@ class Record:
             "Model hash": self.model_hash,
             "Model": self.model,
             "Denoising strength": f"{options.strength:.10g}" if self.mode == "img2img" else "",
+            **self._second_pass(),
+            "Tiling": "True" if options.seamless == "xy" else "",
+            "Tiling axis": options.seamless if options.seamless in ("x", "y") else "",
             "Clip skip": str(options.clip_skip + 1) if options.clip_skip else "",  # theirs counts one more
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
-            "VAE tile": str(options.tile) if options.tile else "",
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
         }
+
+    def _second_pass(self) -> dict[str, str]:
+        """The second pass in the web UIs' words."""
+        options = self.options
+        if options.hires is None:
+            return {}
+        upscaler = self.upscaler.name if self.upscaler else spelled_upscaler(options.hires_upscaler)
+        scale = options.hires_cfg_scale
+        return {
+            "Denoising strength": f"{options.hires_strength:.10g}",
+            "Hires upscale": f"{options.hires:.10g}",
+            "Hires steps": str(options.hires_steps or ""),
+            "Hires upscaler": upscaler,
+            "Hires sampler": _spelled_sampler(options.hires_sampler),
+            "Hires schedule type": (options.hires_scheduler or "").capitalize(),
+            "Hires CFG Scale": "" if scale is None else f"{scale:.10g}",
+            "Hires prompt": options.hires_prompt or "",
+            "Hires negative prompt": options.hires_negative_prompt or "",
+        }
+
+
+def _spelled_sampler(name: str | None) -> str:
+    """A sampler in the web UIs' spelling."""
+    return SAMPLER_NAMES.get(name or "", name or "")
 
 
 def _with_tuples(values: Any) -> dict[str, Any]:
