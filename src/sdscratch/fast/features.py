@@ -47,7 +47,8 @@ class Features:
     @classmethod
     def of(cls, x: Tensor, *, wraps: bool = False) -> Features:
         """A tensor [1, c, h, w] as features."""
-        features = cls(*x.shape[1:], x, wraps=wraps)
+        _, channels, height, width = x.shape
+        features = cls(channels, height, width, x, wraps=wraps)
         features.write(0, x)
         return features
 

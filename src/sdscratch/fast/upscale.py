@@ -21,9 +21,7 @@ TAIL = 2  # rows that everything from the first upsampling on sees: 1 in the pic
 LEAST_ROWS = 16  # of a band, however wide the picture
 
 
-def upscaled_bands(
-    network: nn.Module, picture: Tensor, budget: int
-) -> Iterator[tuple[int, Tensor]]:
+def upscaled_bands(network: nn.Module, picture: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
     """`network(picture)`, to rounding, from top to bottom.
 
     Args:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdscratch.addons.upscaler import open_upscaler
+from sdscratch.device import Placement
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
-from sdscratch.device import Placement
 from sdscratch.generation.decode import decode
 from sdscratch.generation.enlarge import Upscaler, enlarged_latent
 from sdscratch.generation.networks import Networks
@@ -41,7 +42,7 @@ def second_pass_options(options: ResolvedOptions) -> ResolvedOptions:
         scheduler = named or scheduler
     if options.hires_scheduler is not None:
         scheduler = parse_scheduler(options.hires_scheduler)
-    said = {
+    said: dict[str, Any] = {
         "prompt": options.hires_prompt,
         "negative_prompt": options.hires_negative_prompt,
         "cfg_scale": options.hires_cfg_scale,

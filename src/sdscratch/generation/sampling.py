@@ -103,4 +103,3 @@ class LatentSampler:
             if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
             yield Progress(step.done, step.total, step.latent, step.denoised)
-

@@ -93,7 +93,7 @@ class RRDBNet(nn.Module):
         """Features → pixels."""
         for convolution in self.up:
             x = leaky(convolution(F.interpolate(x, scale_factor=2, mode="nearest")))
-        return self.conv_last(leaky(self.conv_hr(x)))  # type: ignore[no-any-return]
+        return self.conv_last(leaky(self.conv_hr(x)))
 
 
 class CompactUpscaler(nn.Module):

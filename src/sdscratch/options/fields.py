@@ -51,8 +51,9 @@ def asked(
 
     Args:
         value: what it is unless asked for; None: the model decides (the seed: chance).
-        off: with `value` nothing is done; records then leave the field out, and those that lack it mean so.
-        before: what records mean that are older than the field, where that is something else.
+        off: with `value`, or `before`, nothing is done; records then leave the field out, and those that
+            lack it mean so.
+        before: what records mean that lack the field, where that is something else.
         about: as of `settings.Setting`.
     """
     absent = value if off and before is MISSING else before

@@ -10,7 +10,15 @@ from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.options.fields import LARGE, SIDE_STEP, asked, check_tile
 
-__all__ = ["LATENT_UPSCALERS", "PIXEL_UPSCALERS", "LargeOptions", "check_hires", "hires_size", "parse_upscaler", "spelled_upscaler"]
+__all__ = [
+    "LATENT_UPSCALERS",
+    "PIXEL_UPSCALERS",
+    "LargeOptions",
+    "check_hires",
+    "hires_size",
+    "parse_upscaler",
+    "spelled_upscaler",
+]
 
 # What enlarges a latent: how `interpolate` does it, and whether it is smoothed where it shrinks.
 LATENT_UPSCALERS: Mapping[str, tuple[str, bool]] = {
@@ -62,8 +70,9 @@ class LargeOptions:
     )
     hires_upscaler: str = asked(
         "latent",
-        f"What enlarges between the passes: {', '.join((*LATENT_UPSCALERS, *PIXEL_UPSCALERS))}, or an upscaler of "
-        "the ESRGAN family: a file, or a name in ./upscalers or in upscalers of the user's data folder.",
+        f"What enlarges between the passes: {', '.join((*LATENT_UPSCALERS, *PIXEL_UPSCALERS))}, or an "
+        "upscaler of the ESRGAN family: a file, or a name in ./upscalers or in upscalers of the user's data "
+        "folder.",
         LARGE,
         metavar="NAME|FILE",
         off=True,
@@ -107,12 +116,13 @@ class LargeOptions:
     )
     tile: int = asked(
         None,
-        "Side of the pieces that pictures are encoded and decoded in: memory for one piece, and the same picture to "
-        "rounding. 0: whole.",
+        "Side of the pieces that pictures are encoded and decoded in: memory for one piece, and the same "
+        "picture to rounding. 0: whole.",
         LARGE,
         metavar="PIXELS",
         default="by memory: 0 where the whole fits, else 512",
         check=check_tile,
+        off=True,
         before=0,
     )
 
@@ -129,8 +139,9 @@ def check_hires(asked: Any) -> None:
     if asked.hires is None:
         for name, field in LargeOptions.__dataclass_fields__.items():
             if name.startswith("hires_") and getattr(asked, name) != field.metadata["asked"]:
+                option = f"--{name.replace('_', '-')}"
                 raise UsageError(
-                    f"--{name.replace('_', '-')} is of a second pass, so it goes with --hires alone; add --hires 2"
+                    f"{option} is of a second pass, so it goes with --hires alone; add --hires 2"
                 )
 
 

@@ -24,7 +24,7 @@ __all__ = ["AddonRecord", "LoraRecord", "Record"]
 T = TypeVar("T")
 
 # Options of which a record says nothing where they do nothing.
-OFF = {each.name: each.metadata["asked"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
+OFF = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
 # What a record means that lacks an option, as those do that are older than it.
 ABSENT = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if "absent" in each.metadata}
 
