@@ -9,6 +9,7 @@ unet.py         the U-Net
 text.py         OpenAI's text encoder; how many there are, and whose
 openclip.py     OpenCLIP's, whose query, key and value are one tensor
 autoencoder.py  encoder and decoder
+esrgan.py       upscalers, in three generations of names
 """
 
 from __future__ import annotations
