@@ -4,13 +4,13 @@
 model decides; `resolve` fills those from the model's own `Defaults`. Ranges are checked here, so that every
 way in refuses the same things in the same words. This package imports no torch.
 
-    fields           what an option's line holds, and the words and bounds that several share
-    picture          what a picture shows, and its size
-    sampling         how noise becomes a picture
-    large            what is larger than a model draws at once: a second pass, tiles
-    approximations   what is faster, and not quite the same picture
-    resolved         all of them as one: asked for, checked, and filled
-    sizes            the size of what is drawn where a picture is given, and the seed where none is
+fields.py           what an option's line holds, and the words and bounds that several share
+picture.py          what a picture shows, and its size
+sampling.py         how noise becomes a picture
+large.py            what is larger than a model draws at once: a second pass, tiles
+approximations.py   what is faster, and not quite the same picture
+resolved.py         all of them as one: asked for, checked, and filled
+sizes.py            the size of what is drawn where a picture is given, and the seed where none is
 """
 
 from sdscratch.checks import DTYPES, check_placement, parse_interval
