@@ -16,18 +16,24 @@ from sdscratch.models.esrgan import CONVOLUTIONS, RESIDUAL, CompactUpscaler, RRD
 
 __all__ = ["upscaled_bands"]
 
+Progress = Callable[[float], None]
+
 LAYERS = 8  # of the compact network that are computed at once, each seeing a row farther
 TAIL = 2  # rows that everything from the first upsampling on sees: 1 in the picture thrice, halved and so on
+BODY = 0.92  # of ESRGAN's work, what is done at the small size
 LEAST_ROWS = 16  # of a band, however wide the picture
 
 
-def upscaled_bands(network: nn.Module, picture: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
+def upscaled_bands(
+    network: nn.Module, picture: Tensor, budget: int, progress: Progress = lambda share: None
+) -> Iterator[tuple[int, Tensor]]:
     """`network(picture)`, to rounding, from top to bottom.
 
     Args:
         network: an upscaler of `models.esrgan`.
         picture: [1, 3, h, w] from 0 to 1.
         budget: how many numbers a band of features may have.
+        progress: told of the share of the work that is done.
 
     Yields:
         The first row of a band, and the band [1, 3, ·, f·w].
@@ -36,19 +42,19 @@ def upscaled_bands(network: nn.Module, picture: Tensor, budget: int) -> Iterator
         DeviceError: no room for a file of features.
     """
     if isinstance(network, RRDBNet):
-        return _rrdb(network, picture, budget)
+        return _rrdb(network, picture, budget, progress)
     assert isinstance(network, CompactUpscaler)
-    return _compact(network, picture, budget)
+    return _compact(network, picture, budget, progress)
 
 
-def _rrdb(network: RRDBNet, picture: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
+def _rrdb(network: RRDBNet, picture: Tensor, budget: int, progress: Progress) -> Iterator[tuple[int, Tensor]]:
     config = network.config
     channels, scale = config.channels, config.scale
     dense = channels + (CONVOLUTIONS - 1) * config.growth
     wraps = "y" in axes_of(network)
     first = _all(Features.of(network.folded(picture), wraps=wraps), network.conv_first, 1, channels, budget)
     x = first
-    for blocks in network.blocks:
+    for done, blocks in enumerate(network.blocks, start=1):
         assert isinstance(blocks, nn.ModuleList)
         y = x
         for index, block in enumerate(blocks):
@@ -59,6 +65,7 @@ def _rrdb(network: RRDBNet, picture: Tensor, budget: int) -> Iterator[tuple[int,
 
             y = _all(y, block, CONVOLUTIONS, dense, budget, added)
         x = y
+        progress(BODY * done / config.blocks)
 
     def with_first(band: Tensor, top: int) -> Tensor:
         return band + first.rows(top, top + band.shape[2])
@@ -68,15 +75,19 @@ def _rrdb(network: RRDBNet, picture: Tensor, budget: int) -> Iterator[tuple[int,
     steps = 1 << config.upsamplings  # output rows of a row of features
     for top, band in _over(x, network.enlarged, TAIL, 2 * channels * steps**2, budget, steps):
         yield top * steps, band[:, :, : height - top * steps, :width]
+        progress(BODY + (1.0 - BODY) * min(1.0, (top * steps + band.shape[2]) / height))
 
 
-def _compact(network: CompactUpscaler, picture: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
+def _compact(
+    network: CompactUpscaler, picture: Tensor, budget: int, progress: Progress
+) -> Iterator[tuple[int, Tensor]]:
     x, scale = Features.of(picture, wraps="y" in axes_of(network)), network.config.scale
     layers = list(network.body)
     channels = max(network.config.channels, network.config.inputs * scale**2)
     for begin in range(0, len(layers), 2 * LAYERS):
         some = layers[begin : begin + 2 * LAYERS]
         x = _all(x, _in_turn(some), -(-len(some) // 2), channels, budget)
+        progress(min(1.0, (begin + len(some)) / len(layers)))
     for top, band in _over(x, lambda band: band, 0, channels, budget):
         yield top * scale, network.enlarged(band, picture[:, :, top : top + band.shape[2]])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = ["Upscaler", "enlarged_latent", "resized"]
 log = logging.getLogger(__name__)
 
 BUDGET = 2**25  # numbers of a band: 134 MB in float32
+PIECE = 64  # pixels a side of what is timed
 MOST_RUNS = 3  # of a network, until the size is reached: as in the web UI
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -99,6 +101,18 @@ class Upscaler:
             image = self.run(image, progress, axes)
         return resized(image, size)
 
+    def estimate(self, image: Image.Image, size: tuple[int, int]) -> float | None:
+        """How many seconds it will take, by a piece of the picture; None of one that is no larger."""
+        width, height = (min(side, PIECE) for side in image.size)
+        if self.scale is None or image.width * image.height < 4 * width * height:
+            return None
+        self.run(image.crop((0, 0, width, height)))  # the first is slower
+        began = time.perf_counter()
+        self.run(image.crop((0, 0, width, height)))
+        seconds = (time.perf_counter() - began) * image.width * image.height / (width * height)
+        again = self.scale > 1 and max(size[0] / image.width, size[1] / image.height) > self.scale
+        return seconds * (1 + self.scale**2 if again else 1)
+
     def run(
         self,
         image: Image.Image,
@@ -127,10 +141,9 @@ class Upscaler:
         picture = pixels.to(self.placement.device, dtype_of(network)).permute(2, 0, 1)[None] / 255.0
         made = np.empty((image.height * scale, image.width * scale, 3), dtype=np.uint8)
         make_seamless(network, axes)
-        for top, band in upscaled_bands(network, picture, BUDGET):
+        for top, band in upscaled_bands(network, picture, BUDGET, progress):
             if not torch.isfinite(band).all():
                 raise NotFiniteError("upscaler", self.file.title, self._dtype)
             rows = (band[0].float().clamp(0.0, 1.0) * 255.0).round().to("cpu", torch.uint8)
             made[top : top + rows.shape[1]] = rows.permute(1, 2, 0).numpy()
-            progress((top + rows.shape[1]) / len(made))
         return Image.fromarray(made)

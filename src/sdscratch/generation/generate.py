@@ -165,7 +165,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
     given, applied = len(applied_loras(pipeline.files)), loras_of_both(pipeline, request.options)
-    upscaler = upscaler_record(request.options)
+    upscaler, init = upscaler_record(request.options), request.init
     embeddings, files = pipeline.embeddings, pipeline.files
     options = request.options
     if upscaler is not None:  # its name, no path
@@ -185,7 +185,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(AddonRecord(each.name, each.digest()[:12]) for each in embeddings) or None,
             vae=vae_record(files),
-            upscaler=upscaler,
+            upscaler=upscaler if init is None else init.upscaler,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,
         )

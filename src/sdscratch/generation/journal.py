@@ -102,6 +102,8 @@ class WindowJournal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.file.close()
+        if not self.done:  # nothing was drawn: nothing is left behind
+            self.path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Take the file away: what it was for is there."""

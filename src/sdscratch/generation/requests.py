@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record
+from sdscratch.images import AddonRecord, Record
 from sdscratch.options import Fit, ResolvedOptions
 
 __all__ = [
@@ -40,11 +40,13 @@ class Init:
         image: RGB, of exactly the options' size.
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that.
+        upscaler: the file that enlarged it first, if one did.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
+    upscaler: AddonRecord | None = None
 
 
 @dataclass(frozen=True)

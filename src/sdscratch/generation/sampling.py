@@ -12,6 +12,7 @@ from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
+from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
 from sdscratch.generation.conditioning import PromptEncoder
@@ -19,6 +20,7 @@ from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_an
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.requests import Progress, Request
 from sdscratch.generation.start import PictureEncoder, Start, device_noise, start_latent, together
+from sdscratch.generation.windows import Keep, Window, Windowed
 from sdscratch.images.tensors import to_tensor
 from sdscratch.options import ResolvedOptions
 
@@ -36,6 +38,11 @@ class LatentSampler:
         self.encode_picture = encode_picture
         self.unet = UNetRunner(networks)
         self.schedule = Schedule(networks.files.config.schedule)
+        self.keep: Keep | None = None  # remembers what windows gave
+
+    def enter(self, window: Window) -> None:
+        """A window of a larger picture is what the U-Net sees next."""
+        self.unet.window = window
 
     def path(
         self, options: ResolvedOptions, *, from_init: bool = False, exactly: bool = False
@@ -91,10 +98,14 @@ class LatentSampler:
         own_noise = convention_of(options.like).encodes_with_noise
         x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
         total = len(path.timesteps)
-        denoise = None
+        denoise: Denoiser | None = None
         if total:
             prompt, negative = self.encode_prompts.of(options)
+            self.unet.window = None
             denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
+            if options.window:
+                side = options.window // config.autoencoder.downscale
+                denoise = Windowed(denoise, side, self.enter, self.keep)
         yield Progress(0, total, x, None)
         if denoise is None:
             return

@@ -11,6 +11,7 @@ from PIL import Image
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import atomic_write, write_stream
 from sdscratch.images.carry import exif_bytes, png_text
+from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.record import Record
 
 __all__ = ["SUFFIXES", "check_suffix", "save_picture"]
@@ -28,11 +29,11 @@ QUALITY: dict[
 def save_picture(
     image: Image.Image,
     destination: Path | BinaryIO,
-    record: Record | None = None,
+    record: Record | Extras | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write an RGB picture and its record; the suffix picks PNG, JPEG or WebP, a stream gets PNG.
+    """Write an RGB picture and its record, or what was done to it; the suffix picks PNG, JPEG or WebP, a stream gets PNG.
 
     PNG holds the record under the text key `sdscratch` and the infotext under `parameters`; JPEG and WebP
     hold them in EXIF, as ImageDescription and UserComment. JPEG has 64 KB for both: what does not fit is left
@@ -62,7 +63,7 @@ def check_suffix(path: Path) -> str:
     return kind
 
 
-def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:
+def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> bytes:
     bare = image.copy()
     bare.info = {}  # Pillow would write what it remembers of the file that the picture came from
     extra: dict[str, object] = {}

@@ -62,7 +62,7 @@ def asked(
 
 
 def check_side(name: str, side: int) -> None:
-    """Refuse a width or height that no latent has.
+    """Refuse a width or height that no latent has; 0 is none.
 
     Raises:
         UsageError: no multiple of 8, or less than 64.

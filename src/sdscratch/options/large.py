@@ -8,13 +8,13 @@ from typing import Any
 
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
-from sdscratch.options.fields import LARGE, SIDE_STEP, asked, check_tile
+from sdscratch.options.fields import LARGE, SIDE_STEP, asked, check_side, check_tile
 
 __all__ = [
     "LATENT_UPSCALERS",
     "PIXEL_UPSCALERS",
     "LargeOptions",
-    "check_hires",
+    "check_large",
     "hires_size",
     "parse_upscaler",
     "spelled_upscaler",
@@ -53,6 +53,11 @@ def parse_upscaler(name: str) -> str:
 def spelled_upscaler(name: str) -> str:
     """The web UIs' spelling."""
     return next((theirs for theirs, ours in WEBUI_SPELLINGS.items() if ours == name), name)
+
+
+def _check_window(side: int) -> None:
+    if side:
+        check_side("window", side)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +119,15 @@ class LargeOptions:
         choices=("x", "y", "xy"),
         off=True,
     )
+    window: int = asked(
+        0,
+        "Side of windows that a picture larger than them is denoised in, blended at every step "
+        "(MultiDiffusion). 0: whole.",
+        LARGE,
+        metavar="PIXELS",
+        check=_check_window,
+        off=True,
+    )
     tile: int = asked(
         None,
         "Side of the pieces that pictures are encoded and decoded in: memory for one piece, and the same "
@@ -127,15 +141,19 @@ class LargeOptions:
     )
 
 
-def check_hires(asked: Any) -> None:
-    """Refuse what is asked of a second pass that there is not.
+def check_large(asked: Any) -> None:
+    """Refuse what does not go together, above all what is asked of a second pass that there is not.
 
     Args:
         asked: a `GenerateOptions`.
 
     Raises:
-        UsageError: there is no second pass.
+        UsageError: there is no second pass, or windows beside what knows one picture alone.
     """
+    if asked.window and asked.deep_cache > 1:
+        raise UsageError(
+            "--deep-cache remembers one picture's features, so it goes with no --window; leave one out"
+        )
     if asked.hires is None:
         for name, field in LargeOptions.__dataclass_fields__.items():
             if name.startswith("hires_") and getattr(asked, name) != field.metadata["asked"]:

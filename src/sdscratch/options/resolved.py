@@ -12,7 +12,7 @@ from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.options.approximations import ApproximationOptions
-from sdscratch.options.large import LargeOptions, check_hires, parse_upscaler
+from sdscratch.options.large import LargeOptions, check_large, parse_upscaler
 from sdscratch.options.picture import PictureOptions
 from sdscratch.options.sampling import SamplingOptions
 from sdscratch.settings import check_ranges
@@ -61,7 +61,7 @@ class _Asked:
                 "the negative prompt holds a <lora:…> tag; a LoRA changes the model, so put it in the prompt"
             )
         check_ranges(self, lambda name: name.replace("_", "-"))
-        check_hires(self)
+        check_large(self)
 
     def resolve(self, defaults: Defaults, seed: int) -> ResolvedOptions:
         """The same with the model's defaults where nothing was asked, and `seed` where none was.
