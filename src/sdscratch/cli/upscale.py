@@ -35,7 +35,8 @@ SCALE = 4.0  # of filters, which have none of their own
 STRENGTH = 0.35  # of redrawing: what is there stays recognisable
 MOST_PIXELS = 500_000_000
 WITHOUT = (
-    *("prompt", "width", "height", "size", "init_img", "fit", "batch_count", "batch_size", "preview", "seamless"),
+    *("prompt", "width", "height", "size", "init_img", "fit", "batch_count", "batch_size", "preview"),
+    "seamless",
     *(each.name for each in fields(LargeOptions) if each.name.startswith("hires")),
 )  # fmt: skip
 
@@ -59,8 +60,8 @@ def upscale(
         typer.Option(
             "--upscaler",
             metavar="NAME|FILE",
-            help="Upscaler of the ESRGAN family: a file, or a name in ./upscalers or in upscalers of the user's "
-            "data folder; or a filter: lanczos, bicubic, nearest.",
+            help="Upscaler of the ESRGAN family: a file, or a name in ./upscalers or in upscalers of the "
+            "user's data folder; or a filter: lanczos, bicubic, nearest.",
             rich_help_panel=OWN,
             show_default="lanczos, with --redraw",
         ),

@@ -1,7 +1,7 @@
 """Latents larger than a model draws, denoised in windows that overlap and are blended at every step.
 
-MultiDiffusion (Bar-Tal et al. 2023, section 3): the estimate of the whole is, position by position, the mean of
-the windows' estimates. Weights here fall off towards a window's edges, as in Mixture of Diffusers (Barbero
+MultiDiffusion (Bar-Tal et al. 2023, section 3): the estimate of the whole is, position by position, the mean
+of the windows' estimates. Weights here fall off towards a window's edges, as in Mixture of Diffusers (Barbero
 Jiménez 2023, section 3.2), so that no edge shows; that the whole is sampled as one keeps windows in accord.
 """
 

@@ -33,7 +33,7 @@ def save_picture(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write an RGB picture and its record, or what was done to it; the suffix picks PNG, JPEG or WebP, a stream gets PNG.
+    """Write an RGB picture and its record; the suffix picks PNG, JPEG or WebP, a stream gets PNG.
 
     PNG holds the record under the text key `sdscratch` and the infotext under `parameters`; JPEG and WebP
     hold them in EXIF, as ImageDescription and UserComment. JPEG has 64 KB for both: what does not fit is left
