@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.generation.windows import Window, Windowed, cropped, windows_of
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import GenerateOptions
-from support.controls import AddingControl
+from support.checkpoints import TINY
+from support.controls import FakeControl
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_windows_cover_all_and_overlap_by_a_quarter(size: tuple[int, int], side:
     assert seen.min() >= 1
     for axis in (0, 1):
         starts = sorted({(each.top, each.left)[axis] for each in found})
-        assert all(b - a <= side - side // 4 for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a <= side - side // 4 for a, b in pairwise(starts))
 
 
 def test_what_windows_agree_on_is_the_whole() -> None:
@@ -75,13 +77,15 @@ def test_samplers_that_ask_without_the_prompt_do_so_in_windows(pipeline: Pipelin
 
 def test_of_what_the_unet_is_told_it_is_told_of_the_window() -> None:
     window = Window(8, 16, 8, 8, (32, 48))
-    hint, level = torch.randn(1, 5, 32, 48), torch.randn(1, 7, 16, 24)
-    told = Conditioning(torch.randn(1, 77, 32), concat=hint, controls=(AddingControl(level),))
+    hint, level = torch.randn(1, 5, 32, 48), torch.randn(1, 1, 16, 24)
+    control = FakeControl(TINY.unet, level, torch.ones(1))
+    told = Conditioning(torch.randn(1, 77, 32), concat=hint, controls=(control,))
     cut = cropped(told, window)
     assert torch.equal(cut.context, told.context)
     assert cut.concat is not None
     assert torch.equal(cut.concat, hint[:, :, 8:16, 16:24])
     assert torch.equal(cut.controls[0].tensors[0], level[:, :, 4:8, 8:12])
+    assert torch.equal(cut.controls[0].tensors[1], torch.ones(1))
     assert cropped(told, None) is told
 
 
@@ -123,7 +127,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_picture(pipeline: Pipeline, 
     init = Image.effect_noise((96, 64), 80).convert("RGB")
     asked = {"window": 64, "steps": 4, "strength": 0.8, "seed": 1, "sampler": "dpm++2m"}
     whole = pipeline.img2img(init, "an owl", **asked)
-    with pytest.raises(KeyboardInterrupt), WindowJournal(tmp_path / "a.partial", "key", stop_at(4)) as journal:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        WindowJournal(tmp_path / "a.partial", "key", stop_at(4)) as journal,
+    ):
         pipeline.sampling.keep = journal
         pipeline.img2img(init, "an owl", **asked)
     with WindowJournal(tmp_path / "a.partial", "key") as journal:
@@ -135,7 +142,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_picture(pipeline: Pipeline, 
     assert np.array_equal(np.asarray(whole), np.asarray(again))
 
 
-def stop_at(count: int):  # noqa: ANN201  # a callback
+def stop_at(count: int):  # a callback
     def told(done: int) -> None:
         if done == count:
             raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from sdscratch.cli.progress import View, make_view
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.errors import UsageError
 from sdscratch.options import GenerateOptions
+from sdscratch.options.fields import SAMPLING
 from sdscratch.options.large import LATENT_UPSCALERS, LargeOptions, parse_upscaler
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ STRENGTH = 0.35  # of redrawing: what is there stays recognisable
 MOST_PIXELS = 500_000_000
 WITHOUT = (
     *("prompt", "width", "height", "size", "init_img", "fit", "batch_count", "batch_size", "preview"),
-    "seamless",
+    *("seamless", "cfg_scale"),
     *(each.name for each in fields(LargeOptions) if each.name.startswith("hires")),
 )  # fmt: skip
 
@@ -86,6 +87,16 @@ def upscale(
             show_default=False,
         ),
     ] = None,
+    cfg_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--cfg-scale",
+            "--cfg",
+            help="Guidance, how closely to follow the prompt; 1 is none.",
+            rich_help_panel=SAMPLING,
+            show_default="the model's own",
+        ),
+    ] = None,
     **given: Any,
 ) -> None:
     """Enlarge IMAGE, by an upscaler's file, or drawn over by a model.
@@ -102,7 +113,7 @@ def upscale(
       sdscratch upscale photo.png --redraw "a harbour" -m v1-5.safetensors
     """
     asked = Asked(image, upscaler, scale, redraw)
-    typed, arguments = split(given)
+    typed, arguments = split(given | {"cfg_scale": cfg_scale})
     if redraw is None:
         asked.refuse_options_of_redrawing(typed)
     from sdscratch.images import read_picture
@@ -158,7 +169,8 @@ class Asked:
             CheckpointError: missing, unreadable, or of another family.
         """
         from sdscratch.addons.upscaler import open_upscaler
-        from sdscratch.options.large import PIXEL_UPSCALERS
+        from sdscratch.options.fields import SAMPLING
+from sdscratch.options.large import PIXEL_UPSCALERS
 
         file = None if self.name in PIXEL_UPSCALERS else open_upscaler(self.name)
         if self.scale is None:

@@ -17,12 +17,15 @@ from sdscratch.images.tensors import to_picture
 __all__ = ["decode", "previewer"]
 
 
-def decode(networks: Networks, latents: Tensor, tile: int | None = None) -> list[Image.Image]:
+def decode(
+    networks: Networks, latents: Tensor, tile: int | None = None, tiny: TaesdFile | None = None
+) -> list[Image.Image]:
     """Latents [n, c, h, w] as the U-Net sees them → n pictures, one at a time (memory).
 
     Args:
         tile: decode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
             memory.
+        tiny: what decodes in the place of the model's own decoder, which is an approximation.
 
     Raises:
         SdscratchError: not finite in float32 either; no black picture is ever given.
@@ -35,13 +38,18 @@ def decode(networks: Networks, latents: Tensor, tile: int | None = None) -> list
     if not networks.placement.batches:
         trim(networks.placement.device)  # the decoder wants other pieces of memory than the U-Net
 
+    if tiny is not None:
+        networks.attach("taesd", tiny)
+    name, scale = ("decoder", config.latent_scale) if tiny is None else ("taesd", 1.0)
+
     def decode_one(latent: Tensor) -> Image.Image:
         def run(network: Any) -> Tensor:
-            return decode_latent(network, latent.to(dtype_of(network)), config, tile)
+            cast = latent.to(networks.placement.device, dtype_of(network))
+            return network(cast) if tiny is not None else decode_latent(network, cast, config, tile)
 
-        return to_picture(networks.run("decoder", run))
+        return to_picture(networks.run(name, run))
 
-    return [decode_one(latent) for latent in (latents / config.latent_scale).split(1)]
+    return [decode_one(latent) for latent in (latents / scale).split(1)]
 
 
 def previewer(

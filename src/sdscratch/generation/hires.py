@@ -12,18 +12,18 @@ from functools import partial
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.addons.upscaler import open_upscaler
 from sdscratch.device import Placement
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
-from sdscratch.generation.decode import decode
 from sdscratch.generation.enlarge import Upscaler, enlarged_latent
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.requests import Progress, Request
 from sdscratch.generation.sampling import LatentSampler
-from sdscratch.generation.start import PictureEncoder, Start
+from sdscratch.generation.start import Start
 from sdscratch.images import AddonRecord
 from sdscratch.images.tensors import to_tensor
 from sdscratch.options import ResolvedOptions, hires_size
@@ -63,8 +63,10 @@ def second_pass_options(options: ResolvedOptions) -> ResolvedOptions:
 class SecondPass:
     """Draws requests in two passes; the upscalers that it has loaded stay."""
 
-    def __init__(self, networks: Networks, sampling: LatentSampler, encode: PictureEncoder) -> None:
-        self.networks, self.sampling, self.encode = networks, sampling, encode
+    def __init__(
+        self, networks: Networks, sampling: LatentSampler, decode: Callable[..., list[Image]]
+    ) -> None:
+        self.networks, self.sampling, self.decode = networks, sampling, decode
         self._upscalers: dict[str, Upscaler] = {}
 
     def upscaler(self, name: str) -> Upscaler:
@@ -126,9 +128,10 @@ class SecondPass:
         upscale, axes = self.upscaler(first.hires_upscaler), first.seamless or ""
         pictures = [
             upscale(image, (second.width, second.height), axes=axes)
-            for image in decode(self.networks, latent, first.tile)
+            for image in self.decode(latent, first.tile, tiny=first.decoder == "tiny")
         ]
-        return [partial(self.encode, to_tensor(picture), tile=second.tile) for picture in pictures]
+        encode = self.sampling.encoder_for(second)
+        return [partial(encode, to_tensor(picture)) for picture in pictures]
 
 
 def _given(latent: Tensor) -> Start:

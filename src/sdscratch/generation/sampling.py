@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.conventions import convention_of
@@ -19,7 +20,7 @@ from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import PictureEncoder, Start, device_noise, start_latent, together
+from sdscratch.generation.start import Draw, Start, device_noise, start_latent, together
 from sdscratch.generation.windows import Keep, Window, Windowed
 from sdscratch.images.tensors import to_tensor
 from sdscratch.options import ResolvedOptions
@@ -31,11 +32,14 @@ class LatentSampler:
     """Requests → latents, with a model's networks."""
 
     def __init__(
-        self, networks: Networks, encode_prompts: PromptEncoder, encode_picture: PictureEncoder
+        self,
+        networks: Networks,
+        encode_prompts: PromptEncoder,
+        encoder_for: Callable[[ResolvedOptions], Callable[[Tensor, Draw | None], Tensor]],
     ) -> None:
         self.networks = networks
         self.encode_prompts = encode_prompts
-        self.encode_picture = encode_picture
+        self.encoder_for = encoder_for
         self.unet = UNetRunner(networks)
         self.schedule = Schedule(networks.files.config.schedule)
         self.keep: Keep | None = None  # remembers what windows gave
@@ -89,7 +93,7 @@ class LatentSampler:
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
         encode = together(starts) if starts else None
         if encode is None and request.init is not None:
-            encode = partial(self.encode_picture, to_tensor(request.init.image), tile=options.tile)
+            encode = partial(self.encoder_for(options), to_tensor(request.init.image))
         path = self.path(options, from_init=encode is not None, exactly=exactly)
         shape = (config.unet.latent_channels, *sides)
         kind: Kind = "nv" if options.noise == "nv" else "cpu"

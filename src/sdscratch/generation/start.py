@@ -8,12 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdscratch.checkpoints.tiny_encoder import TinyEncoderFile
 from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.generation.tiles import encode_picture, tile_by_memory
 
-__all__ = ["Draw", "PictureEncoder", "Start", "device_noise", "start_latent", "together"]
+__all__ = [
+    "Draw",
+    "PictureEncoder",
+    "Start",
+    "TinyPictureEncoder",
+    "device_noise",
+    "start_latent",
+    "together",
+]
 
 Draw = NoiseSource
 Start = Callable[[Draw | None], Tensor]  # gives a latent [1|n, c, h, w]: sampled with this noise, or the mean
@@ -59,6 +68,22 @@ class PictureEncoder:
             newest = self._newest = picture, axes, networks.run("encoder", encode)
             networks.done("encoder")
         return newest[2]
+
+
+class TinyPictureEncoder:
+    """The same by a tiny encoder, which knows no posterior: its latents are the same for all pictures."""
+
+    def __init__(self, networks: Networks, file: TinyEncoderFile) -> None:
+        self.networks = networks
+        networks.attach("tiny_encoder", file)
+
+    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
+        """[1, 3, H, W] → latents [1, c, h, w]; no noise is drawn, as diffusers draws none for it."""
+
+        def encode(network: Any) -> Tensor:
+            return network(picture.to(self.networks.placement.device, dtype_of(network)))  # type: ignore[no-any-return]
+
+        return self.networks.run("tiny_encoder", encode)
 
 
 def device_noise(source: NoiseSource, device: torch.device) -> Draw:

@@ -32,3 +32,11 @@ class ApproximationOptions:
         low=1,
         high=100,
     )
+    decoder: str = asked(
+        "full",
+        "Decoder that makes the picture: full, the model's own, or tiny, the tiny autoencoder (--taesd), "
+        "many times faster; an encoder in its file then encodes INIT.",
+        APPROXIMATIONS,
+        choices=("full", "tiny"),
+        off=True,
+    )

@@ -65,6 +65,7 @@ def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
 ON = {"cfg_interval": "0.28:5.42", "deep_cache": 3, "tile": 512, "seamless": "x", "hires": 2.0}
 ON |= {"hires_upscaler": "lanczos", "hires_strength": 0.5, "hires_steps": 5, "hires_sampler": "euler"}
 ON |= {"hires_scheduler": "karras", "hires_cfg_scale": 3.0, "hires_prompt": "b", "hires_negative_prompt": "c"}
+ON |= {"window": 64, "decoder": "tiny"}
 
 
 def test_the_record_holds_every_option() -> None:

@@ -19,7 +19,7 @@ from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.options.large import spelled_upscaler
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "LoraRecord", "Record"]
+__all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 
 T = TypeVar("T")
 
@@ -66,6 +66,15 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
+class TemplateRecord:
+    """What prompts were before their wildcards were expanded; `options` hold what became of them."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int  # of the wildcards
+
+
+@dataclass(frozen=True)
 class Record:
     """All that a picture depends on; the model's weights and the init picture it names by hash.
 
@@ -85,6 +94,8 @@ class Record:
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
     upscaler: AddonRecord | None = None  # between two passes
+    template: TemplateRecord | None = None  # where prompts had wildcards
+    taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -111,9 +122,10 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            for name in ("vae", "upscaler"):
-                if name in values:
-                    values[name] = _typed(AddonRecord, values[name])
+            for name in {"vae", "upscaler", "taesd"} & values.keys():
+                values[name] = _typed(AddonRecord, values[name])
+            if "template" in values:
+                values["template"] = _typed(TemplateRecord, values["template"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -153,11 +165,14 @@ class Record:
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
+            "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
+            "Template": self.template.prompt if self.template else "",
+            "Negative Template": self.template.negative_prompt if self.template else "",
         }
 
     def _second_pass(self) -> dict[str, str]:
