@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -127,13 +128,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_picture(pipeline: Pipeline, 
     init = Image.effect_noise((96, 64), 80).convert("RGB")
     asked = {"window": 64, "steps": 4, "strength": 0.8, "seed": 1, "sampler": "dpm++2m"}
     whole = pipeline.img2img(init, "an owl", **asked)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        WindowJournal(tmp_path / "a.partial", "key", stop_at(4)) as journal,
-    ):
+    path = tmp_path / "a.partial"
+    with WindowJournal(path, "key", stop_at(4)) as journal:
         pipeline.sampling.keep = journal
-        pipeline.img2img(init, "an owl", **asked)
-    with WindowJournal(tmp_path / "a.partial", "key") as journal:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.img2img(init, "an owl", **asked)
+    with WindowJournal(path, "key") as journal:
         pipeline.sampling.keep = journal
         again = pipeline.img2img(init, "an owl", **asked)
     pipeline.sampling.keep = None
@@ -142,7 +142,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_picture(pipeline: Pipeline, 
     assert np.array_equal(np.asarray(whole), np.asarray(again))
 
 
-def stop_at(count: int):  # a callback
+def stop_at(count: int) -> Callable[[int], None]:
     def told(done: int) -> None:
         if done == count:
             raise KeyboardInterrupt

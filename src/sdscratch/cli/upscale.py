@@ -19,7 +19,7 @@ from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.errors import UsageError
 from sdscratch.options import GenerateOptions
 from sdscratch.options.fields import SAMPLING
-from sdscratch.options.large import LATENT_UPSCALERS, LargeOptions, parse_upscaler
+from sdscratch.options.large import LATENT_UPSCALERS, PIXEL_UPSCALERS, LargeOptions, parse_upscaler
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -169,8 +169,6 @@ class Asked:
             CheckpointError: missing, unreadable, or of another family.
         """
         from sdscratch.addons.upscaler import open_upscaler
-        from sdscratch.options.fields import SAMPLING
-from sdscratch.options.large import PIXEL_UPSCALERS
 
         file = None if self.name in PIXEL_UPSCALERS else open_upscaler(self.name)
         if self.scale is None:

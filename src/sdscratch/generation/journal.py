@@ -47,7 +47,7 @@ class WindowJournal:
         self.found = 0  # of those given, how many were in the file
         start = MAGIC + hashlib.sha256(key.encode()).digest()
         try:
-            known = path.exists() and path.open("rb").read(len(start)) == start
+            known = path.exists() and _begins_with(path, start)
             self.file: BinaryIO = path.open("r+b" if known else "w+b")
             if not known:
                 self.file.write(start)
@@ -109,3 +109,8 @@ class WindowJournal:
         """Take the file away: what it was for is there."""
         self.file.close()
         self.path.unlink(missing_ok=True)
+
+
+def _begins_with(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
