@@ -35,6 +35,10 @@ class Commands(LazyGroup):
             "Enlarge IMAGE, by an upscaler's file, or drawn over by a model.",
         ),
         "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
+        "replay": (
+            "sdscratch.cli.replay:replay",
+            "Draw pictures again from what they say of themselves, whichever tool made them.",
+        ),
         "convert-weights": (
             "sdscratch.cli.convert:convert_weights",
             "Convert a checkpoint; no code in it ever runs.",

@@ -290,7 +290,7 @@ def _redraw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
-    opened.check_prompt(options.prompt)
+    opened.check(options)
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         upscaler = _started(asked, arguments, view)
         from sdscratch.device import choose

@@ -40,12 +40,14 @@ class Init:
         image: RGB, of exactly the options' size.
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that.
+        background: the colour under its transparent parts, and of borders.
         upscaler: the file that enlarged it first, if one did.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
+    background: str = "white"
     upscaler: AddonRecord | None = None
 
 
