@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -22,11 +22,12 @@ from sdscratch.checkpoints.changes import Change
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, by_stored_name, parts_in
+from sdscratch.checkpoints.layouts.distilled import without_gaps, without_some
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.config import SD1, ModelConfig
+from sdscratch.models.config import SD1, ModelConfig, UNetConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
@@ -186,6 +187,8 @@ def open_model(
     path = _find(str(name))
     source = open_folder(path) if path.is_dir() else collect(path, "ldm", {"": [open_tensors(path)]})
     config = _config(source)
+    if source.layout == "ldm" and CONFIG not in source.metadata:
+        config, source = _with_less(config, source)
     stored = _check(source, config)
     averages = {w: source.tensors.get(ema_name(w.ldm) or "") for w in stored if w.part == "unet"}
     has_ema = source.layout == "ldm" and None not in averages.values()
@@ -240,6 +243,17 @@ def _config(source: Source) -> ModelConfig:
         raise CheckpointError(f"{source.path} has a broken {CONFIG} in its metadata: {error}") from None
 
 
+def _with_less(config: ModelConfig, source: Source) -> tuple[ModelConfig, Source]:
+    """The same for a distilled U-Net, whose shape and numbers are read off its tensors."""
+    shapes = {name: stored.info.shape for name, stored in source.tensors.items()}
+    unet = without_some(config.unet, shapes)
+    if unet.residual_blocks == config.unet.residual_blocks:
+        return replace(config, unet=unet), source
+    names = without_gaps(source.tensors)
+    tensors = {names[name]: stored for name, stored in source.tensors.items()}
+    return replace(config, unet=unet), replace(source, tensors=tensors)
+
+
 def _defaults(source: Source, config: ModelConfig) -> Defaults:
     """What the model would like to be asked for: its metadata's word, else its size and SD 1.x's habits."""
     if DEFAULTS in source.metadata:
@@ -251,7 +265,16 @@ def _defaults(source: Source, config: ModelConfig) -> Defaults:
         latent_side = read_json(source.path / "unet" / "config.json").get("sample_size")
         if type(latent_side) is int and 8 <= latent_side <= 512:
             side = latent_side * config.autoencoder.downscale
-            return Defaults(width=side, height=side)
+            return replace(_habits(config.unet), width=side, height=side)
+    return _habits(config.unet)
+
+
+def _habits(unet: UNetConfig) -> Defaults:
+    """What a U-Net's shape says of how it was trained to be asked."""
+    if unet.guidance is not None:  # LCM: Luo et al. 2023; steps and scale are diffusers' own defaults for it
+        return Defaults(steps=4, cfg_scale=8.5, sampler="lcm")
+    if not unet.middle and not unet.attends[0]:  # SDXS: Song et al. 2024, one step
+        return Defaults(steps=1, cfg_scale=1.0, sampler="euler", scheduler="trailing")
     return SD1_DEFAULTS
 
 
