@@ -222,8 +222,12 @@ def _schedule(record: Record) -> ScheduleConfig:
     )
 
 
-def from_folder(unet: Record, vae: Record, text_encoder: Record, scheduler: Record | None) -> ModelConfig:
-    """Our configuration of a diffusers folder's JSON files; without a scheduler's, SD 1.x's schedule.
+def from_folder(
+    unet: Record, vae: Record | None, text_encoder: Record, scheduler: Record | None
+) -> ModelConfig:
+    """Our configuration of a diffusers folder's JSON files.
+
+    Without a VAE's or a scheduler's, Stable Diffusion 1.x's.
 
     Raises:
         CheckpointError: a value that our networks do not compute, with its file and name.
@@ -231,7 +235,7 @@ def from_folder(unet: Record, vae: Record, text_encoder: Record, scheduler: Reco
     return ModelConfig(
         _text(text_encoder),
         _unet(unet),
-        autoencoder_config(vae),
+        AutoencoderConfig() if vae is None else autoencoder_config(vae),
         ScheduleConfig() if scheduler is None else _schedule(scheduler),
     )
 

@@ -58,9 +58,10 @@ def guidance_embedding(scale: float, width: int, max_period: float = 10_000.0) -
         [1, width] float32.
     """
     half = width // 2
-    exponents = torch.arange(half, dtype=torch.float32) / max(half - 1, 1)
-    frequencies = torch.exp(-math.log(max_period) * exponents)
-    angles = torch.tensor([[(scale - 1.0) * 1000.0]]) * frequencies
+    # angles of thousands: rounded step by step as the reference rounds them, or its last digits are others
+    step = torch.tensor(max_period).log() / max(half - 1, 1)
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -step)
+    angles = torch.tensor([[scale - 1.0]]) * 1000.0 * frequencies
     return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
 
 
