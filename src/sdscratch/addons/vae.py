@@ -92,6 +92,10 @@ def with_vae(files: ModelFiles, vae: VaeFile) -> ModelFiles:
     Raises:
         CheckpointError: it is made for other latents.
     """
+    if not any(weight.part in VAE_PARTS for weight in files.stored):  # then it is as the one given
+        known, latents = files.config.autoencoder.latent_scale, files.config.unet.latent_channels
+        expected = replace(vae.config, latent_scale=known, latent_channels=latents)
+        files = replace(files, config=replace(files.config, autoencoder=expected))
     ours, theirs = files.config.autoencoder, vae.config
     for what, own, other in (
         ("channels a latent", ours.latent_channels, theirs.latent_channels),
