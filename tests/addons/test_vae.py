@@ -133,10 +133,9 @@ def test_a_model_without_one_is_given_one(tmp_path: Path, tiny_model: Path, form
     for weight in whole.stored:
         assert torch.equal(files.read(weight), whole.read(weight))
     assert set(files.stored) == set(whole.stored)
-    other = written(bare("vae."))(tmp_path / "other.safetensors")
-    assert (
-        files.hash() == open_with_addons(bare_model, vae=str(other)).hash() != whole.hash()
-    )  # not the VAE's
+    another = write_ldm(tmp_path / "other.safetensors", OTHER, self_contained())
+    other = open_with_addons(bare_model, vae=str(another))
+    assert files.hash() == other.hash() != whole.hash()  # the model's own file, not the VAE's
     convert(files, tmp_path / "baked.safetensors", "ldm")
     baked = open_model(tmp_path / "baked.safetensors")
     assert all(torch.equal(baked.read(weight), whole.read(weight)) for weight in whole.stored)
