@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record
+from sdscratch.images import Record, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions
 
 __all__ = [
@@ -40,11 +40,13 @@ class Init:
         image: RGB, of exactly the options' size.
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that.
+        background: the colour under its transparent parts, and of borders.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
+    background: str = "white"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Request:
 
     options: ResolvedOptions
     init: Init | None = None
+    template: TemplateRecord | None = None  # where the prompts had wildcards
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seed is the same."""

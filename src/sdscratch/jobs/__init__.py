@@ -7,5 +7,14 @@ source.py    a plan's file line by line
 plan.py      any of them as jobs
 names.py     file names by a template
 journal.py   what is done, beside the pictures; shards; who is at work
-run.py       checked whole, then drawn
+wildcards.py prompts with wildcards as pictures' prompts
+tasks.py     the pictures of a plan with their models, all of it checked
+keeping.py   what every picture needs: its init picture, its file, or its line kept
+run.py       what is missing, drawn
+stream.py    lines of a pipe, each drawn as it comes
+ours.py      what our own record says of a picture, as a line of a plan
+theirs.py    what other tools say, likewise
+finding.py   the files that a picture names, by hash and name
+replay.py    a picture as a line with the files that are here
+redraw.py    drawn again, and compared
 """
