@@ -10,6 +10,7 @@ upscale_shown.py     how far a redrawing is
 run.py               run, and what it shows:
 run_shown.py         drawing a plan, or a pipe's lines
 replay.py            replay
+verify.py            verify
 convert.py           convert-weights
 tokens.py            tokens, and how a prompt is shown:
 tokens_shown.py      in tables and lines

@@ -14,7 +14,7 @@ from sdscratch.images.carry import exif_bytes, png_text
 from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.record import Record
 
-__all__ = ["SUFFIXES", "check_suffix", "save_picture"]
+__all__ = ["SUFFIXES", "as_kept", "check_suffix", "save_picture"]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY: dict[
@@ -63,7 +63,17 @@ def check_suffix(path: Path) -> str:
     return kind
 
 
+<<<<<<< HEAD
 def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> bytes:
+=======
+def as_kept(image: Image.Image, kind: str) -> Image.Image:
+    """What is left of a picture's pixels when it is written in a format, and read again."""
+    with Image.open(io.BytesIO(_encode(image, kind, None)), formats=[kind]) as kept:
+        return kept.copy()
+
+
+def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:
+>>>>>>> me
     bare = image.copy()
     bare.info = {}  # Pillow would write what it remembers of the file that the picture came from
     extra: dict[str, object] = {}
