@@ -63,17 +63,13 @@ def check_suffix(path: Path) -> str:
     return kind
 
 
-<<<<<<< HEAD
-def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> bytes:
-=======
 def as_kept(image: Image.Image, kind: str) -> Image.Image:
     """What is left of a picture's pixels when it is written in a format, and read again."""
     with Image.open(io.BytesIO(_encode(image, kind, None)), formats=[kind]) as kept:
         return kept.copy()
 
 
-def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:
->>>>>>> me
+def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> bytes:
     bare = image.copy()
     bare.info = {}  # Pillow would write what it remembers of the file that the picture came from
     extra: dict[str, object] = {}

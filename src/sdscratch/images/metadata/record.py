@@ -18,10 +18,7 @@ from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
 from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
 from sdscratch.options import Fit, ResolvedOptions
-<<<<<<< HEAD
 from sdscratch.options.large import spelled_upscaler
-=======
->>>>>>> me
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
