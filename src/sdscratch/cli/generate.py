@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -21,6 +21,7 @@ from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import refuse_existing, write_stream
 from sdscratch.options import MAX_SEED, changed, random_seed
+from sdscratch.options.large import LargeOptions
 from sdscratch.options.masks import MaskOptions, useless_without_mask
 from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
@@ -43,6 +44,7 @@ WITH_INIT = (
     *("strength", "init_img", "fit", "background", "mask", "extend", "strict"),
     *MaskOptions.__dataclass_fields__,
 )
+HIRES = tuple(each.name for each in fields(LargeOptions) if each.name.startswith("hires"))  # from noise alone
 
 
 @with_arguments(without=WITH_INIT)
@@ -71,7 +73,7 @@ def txt2img(
     draw(given, prompt)
 
 
-@with_arguments(without=())
+@with_arguments(without=HIRES)
 def img2img(
     init: Annotated[
         str | None,
@@ -184,6 +186,7 @@ def draw(
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
             pipeline = start(opened, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
+            resolved = pipeline.resolve(sized)
         pipeline.hash_ahead()
         requests: Iterable[Request] = numbered(Request(resolved, beginning), arguments.batch_count)
         if expanded:
@@ -372,5 +375,6 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         **({"embeddings": [each.to_record() for each in record.embeddings]} if record.embeddings else {}),
         **({"vae": record.vae.to_record()} if record.vae else {}),
         **({"taesd": record.taesd.to_record()} if record.taesd else {}),
+        **({"upscaler": record.upscaler.to_record()} if record.upscaler else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

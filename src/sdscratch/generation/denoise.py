@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,10 +27,13 @@ from sdscratch.diffusion.inpaint import instructed, with_channels
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
-from sdscratch.generation.conditioning import ToldPart
+from sdscratch.generation.conditioning import ToldPart, second_pass
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.generation.requests import Progress
+from sdscratch.generation.windows import Window, cropped
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.models.config import UNetConfig
+from sdscratch.models.unet import guidance_embedding
 from sdscratch.options import ResolvedOptions, parse_interval
 
 __all__ = ["OneByOne", "UNetRunner", "make_denoiser", "one_after_another", "sampler_options"]
@@ -40,6 +44,7 @@ class UNetRunner:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
+        self.window: Window | None = None  # the part of a larger picture that is predicted now
 
     def network(self, deep_cache: int) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
@@ -48,7 +53,9 @@ class UNetRunner:
 
         def run(x: Tensor, timesteps: Tensor, told: Conditioning, *deep: Tensor | None) -> tuple[Tensor, ...]:
             with torch.inference_mode():
-                prediction, *features = compute(x.to(dtype), timesteps, told.to(dtype), *deep)
+                prediction, *features = compute(
+                    x.to(dtype), timesteps, cropped(told, self.window).to(dtype), *deep
+                )
                 return prediction.float(), *features
 
         if deep_cache > 1:
@@ -78,16 +85,19 @@ def make_denoiser(
             picture, or a picture that an instruction is about, which is guided by too.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
-    follows = runner.networks.files.config.unet.follows
+    unet = runner.networks.files.config.unet
 
     def denoise_at(network: Network, scale: float, beside: Tensor | None) -> Denoiser:
+        network = told_guidance(network, unet, scale, placement.device)
+        scale = second_pass(scale, unet)
+
         def alone(evaluation: int) -> Predictor:
             return conditioned(network, with_channels(prompt[0].at(evaluation), beside))
 
         def pair(evaluation: int) -> PairPredictor:
             without = negative[0].at(evaluation)
             pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
-            if follows and beside is not None:
+            if unet.follows and beside is not None:
                 pulls, without = instructed(pulls, without, beside, scale, options.image_cfg_scale)
             else:
                 pulls = [Pull(with_channels(pull.prompt, beside), pull.weight) for pull in pulls]
@@ -98,13 +108,13 @@ def make_denoiser(
         if not negative or (scale <= 1.0 and len(prompt) == 1 and prompt[0].weight == 1.0):
             return denoiser(by_evaluation(alone) if changes else alone(0), path, prediction)
         both = by_evaluation(pair) if changes else pair(0)
-        return GuidedDenoiser(both, path, prediction, classifier_free(1.0 if follows else scale))
+        return GuidedDenoiser(both, path, prediction, classifier_free(1.0 if unet.follows else scale))
 
     def one(beside: Tensor | None) -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
         network = runner.network(options.deep_cache)
         whole = denoise_at(network, options.cfg_scale, beside)
-        if options.cfg_interval is None or not negative:
+        if options.cfg_interval is None or not (negative or unet.guidance):
             return whole
         unguided = denoise_at(network, 1.0, beside)
         return guided_between(*parse_interval(options.cfg_interval), whole, unguided)
@@ -113,6 +123,18 @@ def make_denoiser(
         return one(concat)
     rows = [concat] * count if concat is None or concat.shape[0] == 1 else concat.split(1)
     return OneByOne([one(row) for row in rows])
+
+
+def told_guidance(network: Network, unet: UNetConfig, scale: float, device: torch.device) -> Network:
+    """A network that is told the guidance with all else, where it was distilled under it; else itself."""
+    if unet.guidance is None:
+        return network
+    embedding = guidance_embedding(scale, unet.guidance).to(device)
+
+    def told(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        return network(x, timesteps, replace(conditioning, guidance=embedding.expand(len(x), -1)))
+
+    return told
 
 
 class OneByOne:

@@ -123,7 +123,7 @@ class Given:
             background=self.background,
         )
         kept = None if own_size else fit
-        return Init(plan.picture, kept, picture_hash(self.whole), self.background, plan)
+        return Init(plan.picture, kept, picture_hash(self.whole), self.background, repaint=plan)
 
     def notice(self, asked: GenerateOptions, options: ResolvedOptions, defaults: Defaults) -> None:
         """Say that a picture at its own size is much work, where it is."""

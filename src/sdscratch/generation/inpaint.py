@@ -21,7 +21,7 @@ from sdscratch.diffusion.samplers import Denoiser, NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.errors import UsageError
 from sdscratch.generation.requests import Request
-from sdscratch.generation.start import Encoder, start_latent
+from sdscratch.generation.start import Encoder, Start, start_latent
 from sdscratch.images import Repaint
 from sdscratch.images.masks import latent_mask
 from sdscratch.images.tensors import to_tensor
@@ -62,6 +62,7 @@ def begin(
     count: int,
     draw: NoiseSource,
     encode: Encoder,
+    given: Start | None = None,
 ) -> Beginning:
     """Encode what a request holds, and put its noise upon it.
 
@@ -70,6 +71,7 @@ def begin(
         whole: all of them, at strength 1; the same without an init picture.
         count: n, how many pictures.
         draw: unit noise for all of them.
+        given: gives the latents to start from, in the place of the init picture's (a second pass).
 
     Raises:
         UsageError: a model that follows instructions has no picture to follow.
@@ -85,9 +87,14 @@ def begin(
                 "this model changes a picture as it is told (InstructPix2Pix); give it one, with img2img"
             )
         concat = encode.mean(picture)
-        if path.timesteps and request.options.strength == 1.0 and encodes_with_noise(request):
+        if (
+            given is None
+            and path.timesteps
+            and request.options.strength == 1.0
+            and encodes_with_noise(request)
+        ):
             return Beginning(draw() * whole.start_scale, concat)
-    asked = None if picture is None else partial(encode, picture)
+    asked = given or (None if picture is None else partial(encode, picture))
     x = start_latent(path, count, draw, asked, sampled=encodes_with_noise(request))
     if unet.inpaints and path.timesteps:
         concat = all_painted(x, encode)

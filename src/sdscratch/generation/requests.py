@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL.Image import Image
 
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record, Repaint, TemplateRecord
+from sdscratch.images import AddonRecord, Record, Repaint, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Init:
         hash: `images.picture_hash` of the picture as it was read, before that; with its transparency, where
             a part of it is repainted.
         background: the colour under its transparent parts, and of borders.
+        upscaler: the file that enlarged it first, if one did.
         repaint: what of it is repainted; None: all.
     """
 
@@ -52,6 +53,7 @@ class Init:
     fit: Fit | None = None
     hash: str | None = None
     background: str = "white"
+    upscaler: AddonRecord | None = None
     repaint: Repaint | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -12,10 +12,22 @@ from sdscratch.checkpoints.tiny_encoder import TinyEncoderFile
 from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
+from sdscratch.generation.tiles import encode_picture, tile_by_memory
 
-__all__ = ["Draw", "Encoder", "PictureEncoder", "TinyPictureEncoder", "device_noise", "start_latent"]
+__all__ = [
+    "Draw",
+    "Encoder",
+    "PictureEncoder",
+    "Start",
+    "TinyPictureEncoder",
+    "device_noise",
+    "start_latent",
+    "together",
+]
 
 Draw = NoiseSource
+Start = Callable[[Draw | None], Tensor]  # gives a latent [1|n, c, h, w]: sampled with this noise, or the mean
+
 
 KEPT = 2  # a picture, and the same with a part of it masked
 
@@ -39,11 +51,24 @@ class Encoder(Protocol):
 
 
 class PictureEncoder:
-    """Pictures → latents as the U-Net sees them; the newest are encoded once for all their batches."""
+    """Pictures → latents as the U-Net sees them; the newest are encoded once for all their batches.
 
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
-        self._newest: list[tuple[Tensor, Tensor]] = []  # pictures, and their posteriors; the newest last
+    Args:
+        tile: encode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
+            memory.
+    """
+
+    def __init__(self, networks: Networks, tile: int | None = None) -> None:
+        self.networks, self.tile = networks, tile
+        self._newest: list[
+            tuple[Tensor, str, Tensor]
+        ] = []  # pictures, how they tile, posteriors; newest last
+
+    def tiled(self, tile: int) -> Encoder:
+        """The same, which knows the same pictures, with another tile."""
+        other = PictureEncoder(self.networks, tile)
+        other._newest = self._newest
+        return other
 
     def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
         """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
@@ -63,7 +88,8 @@ class PictureEncoder:
         """Encode pictures [1, 3, H, W] that will be asked for, at most `KEPT`, in one loading."""
         new = [picture for picture in pictures if self._known(picture) is None]
         for picture in new:
-            self._newest = [*self._newest, (picture, self._encoded(picture))][-KEPT:]
+            self._newest.append((picture, self.networks.seamless, self._encoded(picture)))
+            del self._newest[:-KEPT]
         if new:
             self.networks.done("encoder")
 
@@ -75,14 +101,22 @@ class PictureEncoder:
         return known
 
     def _known(self, picture: Tensor) -> Tensor | None:
-        return next((posterior for one, posterior in self._newest if torch.equal(one, picture)), None)
+        axes = self.networks.seamless
+        alike = (known for one, tiles, known in self._newest if tiles == axes and torch.equal(one, picture))
+        return next(alike, None)
 
     def _encoded(self, picture: Tensor) -> Tensor:
+        networks, config = self.networks, self.networks.files.config.autoencoder
+        size, tile = (picture.shape[3], picture.shape[2]), self.tile
+        if tile is None:
+            tile = tile_by_memory(size, config, networks.placement, low_memory=networks.low_memory)
+
         def encode(network: Any) -> Tensor:
-            posterior = network(picture.to(self.networks.placement.device, dtype_of(network)))
+            pixels = picture.to(networks.placement.device, dtype_of(network))
+            posterior = encode_picture(network, pixels, config, tile)
             return torch.cat([posterior.mean, posterior.log_variance], 1).float()
 
-        return self.networks.run("encoder", encode)
+        return networks.run("encoder", encode)
 
 
 class TinyPictureEncoder:
@@ -123,7 +157,7 @@ def start_latent(
     path: SigmaSchedule,
     count: int,
     noise: Draw,
-    encode: Callable[[Draw | None], Tensor] | None,
+    encode: Start | None,
     *,
     sampled: bool = True,
 ) -> Tensor:
@@ -143,3 +177,24 @@ def start_latent(
         return encode(None).repeat(count, 1, 1, 1)
     latent = encode(noise if sampled else None)  # draws its noise before the sampler's, as diffusers does
     return latent * path.init_scale + noise() * path.start_scale
+
+
+def together(starts: Sequence[Start]) -> Start:
+    """Pictures' own starts as one of all of them; noise is drawn for all at once, if for one."""
+
+    def encode(noise: Draw | None) -> Tensor:
+        drawn: list[Tensor] = []
+
+        def of(index: int) -> Draw:
+            def draw(sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
+                assert noise is not None
+                if not drawn:
+                    drawn.append(noise())
+                return drawn[0][index : index + 1]
+
+            return draw
+
+        draws = [None if noise is None else of(index) for index in range(len(starts))]
+        return torch.cat([start(draw) for start, draw in zip(starts, draws, strict=True)])
+
+    return encode

@@ -12,6 +12,7 @@ from PIL import Image
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import atomic_write, write_stream
 from sdscratch.images.carry import exif_bytes, png_text
+from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.record import Record
 
 __all__ = ["SUFFIXES", "as_kept", "check_suffix", "save_picture"]
@@ -31,7 +32,7 @@ LOSSLESS: dict[str, object] = {"lossless": True, "exact": True, "quality": 100, 
 def save_picture(
     image: Image.Image,
     destination: Path | BinaryIO,
-    record: Record | None = None,
+    record: Record | Extras | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -39,8 +40,7 @@ def save_picture(
 
     PNG holds the record under the text key `sdscratch` and the infotext under `parameters`; JPEG and WebP
     hold them in EXIF, as ImageDescription and UserComment. JPEG has 64 KB for both: what does not fit is left
-    out, the infotext first. JPEG and WebP are lossy, at quality 95; but a WebP whose record says that pixels
-    are kept is lossless, and a JPEG's record does not say so.
+    out, the infotext first. JPEG and WebP are lossy, at quality 95.
 
     Raises:
         UsageError: an unknown suffix, or the file exists and `overwrite` is not set.
@@ -72,9 +72,9 @@ def as_kept(image: Image.Image, kind: str) -> Image.Image:
         return kept.copy()
 
 
-def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:
+def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> bytes:
     quality = QUALITY[kind]
-    if record is not None and record.mask is not None and record.mask.kept:
+    if isinstance(record, Record) and record.mask is not None and record.mask.kept:
         if kind == "WEBP":
             quality = LOSSLESS  # what lies outside a mask is not to change
         elif kind == "JPEG":
