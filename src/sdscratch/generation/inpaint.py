@@ -87,12 +87,8 @@ def begin(
                 "this model changes a picture as it is told (InstructPix2Pix); give it one, with img2img"
             )
         concat = encode.mean(picture)
-        if (
-            given is None
-            and path.timesteps
-            and request.options.strength == 1.0
-            and encodes_with_noise(request)
-        ):
+        from_noise = given is None and request.options.strength == 1.0 and encodes_with_noise(request)
+        if from_noise and path.timesteps:
             return Beginning(draw() * whole.start_scale, concat)
     asked = given or (None if picture is None else partial(encode, picture))
     x = start_latent(path, count, draw, asked, sampled=encodes_with_noise(request))

@@ -60,9 +60,8 @@ class PictureEncoder:
 
     def __init__(self, networks: Networks, tile: int | None = None) -> None:
         self.networks, self.tile = networks, tile
-        self._newest: list[
-            tuple[Tensor, str, Tensor]
-        ] = []  # pictures, how they tile, posteriors; newest last
+        # pictures, the axes along which they tile, and their posteriors; the newest last
+        self._newest: list[tuple[Tensor, str, Tensor]] = []
 
     def tiled(self, tile: int) -> Encoder:
         """The same, which knows the same pictures, with another tile."""
