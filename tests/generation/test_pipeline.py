@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import sdscratch
 from sdscratch.checkpoints.model import ModelFiles, Part
-from sdscratch.cli.generate import img2img
+from sdscratch.cli.generate import img2img, txt2img
 from sdscratch.errors import CheckpointError, DeviceError, SdscratchError, UsageError
 from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.images import read_picture
@@ -89,9 +89,11 @@ def test_python_takes_the_names_of_the_command_line() -> None:
     of_the_machine = {"device", "dtype", "compile", "low_memory"}
     own = of_load | of_the_machine
     batches = {"batch_count", "batch_size"}
-    of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose"}
-    beside_init = {"init", "prompt", "init_img", "fit", "background"}
-    names = set(inspect.signature(img2img).parameters) - own - batches - of_the_command - beside_init
+    of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose", "strip", "sidecar"}
+    of_the_command |= {"wildcards", "wildcard_seed", "wildcard_folder", "combinations"}
+    beside_init = {"init", "prompt", "init_img", "fit", "background", "mask", "extend", "strict"}
+    both = set(inspect.signature(img2img).parameters) | set(inspect.signature(txt2img).parameters)
+    names = both - own - batches - of_the_command - beside_init
     assert names | {"prompt"} == {each.name for each in fields(ResolvedOptions)}
     assert names | {"prompt"} == {each.name for each in fields(GenerateOptions)}
 
