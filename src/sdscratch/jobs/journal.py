@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write, make_folder, write_error
@@ -55,12 +56,12 @@ class Journal:
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.path = folder / shard.named("journal")
         self.done = dict(_entries(folder))  # the key of each picture that is there → its file's name
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         try:
             whole = _whole_length(self.path)
-            self._file = self.path.open("ab")
+            self._file = self.path.open("ab", buffering=0)
             self._file.truncate(whole)  # without a line that was cut off
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -76,18 +77,26 @@ class Journal:
         Raises:
             SdscratchError: it cannot be written.
         """
+        assert self._file is not None
         append(self._file, self.path, {"key": key, "name": name, "job": job})
         self.done[key] = name
 
 
-def append(file: BinaryIO | None, path: Path, record: Mapping[str, Any]) -> None:
-    """A line more in a file, on the disk when this returns."""
-    assert file is not None
+def append(file: FileIO, path: Path, record: Mapping[str, Any]) -> None:
+    """A line more in an unbuffered file, on the disk when this returns; all of it, or none.
+
+    Raises:
+        SdscratchError: it cannot be written.
+    """
+    rest = memoryview(json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+    start = os.fstat(file.fileno()).st_size
     try:
-        file.write(json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
-        file.flush()
+        while rest:
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except OSError as error:
+        with suppress(OSError):
+            file.truncate(start)
         raise write_error(path, error) from error
 
 
@@ -143,8 +152,12 @@ def settled_seed(folder: Path) -> int:
     make_folder(folder)
     path = folder / RUN
     if not path.exists():
-        with suppress(SdscratchError), atomic_write(path) as file:  # another shard may have been faster
-            file.write(json.dumps({"seed": secrets.randbelow(2**32)}).encode() + b"\n")
+        try:
+            with atomic_write(path) as file:
+                file.write(json.dumps({"seed": secrets.randbelow(2**32)}).encode() + b"\n")
+        except SdscratchError:
+            if not path.exists():  # else another shard was faster
+                raise
     try:
         seed = json.loads(path.read_bytes())["seed"]
         if type(seed) is not int:
