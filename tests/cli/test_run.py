@@ -149,3 +149,22 @@ def test_wildcards_that_make_no_sense_are_refused_before_work(
     assert message in result.stderr
     assert result.code in (2, 3)
     assert not list(folder.glob("*.png"))
+
+
+def test_a_terminal_has_a_bar_for_the_run_and_one_for_the_picture(draw: Run, folder: Path) -> None:
+    (folder / "plan.txt").write_text("a dog\na cat\n")
+    result = draw("run", "plan.txt", "--seed", 1, terminals=("stderr",))
+    assert result.code == 0
+    frames = result.stderr.split("\x1b[2K\x1b[1A\x1b[2K")  # two lines are drawn anew
+    assert any("pictures" in frame and "denoising" in frame and "left" in frame for frame in frames)
+    assert "2/2: seed 1" in result.stderr
+
+
+def test_a_log_has_a_line_a_picture_with_an_estimate(draw: Run, folder: Path) -> None:
+    (folder / "plan.txt").write_text("a dog\na cat\nanother dog\n")
+    result = draw("run", "plan.txt", "--seed", 1, "--grid")
+    told = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in told if line[:1].isdigit()] == ["1/3", "2/3", "3/3"]
+    assert "left" in told[-5]
+    assert told[-1] == "contact sheet: outputs/plan/grid.png"
+    assert not any(line.startswith(("encoding", "denoising", "decoding")) for line in told)

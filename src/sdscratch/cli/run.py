@@ -15,8 +15,8 @@ import typer
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View, make_view
-from sdscratch.cli.run_shown import LAUNCHERS, draw_all, draw_stream
-from sdscratch.errors import UsageError
+from sdscratch.cli.run_shown import LAUNCHERS, draw_all, draw_stream, started_together
+from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import make_folder
 from sdscratch.jobs.options import LineOptions
 
@@ -54,6 +54,14 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and list what would be drawn.", rich_help_panel=OWN)
     ] = False,
+    grid: Annotated[
+        bool,
+        typer.Option(
+            "--grid",
+            help="Write contact sheets too: the plan's last axes as columns and rows, or captions.",
+            rich_help_panel=OWN,
+        ),
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -85,9 +93,10 @@ def run(
 
       cat prompts.txt | sdscratch run - --json
     """
-    from sdscratch.jobs.journal import Shard, held, settled_seed
+    from sdscratch.jobs.journal import Shard, held, settled_seed, wait_for_others
     from sdscratch.jobs.names import DEFAULT, Template
     from sdscratch.jobs.plan import Plan
+    from sdscratch.jobs.sheet import plan_sheets, refuse_sheet_names
     from sdscratch.jobs.tasks import Models, look_over
 
     typed, arguments = split(given)
@@ -99,7 +108,7 @@ def run(
     }
     arguments.check_machine()
     if str(plan) == "-":
-        for said, option in ((dry_run, "--dry-run"), (shard is not None, "--shard")):
+        for said, option in ((dry_run, "--dry-run"), (shard is not None, "--shard"), (grid, "--grid")):
             if said:
                 raise UsageError(f"{option} needs a plan that can be read again; give it in a file")
         make_folder(folder)
@@ -120,8 +129,23 @@ def run(
         whole = Plan(plan, defaults, settled_seed(folder))
         with held(folder, part):
             with view.stage("checking", None):
-                overview = look_over(whole, models, template)
-            draw_all(whole, overview, folder, template, models, part, arguments, view)
+                seen = refuse_sheet_names(folder) if grid else nothing
+                overview = look_over(whole, models, template, seen)
+            lost = draw_all(whole, overview, folder, template, models, part, arguments, view)
+            if grid:
+                for sheet in plan_sheets(whole, overview, folder, template, models, part):
+                    view.note(f"contact sheet: {sheet}")
+        if lost:
+            if started_together():
+                wait_for_others(folder, part)  # torchrun ends all when one of them ends with an error
+            raise SdscratchError(
+                f"{lost} of {overview.pictures} pictures failed; their lines are kept in {folder}, "
+                f"{part.named('failed')}"
+            )
+
+
+def nothing(task: Task) -> None:
+    """Where nobody has to be told of a picture."""
 
 
 def _seed(folder: Path) -> int:

@@ -24,7 +24,16 @@ from sdscratch.files import atomic_write, make_folder, write_error
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["FAILED", "Journal", "Shard", "held", "picture_key", "settled_seed"]
+__all__ = [
+    "FAILED",
+    "Journal",
+    "Shard",
+    "held",
+    "picture_key",
+    "settled_names",
+    "settled_seed",
+    "wait_for_others",
+]
 
 RUN = "run.json"
 FAILED = "failed.jsonl"
@@ -70,6 +79,15 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+    def add_failed(self, name: str, job: int) -> None:
+        """Note that a picture could not be drawn, for the contact sheet; the next run tries it again.
+
+        Raises:
+            SdscratchError: it cannot be written.
+        """
+        assert self._file is not None
+        append(self._file, self.path, {"failed": name, "job": job})
 
     def add(self, key: str, name: str, job: int) -> None:
         """Note that a picture is there; it is on the disk when this returns.
@@ -119,16 +137,31 @@ def _whole_length(path: Path) -> int:
 
 def _entries(folder: Path) -> Iterator[tuple[str, str]]:
     """What all shards' journals say is done, and is there."""
+    for record in _records(folder):
+        with suppress(KeyError, ValueError):  # ValueError: a NUL in a name
+            if (folder / str(record["name"])).is_file():
+                yield str(record["key"]), str(record["name"])
+
+
+def settled_names(folder: Path) -> set[str]:
+    """The pictures that are there or have failed, by their files' names, whichever shard's."""
+    failed = {str(record["failed"]) for record in _records(folder) if "failed" in record}
+    return failed | {name for _, name in _entries(folder)}
+
+
+def _records(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Every whole line of all shards' journals."""
     try:
         journals = [
             path for path in folder.iterdir() if re.fullmatch(r"journal(-\d+-of-\d+)?\.jsonl", path.name)
         ]
         for path in sorted(journals):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                with suppress(ValueError, KeyError, TypeError, RecursionError):  # a damaged line says nothing
-                    record = json.loads(line)
-                    if (folder / record["name"]).is_file():
-                        yield str(record["key"]), str(record["name"])
+            with path.open("rb") as file:
+                for line in file:
+                    with suppress(ValueError, RecursionError):  # a damaged line says nothing
+                        record = json.loads(line)
+                        if isinstance(record, dict) and line.endswith(b"\n"):
+                            yield record
     except FileNotFoundError:
         return
     except OSError as error:
@@ -165,6 +198,16 @@ def settled_seed(folder: Path) -> int:
         return seed
     except (OSError, ValueError, KeyError, TypeError):
         raise SdscratchError(f"{path} is not what a run leaves there; choose another folder") from None
+
+
+def wait_for_others(folder: Path, shard: Shard) -> None:
+    """Wait until no other shard that has begun is at work."""
+    for index in range(shard.count):
+        path = folder / f".{Shard(index, shard.count).named('lock')}"
+        if index == shard.index or sys.platform == "win32" or not path.exists():
+            continue
+        with suppress(OSError), path.open("rb+") as file:  # a file system without locks: nobody is waited for
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @contextmanager
