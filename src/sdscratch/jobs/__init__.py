@@ -14,4 +14,10 @@ run.py       what is missing, drawn
 grid.py      contact sheets: pictures with labels on pages
 sheet.py     a plan's, by its axes
 stream.py    lines of a pipe, each drawn as it comes
+ours.py      what our own record says of a picture, as a line of a plan
+theirs.py    what other tools say, likewise
+finding.py   the files that a picture names, by hash and name
+replay.py    a picture as a line with the files that are here
+redraw.py    drawn again, and compared
+verify.py    what proves a picture
 """
