@@ -83,13 +83,13 @@ def blocks_of(tables: Iterable[Sequence[Axis]], copies: int) -> Iterator[Block]:
         if not axes:
             yield plain(copies)
             continue
-        *outer, rows, columns = [None, *axes]
+        *told, columns = axes
+        rows = told.pop() if told else None
         if len(columns.labels) > PAGE // (LEAST + MARGIN) - 2 or (
             not rows and len(columns.labels) > PLAIN_COLUMNS
         ):
             yield plain(_count(axes))
             continue
-        told = [axis for axis in outer if axis is not None]
         for labels in product(*(axis.labels for axis in told)):
             title = ", ".join(f"{axis.name}: {label}" for axis, label in zip(told, labels, strict=True))
             yield Block(
