@@ -13,7 +13,7 @@ from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 
-__all__ = ["PictureEncoder", "TinyPictureEncoder", "device_noise", "start_latent"]
+__all__ = ["Draw", "PictureEncoder", "TinyPictureEncoder", "device_noise", "start_latent"]
 
 Draw = NoiseSource
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
 from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
+from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
@@ -25,13 +25,10 @@ __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 T = TypeVar("T")
 AUTOV2, AUTOV3 = 10, 12  # hex digits
 
-# Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {
-    name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile", "decoder")
-}
-
-# What records say nothing of where a version did not know it, or a picture is exact.
-BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain", "like": "sdscratch", "noise": "cpu"}
+# Options of which a record says nothing where they do nothing.
+OFF = {each.name: each.metadata["asked"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
+# What a record means that lacks an option, as those do that are older than it.
+ABSENT = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if "absent" in each.metadata}
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,8 @@ class Record:
                 own[name] = [each.to_record() for each in getattr(self, name)]
         for name in {"vae", "taesd"} & own.keys():
             own[name] = getattr(self, name).to_record()
-        for name, exact in APPROXIMATIONS.items():
-            if own["options"][name] == exact:
+        for name, value in OFF.items():
+            if own["options"][name] == value:
                 del own["options"][name]
         return json.dumps({"sdscratch": own.pop("sdscratch"), **own}, separators=(",", ":"))
 
@@ -127,7 +124,7 @@ class Record:
         """
         try:
             values = json.loads(text)
-            options = _typed(ResolvedOptions, {**BEFORE, **values.pop("options")})
+            options = _typed(ResolvedOptions, {**ABSENT, **values.pop("options")})
             if "loras" in values:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
