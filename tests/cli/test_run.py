@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,3 +169,21 @@ def test_a_log_has_a_line_a_picture_with_an_estimate(draw: Run, folder: Path) ->
     assert "left" in told[-5]
     assert told[-1] == "contact sheet: outputs/plan/grid.png"
     assert not any(line.startswith(("encoding", "denoising", "decoding")) for line in told)
+
+
+def test_a_dry_run_says_about_how_long_the_run_takes(draw: Run, folder: Path) -> None:
+    lines = [{"prompt": f"a dog {n}", "steps": 3, "size": "64x64"} for n in range(6)]
+    (folder / "plan.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    dry = draw("run", "plan.jsonl", "--dry-run")
+    assert len(dry.lines) == 6
+    assert "6 jobs, 6 pictures, 18 steps" in dry.stderr
+    assert not Path("outputs").exists()
+    told = re.search(r"about (\d+) s on this machine", dry.stderr)
+    assert told is not None
+    result = draw("run", "plan.jsonl")
+    took = re.search(r"pictures: ([\d.]+) s", result.stderr)
+    assert took is not None
+    assert float(took[1]) / 4 - 1 <= int(told[1]) <= float(took[1]) * 4 + 1
+    again = draw("run", "plan.jsonl", "--dry-run")
+    assert "6 of them are drawn already" in again.stderr
+    assert "on this machine" not in again.stderr

@@ -15,7 +15,8 @@ import typer
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View, make_view
-from sdscratch.cli.run_shown import LAUNCHERS, draw_all, draw_stream, started_together
+from sdscratch.cli.run_shown import LAUNCHERS, Warm, draw_all, draw_stream, placed, started_together
+from sdscratch.cli.view import duration
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import make_folder
 from sdscratch.jobs.options import LineOptions
@@ -122,6 +123,8 @@ def run(
                 Plan(plan, defaults, 0 if "seed" in typed else _seed(folder)),
                 models,
                 template,
+                folder,
+                part,
                 arguments,
                 view,
             )
@@ -156,12 +159,30 @@ def _seed(folder: Path) -> int:
         return 0
 
 
-def listed(plan: Plan, models: Models, template: Template, arguments: Arguments, view: View) -> None:
-    """Check the plan, and say what would be drawn."""
+def listed(
+    plan: Plan,
+    models: Models,
+    template: Template,
+    folder: Path,
+    shard: Shard,
+    arguments: Arguments,
+    view: View,
+) -> None:
+    """Check the plan, and say what would be drawn and how long that takes."""
+    from sdscratch.jobs.estimate import Work
+    from sdscratch.jobs.journal import done_names
     from sdscratch.jobs.tasks import look_over
 
+    done, work = done_names(folder), Work()
+    found = 0
+
     def tell(task: Task) -> None:
+        nonlocal found
         options = task.options
+        if task.name in done:
+            found += 1
+        elif shard.has(task.job.number):
+            work.add(task)
         if arguments.json:
             line = {"job": task.job.number, "prompt": options.prompt, "seed": options.seed}
             print_line(json.dumps({**line, "options": asdict(options)}))
@@ -169,7 +190,12 @@ def listed(plan: Plan, models: Models, template: Template, arguments: Arguments,
             print_line(f"{task.name}  seed {options.seed}  {options.prompt}")
 
     overview = look_over(plan, models, template, tell)
-    view.note(f"{overview.jobs} jobs, {overview.pictures} pictures, {overview.steps} steps")
+    there = f"; {found} of them are drawn already" if found else ""
+    view.note(f"{overview.jobs} jobs, {overview.pictures} pictures, {overview.steps} steps{there}")
+    if work.amounts:
+        with Warm(arguments, placed(arguments, view)) as draw, view.stage("estimating", None):
+            seconds = work.seconds(models, draw)
+        view.note(f"about {duration(seconds)} on this machine")
 
 
 def shard_of(text: str | None, environment: Mapping[str, str] = os.environ) -> Shard:

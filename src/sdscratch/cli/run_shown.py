@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sdscratch.jobs.run import Done
     from sdscratch.jobs.tasks import Models, Overview
 
-__all__ = ["LAUNCHERS", "Pace", "draw_all", "draw_stream", "own_device", "started_together"]
+__all__ = ["LAUNCHERS", "Pace", "Warm", "draw_all", "draw_stream", "own_device", "placed", "started_together"]
 
 # where torchrun and SLURM say which of how many processes this one is
 LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))

@@ -28,6 +28,7 @@ __all__ = [
     "FAILED",
     "Journal",
     "Shard",
+    "done_names",
     "held",
     "picture_key",
     "settled_names",
@@ -141,6 +142,11 @@ def _entries(folder: Path) -> Iterator[tuple[str, str]]:
         with suppress(KeyError, ValueError):  # ValueError: a NUL in a name
             if (folder / str(record["name"])).is_file():
                 yield str(record["key"]), str(record["name"])
+
+
+def done_names(folder: Path) -> set[str]:
+    """The pictures that are there, by their files' names."""
+    return {name for _, name in _entries(folder)}
 
 
 def settled_names(folder: Path) -> set[str]:
