@@ -37,8 +37,19 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # What is compared with, in tests and measurements: never a part of what runs.
 REFERENCES = {
-    *("compel", "diffusers", "gguf", "k_diffusion", "lycoris", "open_clip", "openvino", "peft"),
-    *("skimage", "stable_diffusion_cpp", "torchsde", "transformers"),
+    *(
+        "compel",
+        "diffusers",
+        "gguf",
+        "dynamicprompts",
+        "k_diffusion",
+        "lycoris",
+        "open_clip",
+        "openvino",
+        "peft",
+        "skimage",
+    ),
+    *("stable_diffusion_cpp", "torchsde", "transformers"),
 }
 TORCH_FREE = (
     "sdscratch",
