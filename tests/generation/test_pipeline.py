@@ -89,7 +89,17 @@ def test_python_takes_the_names_of_the_command_line() -> None:
     of_the_machine = {"device", "dtype", "compile", "low_memory"}
     own = of_load | of_the_machine
     batches = {"batch_count", "batch_size"}
-    of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose", "strip", "sidecar"}
+    of_the_command = {
+        "size",
+        "output",
+        "preview",
+        "overwrite",
+        "json",
+        "quiet",
+        "verbose",
+        "strip",
+        "sidecar",
+    }
     of_the_command |= {"wildcards", "wildcard_seed", "wildcard_folder", "combinations"}
     beside_init = {"init", "prompt", "init_img", "fit", "background", "mask", "extend", "strict"}
     both = set(inspect.signature(img2img).parameters) | set(inspect.signature(txt2img).parameters)
