@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sdscratch.checkpoints.convert import convert
-from sdscratch.checkpoints.describe import WHAT
 from sdscratch.checkpoints.layouts import weights
-from sdscratch.checkpoints.model import SHAPES, open_model
+from sdscratch.checkpoints.model import open_model
+from sdscratch.checkpoints.shapes import SHAPES, WHAT
 from sdscratch.models.config import SD1_INPAINTING, SD1_INSTRUCTED
 from sdscratch.tensorfiles.identify import Kind
 from support.checkpoints import TINY, ldm_tensors, tiny_tokenizer, write_diffusers, write_ldm

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sdscratch.errors import ImageError, UsageError
+from sdscratch.images.fit import fitted_in
 from sdscratch.images.masks import (
     REDUCTIONS,
     blurred,
@@ -24,7 +25,6 @@ from sdscratch.images.masks import (
 )
 from sdscratch.images.repaint import (
     Borders,
-    fitted_in,
     parse_extend,
     plan_repaint,
     rounded_up,

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sdscratch.checkpoints.layouts import PARTS
-from sdscratch.checkpoints.model import CONFIG, SHAPES, ModelFiles
+from sdscratch.checkpoints.model import CONFIG, ModelFiles
+from sdscratch.checkpoints.shapes import SHAPES, WHAT
 from sdscratch.checkpoints.tokenizers import TOKENIZER
-from sdscratch.models.config import SD1, SD1_INPAINTING, SD1_INSTRUCTED, ModelConfig
 from sdscratch.tensorfiles.header import TensorInfo
 from sdscratch.tensorfiles.identify import Kind
 from sdscratch.tensorfiles.reader import TensorFile
@@ -24,12 +24,6 @@ from sdscratch.tensorfiles.reader import TensorFile
 __all__ = ["Facts", "describe_file", "describe_model", "is_model"]
 
 Facts = dict[str, Any]  # as JSON takes it
-
-WHAT: Mapping[ModelConfig, str] = {
-    SD1: "a Stable Diffusion 1.x model",
-    SD1_INPAINTING: "a Stable Diffusion 1.x inpainting model",
-    SD1_INSTRUCTED: "a Stable Diffusion 1.x model that follows instructions (InstructPix2Pix)",
-}
 
 
 def is_model(file: TensorFile, kind: Kind) -> bool:

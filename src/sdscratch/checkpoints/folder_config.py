@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sdscratch.checkpoints.shapes import pipeline_of
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import (
     AutoencoderConfig,
@@ -296,12 +297,6 @@ def _text_record(text: TextEncoderConfig) -> dict[str, Any]:
     )
 
 
-def _pipeline(unet: UNetConfig) -> str:
-    """Which of diffusers' pipelines draws with such a U-Net."""
-    kind = "Inpaint" if unet.inpaints else "InstructPix2Pix" if unet.follows else ""
-    return f"StableDiffusion{kind}Pipeline"
-
-
 def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
     """The JSON files of a diffusers folder by their path in it; `side` is the picture's usual one in pixels.
 
@@ -312,7 +307,7 @@ def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
     levels = len(vae.multipliers)
     return {
         "model_index.json": {
-            "_class_name": _pipeline(unet),
+            "_class_name": pipeline_of(unet),
             "feature_extractor": [None, None],
             "image_encoder": [None, None],
             "requires_safety_checker": False,

@@ -24,14 +24,15 @@ from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, by_stored_name, parts_in
 from sdscratch.checkpoints.layouts.distilled import without_gaps, without_some
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
+from sdscratch.checkpoints.shapes import SHAPES
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json, vae_in
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.config import SD1, SD1_INPAINTING, SD1_INSTRUCTED, ModelConfig, UNetConfig
+from sdscratch.models.config import ModelConfig, UNetConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions, changed
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
-from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
+from sdscratch.tensorfiles.identify import LORA_KINDS, identify
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.text.tokenizer import Tokenizer
 
@@ -39,24 +40,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["CONFIG", "DEFAULTS", "SHAPES", "ModelFiles", "Part", "open_model"]
+__all__ = ["CONFIG", "DEFAULTS", "ModelFiles", "Part", "open_model"]
 
-# Keys of the metadata that make a single file one model.
 # The parts that files come without, what people call them, and what they are for.
 PARTS: tuple[tuple[frozenset[Part], str, str], ...] = (
     (frozenset({"encoder", "decoder"}), "VAE", "makes pictures of what the U-Net computes"),
     (frozenset({"text"}), "text encoder", "reads the prompt"),
     (frozenset({"unet"}), "U-Net", "does the drawing"),
 )
-CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"
-
-# What single files are that say nothing of their shape.
-SHAPES: Mapping[Kind, ModelConfig] = {
-    Kind.SD1: SD1,
-    Kind.SD1_EMA: SD1,
-    Kind.INPAINTING: SD1_INPAINTING,
-    Kind.PIX2PIX: SD1_INSTRUCTED,
-}
+CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"  # metadata that make a single file one model
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
+from sdscratch.cli.masks import WITH_INIT, given_by
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import refuse_existing, write_stream
 from sdscratch.options import MAX_SEED, changed, random_seed
 from sdscratch.options.large import LargeOptions
-from sdscratch.options.masks import MaskOptions, useless_without_mask
 from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
-    from sdscratch.generation.inits import Given
     from sdscratch.generation.outputs import OutputPlan
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Event, Picture, Progress, Started
@@ -39,11 +38,6 @@ __all__ = ["img2img", "txt2img"]
 
 log = logging.getLogger(__name__)
 
-# What says something of an init picture.
-WITH_INIT = (
-    *("strength", "init_img", "fit", "background", "mask", "extend", "strict"),
-    *MaskOptions.__dataclass_fields__,
-)
 HIRES = tuple(each.name for each in fields(LargeOptions) if each.name.startswith("hires"))  # from noise alone
 
 
@@ -120,7 +114,6 @@ def draw(
     init: str | None = None,
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
-    from sdscratch.generation.inits import read_given
     from sdscratch.generation.opening import open_all
     from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import sidecar_of
@@ -140,15 +133,7 @@ def draw(
         )
     start_from = None
     if init is not None:
-        start_from = read_given(
-            init,
-            arguments.mask,
-            arguments.extend,
-            fit=arguments.fit,
-            background=arguments.background,
-            strict=arguments.strict,
-        )
-        check_masks(start_from, typed, arguments)
+        start_from = given_by(init, typed, arguments)
     seeds = [each.seed for each in expanded] or [seed + index for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     if arguments.sidecar and not arguments.overwrite:
@@ -196,26 +181,6 @@ def draw(
             )
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view).all(events)
-
-
-def check_masks(given: Given, typed: Mapping[str, Any], arguments: Arguments) -> None:
-    """Say at once what is wrong with a mask, or with what is asked of one.
-
-    Raises:
-        UsageError: options that do not go together.
-        ImageError: the mask is empty, or of another size where that is refused.
-    """
-    if not given.masked:
-        if name := useless_without_mask(typed):
-            option = "--no-paste" if name == "paste" else option_name(name)
-            raise UsageError(f"{option} says how a mask is used; give --mask FILE or --extend SIDES with it")
-        return
-    given.check(invert=typed.get("mask_invert", False))
-    jpeg = (arguments.output or "").lower().endswith((".jpg", ".jpeg"))
-    if jpeg and given.whole.mode == "RGBA":
-        raise UsageError("the init picture has transparency, which JPEG cannot hold; choose .png or .webp")
-    if jpeg and typed.get("paste", True):
-        log.warning("JPEG changes pixels everywhere a little; choose .png or .webp to keep the rest as it is")
 
 
 def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Expanded]:

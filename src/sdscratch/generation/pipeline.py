@@ -225,8 +225,7 @@ class Pipeline:
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         wanted: list[Part] = ["text", "unet"] if runs else []
         tiny = self.tiny if options.decoder == "tiny" else None
-        # a model that inpaints is told of grey where nothing is given
-        encodes = from_init or self.files.config.unet.inpaints
+        encodes = from_init or self.files.config.unet.inpaints  # which is told of grey
         if encodes and (tiny is None or tiny.encoder is None):
             wanted.append("encoder")
         return (*wanted, *(("decoder",) if tiny is None else ()))

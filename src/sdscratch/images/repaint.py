@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
 from sdscratch.errors import ImageError, SdscratchError, UsageError
-from sdscratch.images.fit import fit_picture, picture_hash
+from sdscratch.images.fit import filling, fit_picture, fitted_in, picture_hash
 from sdscratch.images.masks import Box, blurred, filled, grown, mask_of, mask_of_alpha, region
 from sdscratch.images.metadata.record import MaskRecord, Record
 from sdscratch.images.read import over_colour
@@ -323,37 +323,3 @@ def masks_kept(
     if picture.mode == "RGB" and plan.whole.mode == "RGBA":
         picture = picture.convert("RGBA")  # one whose last transparent pixel was repainted
     return same_outside(picture, plan.whole, plan.cover)
-
-
-# A part in another size, as A1111's "resize and fill" and "crop and resize"
-
-
-def fitted_in(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An RGB picture scaled into a size, in the middle; what is left is made of its outermost pixels."""
-    width, height = size
-    wide = width * picture.height < picture.width * height  # it fills the width, and more is needed below
-    across = width if wide else picture.width * height // picture.height
-    down = picture.height * width // picture.width if wide else height
-    inner = picture.resize((across, down), Image.Resampling.LANCZOS)
-    left, top = width // 2 - across // 2, height // 2 - down // 2
-    framed = Image.new("RGB", size)
-    framed.paste(inner, (left, top))
-    if top > 0:
-        framed.paste(inner.resize((width, top), box=(0, 0, across, 0)), (0, 0))
-        framed.paste(inner.resize((width, top), box=(0, down, across, down)), (0, top + down))
-    if left > 0:
-        framed.paste(inner.resize((left, height), box=(0, 0, 0, down)), (0, 0))
-        framed.paste(inner.resize((left, height), box=(across, 0, across, down)), (left + across, 0))
-    return framed
-
-
-def filling(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An RGB picture scaled to cover a size, its middle kept."""
-    width, height = size
-    wide = width * picture.height > picture.width * height
-    across = width if wide else picture.width * height // picture.height
-    down = picture.height * width // picture.width if wide else height
-    inner = picture.resize((across, down), Image.Resampling.LANCZOS)
-    framed = Image.new("RGB", size)
-    framed.paste(inner, (width // 2 - across // 2, height // 2 - down // 2))
-    return framed
