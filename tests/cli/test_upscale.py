@@ -1,4 +1,4 @@
-"""`upscale`: by a file, a filter, or drawn over in windows; what it writes, says, refuses and goes on with."""
+"""`upscale`: by a file, a filter, or drawn over in windows; what it writes, says and refuses."""
 
 from __future__ import annotations
 
