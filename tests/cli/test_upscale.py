@@ -74,7 +74,7 @@ def test_redrawing_is_image_to_image_in_windows(folder: Path) -> None:
     assert record is not None
     assert record.options.window == 64
     assert (record.mode, record.options.seed, record.options.strength) == ("img2img", 0, 0.5)
-    words = [word if word != "--redraw" else "" for word in map(str, REDRAW[2:])]
+    words = [*REDRAW[2:], "--fit", "stretch"]
     by_hand = sdscratch(
         "img2img", "owl.png", "leaves", *words, "--size", "96x64", "--seed", 0, "-o", "hand.png", "-q"
     )
