@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count as count_up
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from sdscratch.diffusion.approximations import deep_cached, guided_between
 from sdscratch.diffusion.conventions import sampler_parameters
 from sdscratch.diffusion.guidance import (
+    Guidance,
     GuidedDenoiser,
     Network,
     PairPredictor,
@@ -21,17 +24,22 @@ from sdscratch.diffusion.guidance import (
     conditioned,
     denoiser,
     pair_predictor,
+    twice,
 )
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
 from sdscratch.generation.conditioning import ToldPart
-from sdscratch.generation.networks import Networks, dtype_of
+from sdscratch.generation.guided import alteration_of, guidance_of, prediction_of
+from sdscratch.generation.networks import PLAIN, Networks, dtype_of
 from sdscratch.generation.requests import Progress
+from sdscratch.models.altered import Alteration
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.options import ResolvedOptions, parse_interval
 
 __all__ = ["OneByOne", "UNetRunner", "make_denoiser", "one_after_another", "sampler_options"]
+
+Predicts = TypeVar("Predicts", Predictor, PairPredictor)
 
 
 class UNetRunner:
@@ -40,10 +48,10 @@ class UNetRunner:
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
 
-    def network(self, deep_cache: int) -> Network:
+    def network(self, deep_cache: int, alteration: Alteration = PLAIN) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
         dtype = dtype_of(self.networks["unet"])
-        compute = self.computation(deep_cache > 1)
+        compute = self.computation(deep_cache > 1, alteration)
 
         def run(x: Tensor, timesteps: Tensor, told: Conditioning, *deep: Tensor | None) -> tuple[Tensor, ...]:
             with torch.inference_mode():
@@ -54,9 +62,9 @@ class UNetRunner:
             return deep_cached(run, deep_cache)
         return lambda x, timesteps, told: run(x, timesteps, told)[0]
 
-    def computation(self, deep: bool) -> Compute:
+    def computation(self, deep: bool, alteration: Alteration = PLAIN) -> Compute:
         """The U-Net as this device runs it best, with its deep features or without."""
-        return self.networks.computation("unet", "predict" if deep else "forward")
+        return self.networks.computation("unet", "predict" if deep else "forward", alteration)
 
 
 def make_denoiser(
@@ -73,29 +81,47 @@ def make_denoiser(
         prompt: its parts.
         negative: the negative prompt's one part; nothing where guidance needs none.
     """
-    placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
-
-    def denoise_at(network: Network, scale: float) -> Denoiser:
-        def alone(evaluation: int) -> Predictor:
-            return conditioned(network, prompt[0].at(evaluation))
-
-        def pair(evaluation: int) -> PairPredictor:
-            pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
-            return pair_predictor(network, pulls, negative[0].at(evaluation))
-
-        changes = any(part.changes for part in (*prompt, *negative))
-        if not negative or (scale <= 1.0 and len(prompt) == 1 and prompt[0].weight == 1.0):
-            return denoiser(by_evaluation(alone) if changes else alone(0), path, prediction)
-        both = by_evaluation(pair) if changes else pair(0)
-        return GuidedDenoiser(both, path, prediction, classifier_free(scale))
+    placement, prediction = runner.networks.placement, prediction_of(options, runner.networks.files)
+    changes = any(part.changes for part in (*prompt, *negative))
+    single = len(prompt) == 1 and prompt[0].weight == 1.0
+    unguided = not negative or (options.cfg_scale <= 1.0 and single)
+    alteration = alteration_of(options)
 
     def one() -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
-        network = runner.network(options.deep_cache)
-        whole = denoise_at(network, options.cfg_scale)
-        if options.cfg_interval is None or not negative:
+        network, evaluations = runner.network(options.deep_cache, alteration), count_up()
+
+        def alone(network: Network) -> Callable[[int], Predictor]:
+            return lambda evaluation: conditioned(network, prompt[0].at(evaluation))
+
+        def pair(perturbed: Network | None) -> Callable[[int], PairPredictor]:
+            if unguided and perturbed is not None:
+                with_prompt, with_perturbed = alone(network), alone(perturbed)
+                return lambda evaluation: twice(with_prompt(evaluation), with_perturbed(evaluation))
+
+            def choose(evaluation: int) -> PairPredictor:
+                pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
+                return pair_predictor(network, pulls, negative[0].at(evaluation), perturbed=perturbed)
+
+            return choose
+
+        def edited(choose: Callable[[int], Predicts]) -> Predicts:
+            return by_evaluation(choose, evaluations) if changes else choose(0)  # type: ignore[return-value]
+
+        def guided(guidance: Guidance, perturbed: Network | None = None) -> Denoiser:
+            return GuidedDenoiser(edited(pair(perturbed)), path, prediction, guidance)
+
+        plain = denoiser(edited(alone(network)), path, prediction)
+        if unguided and not options.pag_scale:
+            return plain
+        perturbed = None
+        if options.pag_scale:
+            perturbed = runner.network(options.deep_cache, replace(alteration, perturbed=True))
+        whole = guided(guidance_of(options), perturbed)
+        if options.cfg_interval is None:
             return whole
-        return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
+        weak = plain if unguided or single else guided(Guidance(classifier_free(1.0)))
+        return guided_between(*parse_interval(options.cfg_interval), whole, weak)
 
     return one() if placement.batches else OneByOne([one() for _ in range(count)])
 

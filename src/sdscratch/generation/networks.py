@@ -18,11 +18,14 @@ from sdscratch.errors import SdscratchError
 from sdscratch.fast.accelerate import accelerate
 from sdscratch.fast.compute import Compute, Input, Outputs
 from sdscratch.fast.prepare import prepare
+from sdscratch.models.altered import Alteration
 from sdscratch.models.unet import UNet
 
 __all__ = ["Networks", "NotFiniteError", "dtype_of", "trim"]
 
 log = logging.getLogger(__name__)
+
+PLAIN = Alteration()
 
 # A network of more bytes is let go on a CPU when its work is done: loading Stable Diffusion's text encoder
 # again for the next prompt takes 0.3 s of a picture's minute, and it is a tenth of all memory.
@@ -65,7 +68,8 @@ class Networks:
         self._loaded: dict[str, nn.Module] = {}
         self._together: frozenset[str] = frozenset()  # names that are held at once
         self._dtypes: dict[str, torch.dtype] = {}  # of those that need another than the placement's
-        self._computations: dict[tuple[str, str], Compute] = {}  # recorded or compiled, by name and method
+        # recorded or compiled, by name, method, and what is done otherwise
+        self._computations: dict[tuple[str, str, Alteration], Compute] = {}
         self._done: set[str] = set()  # let go because their work was done
 
     # Files
@@ -178,13 +182,16 @@ class Networks:
 
     # What they compute
 
-    def computation(self, name: str, method: str = "forward") -> Compute:
+    def computation(
+        self, name: str, method: str = "forward", alteration: Alteration = PLAIN
+    ) -> Compute:
         """A network as this device runs it best: recorded or compiled, where that is faster.
 
         Args:
             method: which of the network's; it gives one tensor, or several.
+            alteration: what a U-Net does otherwise, with the very weights.
         """
-        network = self[name]
+        network = self[name] if alteration == PLAIN else alteration.of(self[name])
         called = network if method == "forward" else getattr(network, method)
 
         def compute(*inputs: Input) -> Outputs:
@@ -193,10 +200,11 @@ class Networks:
 
         if not self.placement.accelerates:
             return compute
-        if (name, method) not in self._computations:
+        key = (name, method, alteration)
+        if key not in self._computations:
             config = network.config if isinstance(network, UNet) else None
-            self._computations[name, method] = accelerate(compute, self.placement, config)
-        return self._computations[name, method]
+            self._computations[key] = accelerate(compute, self.placement, config)
+        return self._computations[key]
 
     def run(self, name: str, compute: Callable[[Any], Tensor]) -> Tensor:
         """compute(network) as float32; if that is not finite, once more with the network in float32.
