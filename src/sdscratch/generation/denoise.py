@@ -51,9 +51,9 @@ class UNetRunner:
     def network(self, deep_cache: int, alteration: Alteration = PLAIN) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
         dtype = dtype_of(self.networks["unet"])
-        compute = self.computation(deep_cache > 1, alteration)
 
         def run(x: Tensor, timesteps: Tensor, told: Conditioning, *deep: Tensor | None) -> tuple[Tensor, ...]:
+            compute = self.computation(deep_cache > 1, alteration)  # another, where LoRAs come and go
             with torch.inference_mode():
                 prediction, *features = compute(x.to(dtype), timesteps, told.to(dtype), *deep)
                 return prediction.float(), *features
