@@ -6,6 +6,7 @@ generate.py       many pictures from one model, told of as they come
 requests.py       what is asked of it, and the events that it answers with
 conditioning.py   prompts → what the U-Net is told
 start.py          noise, or a picture under noise → the latent to start from
+sampling.py       a request's latents: what follows, put together
 denoise.py        the U-Net as a denoiser, guided
 decode.py         latents → pictures
 preview.py        what is in a latent, in a moment

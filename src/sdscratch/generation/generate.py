@@ -44,9 +44,7 @@ class Model(Protocol):
     def adopt_loras(self, prompt: str) -> None: ...
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
     def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
-    def steps(
-        self, options: ResolvedOptions, *, seeds: Sequence[int], init: Image | None
-    ) -> Iterator[Progress]: ...
+    def latents(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]: ...
     def decode(self, latents: Tensor, tile: int = 0) -> list[Image]: ...
     def model_hash(self) -> str: ...
 
@@ -86,7 +84,7 @@ class _Generation:
 
     def batch(self, batch: Sequence[Request], first: int) -> Iterator[Event]:
         """Pictures that are drawn at once."""
-        options, init = batch[0].options, batch[0].init
+        options = batch[0].options
         tags = take_loras(options.prompt)[1]
         for tag in other_tags(f"{options.prompt}\n{options.negative_prompt}"):
             if tag not in self.told:
@@ -94,8 +92,7 @@ class _Generation:
                 log.warning("the tag %s is none that is known here; it is read as words", printable(tag))
         if not self.loaded or tags != self.pipeline.tags:
             yield from self.load(batch[0], first, len(batch))
-        image = None if init is None else init.image
-        steps = self.pipeline.steps(options, seeds=[each.options.seed for each in batch], init=image)
+        steps = self.pipeline.latents(batch[0], [each.options.seed for each in batch])
         yield Started("encode", None, first, len(batch))
         with self.timed("encode"):
             last = next(steps)  # the prompts and the init picture are encoded before it

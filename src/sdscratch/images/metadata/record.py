@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from sdscratch.errors import ImageError
 from sdscratch.images.metadata.infotext import NEGATIVE, quote
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
+from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "Record"]
 
 T = TypeVar("T")
 
-# Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
+# Options of which a record says nothing where they do nothing.
+OFF = {each.name: each.metadata["asked"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
+# What a record means that lacks an option, as those do that are older than it.
+ABSENT = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if "absent" in each.metadata}
 
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
@@ -34,10 +36,6 @@ SAMPLER_NAMES = {
     "heun": "Heun",
     "dpm++2m": "DPM++ 2M",
 }
-
-
-# What records say nothing of where a version did not know it, or a picture is exact.
-BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain", "like": "sdscratch", "noise": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,8 @@ class Record:
         own = {name: value for name, value in asdict(self).items() if value is not None}
         if self.loras is not None:
             own["loras"] = [lora.to_record() for lora in self.loras]
-        for name, exact in APPROXIMATIONS.items():
-            if own["options"][name] == exact:
+        for name, value in OFF.items():
+            if own["options"][name] == value:
                 del own["options"][name]
         return json.dumps({"sdscratch": own.pop("sdscratch"), **own}, separators=(",", ":"))
 
@@ -106,7 +104,7 @@ class Record:
         """
         try:
             values = json.loads(text)
-            options = _typed(ResolvedOptions, {**BEFORE, **values.pop("options")})
+            options = _typed(ResolvedOptions, {**ABSENT, **values.pop("options")})
             if "loras" in values:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
