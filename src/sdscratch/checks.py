@@ -14,6 +14,7 @@ __all__ = [
     "parse_apg",
     "parse_freeu",
     "parse_interval",
+    "parse_size",
     "parse_threshold",
 ]
 
@@ -38,6 +39,21 @@ def parse_interval(text: str) -> tuple[float, float]:
             "lower, like 0.28:5.42"
         )
     return interval
+
+
+def parse_size(size: str, what: str = "the size") -> tuple[int, int]:
+    """The two sides in "512x768".
+
+    Args:
+        what: how an error names it.
+
+    Raises:
+        UsageError: another form.
+    """
+    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", size.strip())
+    if match is None:
+        raise UsageError(f"{what} is {size!r}, but must be WIDTHxHEIGHT, like 512x768")
+    return int(match[1]), int(match[2])
 
 
 def parse_freeu(text: str) -> tuple[float, float, float, float]:

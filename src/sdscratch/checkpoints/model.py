@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +26,7 @@ from sdscratch.checkpoints.names import Layout, ema_name, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.config import SD1, ModelConfig
+from sdscratch.models.config import SD1, ModelConfig, ScheduleConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
@@ -233,11 +233,18 @@ def _config(source: Source) -> ModelConfig:
             an_addon = identity.kind in LORA_KINDS
             what_now = "give it with --lora" if an_addon else "sdscratch draws with Stable Diffusion 1.x"
             raise CheckpointError(f"{source.path} is {identity}; {what_now}")
-        return SD1
+        return replace(SD1, schedule=_flagged(source))
     try:
         return ModelConfig.from_json(source.metadata[CONFIG])
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source.path} has a broken {CONFIG} in its metadata: {error}") from None
+
+
+def _flagged(source: Source) -> ScheduleConfig:
+    """SD 1.x's schedule with what empty tensors say by being there, as ComfyUI reads them."""
+    return ScheduleConfig(
+        prediction="v" if "v_pred" in source.tensors else "epsilon", zero_snr="ztsnr" in source.tensors
+    )
 
 
 def _defaults(source: Source, config: ModelConfig) -> Defaults:

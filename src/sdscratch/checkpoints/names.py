@@ -47,6 +47,7 @@ EXTRAS: Mapping[Layout, re.Pattern[str]] = {
         r"|(first_stage_model\.)?model_ema\..*"
         r"|(first_stage_model\.|vae\.)?loss\..*"  # the autoencoder's discriminator and perceptual network
         r"|cond_stage_model\.((.*\.)?logit_scale|.*text_projection.*|transformer\.vision_model\..*)"
+        r"|v_pred|ztsnr"  # flags, whose presence says how the model was trained
         r"|embedding_manager\..*|global_step|epoch|optimizer.*|lr_scheduler.*|callbacks.*"
     ),
     "diffusers": re.compile(r"(.*[./])?position_ids|text_encoder/(text_projection.*|logit_scale)"),

@@ -130,7 +130,7 @@ def draw(
         picture = read_picture(init, arguments.background)
         fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
-    seeds = [seed + index for index in range(arguments.batch_count)]
+    seeds = [seed + (0 if options.variation_strength else index) for index in range(arguments.batch_count)]
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     opened = open_all(
         arguments.model,

@@ -160,7 +160,7 @@ def pulled(without: Tensor, pulls: Sequence[Pull], others: Sequence[Tensor]) -> 
 
 
 def twice(predict: Predictor, perturbed: Predictor) -> PairPredictor:
-    """What a network predicts with a prompt, told as what it does without, too; and with perturbed attention."""
+    """What a network predicts with a prompt, twice (nothing guides), and with perturbed attention."""
 
     def both(x: Tensor, timestep: float) -> tuple[Tensor, ...]:
         predicted = predict(x, timestep)

@@ -99,7 +99,7 @@ LAPLACE_SCALE, LAPLACE_GAP = 0.5, 1e-5
 
 
 def laplace(schedule: Schedule, steps: int) -> Array:
-    """Quantiles of log σ after Laplace's distribution around 0 (Hang et al. 2024), cut to the model's ends."""
+    """Quantiles of log σ after Laplace's distribution around 0 (Hang et al. 2024), in the model's bounds."""
     places = 0.5 - np.linspace(0.0, 1.0, steps)
     logs = -LAPLACE_SCALE * np.sign(places) * np.log(1.0 - 2.0 * np.abs(places) + LAPLACE_GAP)
     return np.clip(np.exp(logs), schedule.sigmas[0], schedule.sigmas[-1])

@@ -106,7 +106,7 @@ def make_denoiser(
             return choose
 
         def edited(choose: Callable[[int], Predicts]) -> Predicts:
-            return by_evaluation(choose, evaluations) if changes else choose(0)  # type: ignore[return-value]
+            return by_evaluation(choose, evaluations) if changes else choose(0)
 
         def guided(guidance: Guidance, perturbed: Network | None = None) -> Denoiser:
             return GuidedDenoiser(edited(pair(perturbed)), path, prediction, guidance)

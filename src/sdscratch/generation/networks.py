@@ -215,9 +215,7 @@ class Networks:
 
     # What they compute
 
-    def computation(
-        self, name: str, method: str = "forward", alteration: Alteration = PLAIN
-    ) -> Compute:
+    def computation(self, name: str, method: str = "forward", alteration: Alteration = PLAIN) -> Compute:
         """A network as this device runs it best: recorded or compiled, where that is faster.
 
         Args:
@@ -282,7 +280,10 @@ def exchanged(network: nn.Module, files: ModelFiles, weights: Iterable[Weight]) 
     """
     own = dict(network.named_parameters())
     pairs = [(own.get(weight.name), weight) for weight in weights]
-    plain = all(place is not None and place.device.type != "cpu" and place.shape == weight.shape for place, weight in pairs)
+    plain = all(
+        place is not None and place.device.type != "cpu" and place.shape == weight.shape
+        for place, weight in pairs
+    )
     if plain:
         for place, weight in pairs:
             assert place is not None

@@ -19,7 +19,6 @@ from torch import Tensor
 from sdscratch.addons.apply import (
     AppliedLora,
     applied_loras,
-    refuse_ranges,
     with_loras,
 )
 from sdscratch.addons.embedding import Embedding
@@ -35,6 +34,7 @@ from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.generate import generate
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
+from sdscratch.generation.ranges import check_ranges, turn_to
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
 from sdscratch.generation.sampling import LatentSampler
 from sdscratch.generation.start import PictureEncoder
@@ -50,8 +50,6 @@ from sdscratch.options import (
 )
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
-
-RANGES = "the U-Net is loaded once for all steps"
 
 
 def load(
@@ -115,7 +113,6 @@ class Pipeline:
         taesd: TaesdFile | None = None,
         embeddings: Sequence[Embedding] = (),
     ) -> None:
-        refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
         self.networks = Networks(files, placement, low_memory)
@@ -131,6 +128,7 @@ class Pipeline:
 
     def load(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Load networks ahead, yielding each one's name once it stands; with `low_memory` none is."""
+        turn_to(self.networks, 0)  # so that the U-Net is not loaded twice
         for part in () if self.networks.low_memory else parts:
             self.networks.load_ahead(part)
             yield part
@@ -156,9 +154,7 @@ class Pipeline:
         """
         _, tags = take_loras(prompt)
         if tags != self.tags:
-            files = with_loras(self.files, tags)
-            refuse_ranges(files, RANGES)
-            self.networks.exchange(files)
+            self.networks.exchange(with_loras(self.files, tags))
             self.encode_prompts.clear()
             self.tags = tags
 
@@ -192,7 +188,12 @@ class Pipeline:
         return self.files.resolve(options, random_seed())
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
-        """The networks that a task needs."""
+        """The networks that a task needs.
+
+        Raises:
+            UsageError: a LoRA is asked for at some steps of a sampler that does not know its steps.
+        """
+        check_ranges(self.loras, options.sampler)
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         first: tuple[Part, ...] = ("text", "unet") if runs else ()
         return (*first, "encoder", "decoder") if from_init else (*first, "decoder")
@@ -216,14 +217,21 @@ class Pipeline:
 
         Yields and raises what `latents` does.
         """
-        seeds = [options.seed + index for index in range(count)] if seeds is None else seeds
-        yield from self.latents(Request(options, None if init is None else Init(init)), seeds)
+        request = Request(options, None if init is None else Init(init))
+        each = [one.options for one in numbered(request, count if seeds is None else len(seeds))]
+        variations = [one.variation_seed or 0 for one in each]
+        yield from self.latents(request, [one.seed for one in each] if seeds is None else seeds, variations)
 
-    def latents(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]:
+    def latents(
+        self, request: Request, seeds: Sequence[int], variations: Sequence[int] = ()
+    ) -> Iterator[Progress]:
         """Denoise pictures of these seeds at once, which are otherwise as the request says.
 
         Yields a `Progress` before the first step and after each. Should the network give NaN, the whole
         stage runs again in float32, and the count of steps done begins anew.
+
+        Args:
+            variations: the seeds of their variations, where the request has any.
 
         Raises:
             SdscratchError: not finite in float32 either.
@@ -237,12 +245,12 @@ class Pipeline:
         self.adopt_loras(options.prompt)
         with out_of_memory_explained():
             try:
-                yield from self.sampling.steps(request, seeds)
+                yield from self.sampling.steps(request, seeds, variations)
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
                 self.networks.fall_back(error)
-                yield from self.sampling.steps(request, seeds)
+                yield from self.sampling.steps(request, seeds, variations)
 
     # From latents to pictures
 

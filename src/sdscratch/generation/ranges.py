@@ -17,7 +17,7 @@ from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.errors import UsageError
 from sdscratch.generation.networks import Networks
 
-__all__ = ["LoraSteps", "check_ranges"]
+__all__ = ["LoraSteps", "check_ranges", "turn_to"]
 
 log = logging.getLogger(__name__)
 
@@ -50,44 +50,40 @@ class LoraSteps:
     """
 
     def __init__(self, networks: Networks, sampler: str) -> None:
+        loras = applied_loras(networks.files)
+        check_ranges(loras, sampler)
         self.networks = networks
         self.done = 0
-        files = networks.files
-        self._ranged = tuple(lora for lora in applied_loras(files) if not lora.request.always)
-        check_ranges(self._ranged, sampler)
+        self._follow = not all(lora.request.always for lora in loras)
         # Multistep samplers ask once a step, some of them ahead of its beginning (UniPC).
         spec = SAMPLERS[sampler]
         self._by_evaluation = spec.denoisings == "n" and spec.steps(9) == 9
         self._evaluations = 0
-        self.to(0)
-
-    def to(self, step: int) -> None:
-        """Give the U-Net the weights that it has at a step, from 0."""
-        files = self.networks.files
-        current = self.networks.varied("unet")
-        active = current.changes if current is not None else files.changes
-        wanted = at_step(files, step)
-        if wanted.changes == active:
-            return
-        turned = {*wanted.changes} ^ {*active}
-        touched = {
-            weight
-            for lora in turned
-            if isinstance(lora, AppliedLora)
-            for weight in lora.lora.modules
-            if weight.part == "unet"
-        }
-        names = ", ".join(lora.name for lora in self._ranged if lora in turned)
-        log.info("step %d: %s", step + 1, f"the LoRAs change ({names})" if names else "the LoRAs are all there")
-        self.networks.vary("unet", None if wanted is files else PartFile(wanted, "unet"), touched)
+        turn_to(networks, 0)
 
     def followed(self, denoise: Denoiser) -> Denoiser:
         """A denoiser before each of whose evaluations the weights are those of its step."""
-        return Followed(denoise, self._before) if self._ranged else denoise
+        return Followed(denoise, self._before) if self._follow else denoise
 
     def _before(self) -> None:
-        self.to(self._evaluations if self._by_evaluation else self.done)
+        turn_to(self.networks, self._evaluations if self._by_evaluation else self.done)
         self._evaluations += 1
+
+
+def turn_to(networks: Networks, step: int) -> None:
+    """Give the U-Net the weights that it has at a step, from 0."""
+    current = networks.varied("unet") or networks.files
+    wanted = at_step(networks.files, step)
+    if wanted.changes == current.changes:
+        return
+    turned = [
+        lora
+        for lora in applied_loras(networks.files)
+        if (lora in wanted.changes) is not (lora in current.changes)
+    ]
+    log.info("from step %d on: other LoRAs (%s)", step + 1, ", ".join(lora.name for lora in turned))
+    touched = {weight for lora in turned for weight in lora.lora.modules if weight.part == "unet"}
+    networks.vary("unet", None if wanted is networks.files else PartFile(wanted, "unet"), touched)
 
 
 class Followed:

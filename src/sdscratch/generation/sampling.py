@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 
 import torch
 
@@ -13,16 +14,24 @@ from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, parse_sigmas, shortened
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.networks import Networks
+from sdscratch.generation.ranges import LoraSteps
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import PictureEncoder, device_noise, start_latent
+from sdscratch.generation.start import PictureEncoder, device_noise, start_latent, varied_noise
 from sdscratch.images.tensors import to_tensor
+from sdscratch.models.config import ScheduleConfig
 from sdscratch.options import ResolvedOptions
 
 __all__ = ["LatentSampler"]
+
+
+@lru_cache(8)
+def schedule_with(config: ScheduleConfig, zero_snr: bool) -> Schedule:
+    """A forward process, made once."""
+    return Schedule(config, zero_snr=zero_snr)
 
 
 class LatentSampler:
@@ -35,43 +44,67 @@ class LatentSampler:
         self.encode_prompts = encode_prompts
         self.encode_picture = encode_picture
         self.unet = UNetRunner(networks)
-        self.schedule = Schedule(networks.files.config.schedule)
+        self.config = networks.files.config.schedule
+        self.schedule = Schedule(self.config)
+
+    def schedule_of(self, options: ResolvedOptions) -> Schedule:
+        """The model's forward process, or what was asked for instead."""
+        return self.schedule if options.zero_snr is None else schedule_with(self.config, options.zero_snr)
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
-        asked = self.schedule, options.sampler, options.scheduler, options.steps
+        asked = self.schedule_of(options), options.sampler, options.scheduler, options.steps
+        if options.sigmas is not None:
+            path = make_sigma_schedule(*asked, like=options.like, sigmas=parse_sigmas(options.sigmas))
+            return replace(path, start_scale=path.sigmas[0]) if from_init else path
         if from_init and options.strength > 0.0:
             return shortened(*asked, options.strength, like=options.like)
         path = make_sigma_schedule(*asked, like=options.like)
         return path.tail(0) if from_init else path
 
-    def steps(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]:
+    def steps(
+        self, request: Request, seeds: Sequence[int], variations: Sequence[int] = ()
+    ) -> Iterator[Progress]:
         """Denoise pictures at once, all as the request says but for their seeds.
 
         Yields a `Progress` before the first step and after each.
 
+        Args:
+            variations: the seeds of their variations, where there are any.
+
         Raises:
+            UsageError: a LoRA is asked for at some steps of a sampler that does not know its steps.
             NotFiniteError: the network gave NaN or an infinity.
         """
         options = request.options
+        if options.variation_seed is not None and not variations:
+            variations = [options.variation_seed + index for index in range(len(seeds))]
         if SAMPLERS[options.sampler].alone and len(seeds) > 1:
-            yield from one_after_another([self.steps(request, [seed]) for seed in seeds])
+            each = [variations[index : index + 1] for index in range(len(seeds))]
+            yield from one_after_another(
+                [self.steps(request, [seed], own) for seed, own in zip(seeds, each, strict=True)]
+            )
             return
         config, device = self.networks.files.config, self.networks.placement.device
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
         path = self.path(options, from_init=request.init is not None)
         shape = (config.unet.latent_channels, *sides)
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
-        sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
+        varied = varied_noise(options, variations, config.autoencoder.downscale)
+        sources = noise_sources(
+            options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind, **varied
+        )
         start, noise = (device_noise(source, device) for source in sources)
+        first = device_noise(getattr(sources[0], "posterior", sources[0]), device)
         encode = None if request.init is None else partial(self.encode_picture, to_tensor(request.init.image))
         own_noise = convention_of(options.like).encodes_with_noise
-        x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
+        x = start_latent(path, len(seeds), start, encode, posterior=first if own_noise else None)
         total = len(path.timesteps)
-        denoise = None
+        denoise, ranges = None, LoraSteps(self.networks, options.sampler)
         if total:
             prompt, negative = self.encode_prompts.of(options)
             denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
+            denoise = ranges.followed(denoise)
         yield Progress(0, total, x, None)
         if denoise is None:
             return
@@ -79,4 +112,5 @@ class LatentSampler:
             # looking at every step would make a GPU wait for the CPU
             if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
+            ranges.done = step.done
             yield Progress(step.done, step.total, step.latent, step.denoised)

@@ -25,7 +25,7 @@ from sdscratch.images import Record, fit_picture, picture_hash, read_picture, re
 from sdscratch.jobs.journal import FAILED, Journal, Shard, append, picture_key
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import ResolvedOptions, fit_of_init, size_of_init
+from sdscratch.options import ResolvedOptions, fit_of_init, numbered_seeds, size_of_init
 
 __all__ = ["Done", "Lost", "Models", "Outcome", "Overview", "Task", "look_over", "run_plan", "tasks_of"]
 
@@ -139,7 +139,7 @@ def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterato
             raise type(error)(f"{job.place}: {error}") from error
         for index in range(job.source.batch_count):
             number += 1
-            resolved = replace(first, seed=first.seed + index)
+            resolved = replace(first, **numbered_seeds(first.seed, first.variation_seed, index))  # type: ignore[arg-type]
             values = {**asdict(resolved), "n": number, "job": job.number, "model": files.name}
             yield Task(number, job, resolved, template.name(values))
 

@@ -7,7 +7,10 @@ way in refuses the same things in the same words. This package imports no torch.
     fields           what an option's line holds, and the words and bounds that several share
     picture          what a picture shows, and its size
     sampling         how noise becomes a picture
+    variation        how the noise is varied
+    guidance         what is done to guidance besides its scale
     approximations   what is faster, and not quite the same picture
+    together         what several options say together
     resolved         all of them as one: asked for, checked, and filled
     sizes            the size of what is drawn where a picture is given, and the seed where none is
 """
@@ -25,6 +28,7 @@ from sdscratch.options.fields import (
 )
 from sdscratch.options.resolved import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions, changed
 from sdscratch.options.sizes import Fit, fit_of_init, large_init_notice, random_seed, size_of_init
+from sdscratch.options.variation import check_resize, numbered_seeds
 
 __all__ = [
     "APPROXIMATIONS",
@@ -42,8 +46,10 @@ __all__ = [
     "ResolvedOptions",
     "changed",
     "check_placement",
+    "check_resize",
     "fit_of_init",
     "large_init_notice",
+    "numbered_seeds",
     "parse_interval",
     "parse_sampler",
     "parse_scheduler",

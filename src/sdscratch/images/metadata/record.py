@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 
 from sdscratch.errors import ImageError
 from sdscratch.images.metadata.infotext import NEGATIVE, quote
+from sdscratch.images.metadata.sampling_words import sampling_words
 from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.version import __version__
 
@@ -23,7 +24,7 @@ __all__ = ["AddonRecord", "LoraRecord", "Record"]
 T = TypeVar("T")
 
 # Options of which a record says nothing where they do nothing.
-OFF = {each.name: each.metadata["asked"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
+OFF = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
 # What a record means that lacks an option, as those do that are older than it.
 ABSENT = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if "absent" in each.metadata}
 
@@ -62,6 +63,20 @@ class LoraRecord:
     def to_record(self) -> dict[str, Any]:
         """Its fields without what does not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def tag(self) -> str:
+        """What a prompt would say to ask for it."""
+        items = [self.name, f"{self.weight:.10g}"]
+        if self.unet_weight is not None:
+            items.append(f"{self.unet_weight:.10g}")
+        if self.blocks is not None:
+            items.append("lbw=" + ",".join(f"{block:.10g}" for block in self.blocks))
+        items += [
+            f"{name}={step}"
+            for name, step in (("start", self.start), ("stop", self.stop))
+            if step is not None
+        ]
+        return f"<lora:{':'.join(items)}>"
 
 
 @dataclass(frozen=True)
@@ -123,9 +138,7 @@ class Record:
         A NUL, which PNG text cannot hold, and halves of surrogate pairs become replacement characters.
         """
         options = self.options
-        tags = "".join(
-            f" <lora:{lora.name}:{lora.weight:.10g}>" for lora in self.loras or () if not lora.tagged
-        )
+        tags = "".join(f" {lora.tag()}" for lora in self.loras or () if not lora.tagged)
         negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
         line = ", ".join(f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value)
         text = f"{options.prompt}{tags}\n{negative}{line}".replace("\0", "\ufffd")
@@ -148,6 +161,7 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            **sampling_words(options),
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
