@@ -4,15 +4,15 @@
 model decides; `resolve` fills those from the model's own `Defaults`. Ranges are checked here, so that every
 way in refuses the same things in the same words. This package imports no torch.
 
-fields.py         what an option's line holds, and the words and bounds that several share
-picture.py        what a picture shows, and its size
-sampling.py       how noise becomes a picture
-variation.py      how the noise is varied
-guidance.py       what is done to guidance besides its scale
-approximations.py what is faster, and not quite the same picture
-together.py       what several options say together
-resolved.py       all of them as one: asked for, checked, and filled
-sizes.py          the size of what is drawn where a picture is given, and the seed where none is
+fields.py          what an option's line holds, and the words and bounds that several share
+picture.py         what a picture shows, and its size
+sampling.py        how noise becomes a picture
+variation.py       how the noise is varied
+guidance.py        what is done to guidance besides its scale
+approximations.py  what is faster, and not quite the same picture
+together.py        what several options say together
+resolved.py        all of them as one: asked for, checked, and filled
+sizes.py           the size of what is drawn where a picture is given, and the seed where none is
 """
 
 from sdscratch.checks import DTYPES, check_placement, parse_interval
