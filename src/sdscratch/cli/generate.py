@@ -140,7 +140,7 @@ def draw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
-    opened.check_prompt(options.prompt)  # what is wrong is said before torch is imported
+    opened.check(options)  # what is wrong is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
     )
@@ -298,5 +298,6 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
         **({"embeddings": [asdict(each) for each in record.embeddings]} if record.embeddings else {}),
         **({"vae": asdict(record.vae)} if record.vae else {}),
+        **({"taesd": asdict(record.taesd)} if record.taesd else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

@@ -33,7 +33,7 @@ LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASK
 OWN = "Plan"
 
 
-@with_arguments(without=("prompt", "size", "preview", "taesd", "overwrite", "init_img"))
+@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img"))
 def run(
     plan: Annotated[
         Path,
@@ -95,7 +95,10 @@ def run(
     folder = Path(arguments.output or f"outputs/{plan.stem}")
     defaults = typed | {
         key: getattr(arguments, key)
-        for key in ("model", "tokenizer", "lora", "embedding", "vae", "batch_count", "fit", "background")
+        for key in (
+            *("model", "tokenizer", "lora", "embedding", "vae", "taesd"),
+            *("batch_count", "fit", "background"),
+        )
     }
     arguments.check_machine()
     models = Models()

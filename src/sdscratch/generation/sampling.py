@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -20,7 +20,7 @@ from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_an
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.ranges import LoraSteps
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import PictureEncoder, device_noise, start_latent, varied_noise
+from sdscratch.generation.start import Encode, device_noise, start_latent, varied_noise
 from sdscratch.images.tensors import to_tensor
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.options import ResolvedOptions
@@ -35,14 +35,21 @@ def schedule_with(config: ScheduleConfig, zero_snr: bool) -> Schedule:
 
 
 class LatentSampler:
-    """Requests → latents, with a model's networks."""
+    """Requests → latents, with a model's networks.
+
+    Args:
+        encoder_for: options → what makes latents of init pictures.
+    """
 
     def __init__(
-        self, networks: Networks, encode_prompts: PromptEncoder, encode_picture: PictureEncoder
+        self,
+        networks: Networks,
+        encode_prompts: PromptEncoder,
+        encoder_for: Callable[[ResolvedOptions], Encode],
     ) -> None:
         self.networks = networks
         self.encode_prompts = encode_prompts
-        self.encode_picture = encode_picture
+        self.encoder_for = encoder_for
         self.unet = UNetRunner(networks)
         self.config = networks.files.config.schedule
         self.schedule = Schedule(self.config)
@@ -96,7 +103,9 @@ class LatentSampler:
         )
         start, noise = (device_noise(source, device) for source in sources)
         first = device_noise(getattr(sources[0], "posterior", sources[0]), device)
-        encode = None if request.init is None else partial(self.encode_picture, to_tensor(request.init.image))
+        encode = None
+        if request.init is not None:
+            encode = partial(self.encoder_for(options), to_tensor(request.init.image))
         own_noise = convention_of(options.like).encodes_with_noise
         x = start_latent(path, len(seeds), start, encode, posterior=first if own_noise else None)
         total = len(path.timesteps)

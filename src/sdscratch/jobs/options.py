@@ -76,6 +76,15 @@ class LineOptions:
         default="the model's own",
     )
 
+    taesd: str | None = setting(
+        None,
+        "Tiny autoencoder, which draws with --decoder tiny and in --preview: a file, a diffusers folder, or "
+        "a name in ./weights.",
+        MODEL,
+        metavar="FILE",
+        default="MODEL-taesd.safetensors beside the model, if it is there",
+    )
+
     def __post_init__(self) -> None:
         check_ranges(self)
 

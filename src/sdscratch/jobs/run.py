@@ -31,7 +31,7 @@ __all__ = ["Done", "Lost", "Models", "Outcome", "Overview", "Task", "look_over",
 
 MODELS_OPEN = 4  # files of models that stay open: headers alone
 
-ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...]]
+ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...], str | None]
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ class Models:
 
 def open_key(key: ModelKey) -> Opened:
     """The model with that key."""
-    model, tokenizer, lora, vae, embedding = key
-    return open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding)
+    model, tokenizer, lora, vae, embedding, taesd = key
+    return open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding, taesd=taesd)
 
 
 def model_key(job: Job) -> ModelKey:
     """What says which model a job is drawn with."""
     source = job.source
-    return source.model, source.tokenizer, source.lora, source.vae, source.embedding
+    return source.model, source.tokenizer, source.lora, source.vae, source.embedding, source.taesd
 
 
 def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterator[Task]:
@@ -132,6 +132,8 @@ def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterato
             files = models.files(job)
             models.changes(job)
             options = job.options
+            if options.decoder == "tiny":
+                _ = models.opened(model_key(job)).tiny
             if job.source.init_img is not None:
                 options = size_of_init(options, sizes(job.source.init_img, job.source.background))
             first = files.resolve(options, options.seed)
@@ -225,6 +227,7 @@ class _Run:
             {
                 "options": asdict(task.options),
                 "model": files.hash(),
+                **({"taesd": opened.tiny.hash} if task.options.decoder == "tiny" else {}),
                 "vae": None if (vae := vae_record(files)) is None else vae.hash,
                 "embeddings": [each.digest() for each in opened.embeddings],
                 "changes": [change.record() for change in self.models.changes(task.job)],

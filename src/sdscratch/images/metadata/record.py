@@ -98,6 +98,7 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -124,8 +125,8 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            if "vae" in values:
-                values["vae"] = _typed(AddonRecord, values["vae"])
+            for name in {"vae", "taesd"} & values.keys():
+                values[name] = _typed(AddonRecord, values[name])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -161,6 +162,7 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             **sampling_words(options),
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
