@@ -24,7 +24,7 @@ from sdscratch.images import AddonRecord, LoraRecord, Record
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
 
-__all__ = ["Model", "generate"]
+__all__ = ["Model", "generate", "generator"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,15 @@ def generate(pipeline: Model, requests: Iterable[Request], *, batch_size: int = 
             once.
     """
     yield from _Generation(pipeline).all(requests, batch_size)
+
+
+def generator(pipeline: Model) -> Callable[[Iterable[Request], int], Iterator[Event]]:
+    """`generate` for requests that come a few at a time: what is loaded stays, and is told of once.
+
+    Returns:
+        What takes the next requests, and the size of batches.
+    """
+    return _Generation(pipeline).all
 
 
 class _Generation:
@@ -187,6 +196,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             taesd=tiny_record(pipeline.tiny) if request.options.decoder == "tiny" else None,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,
+            template=request.template,
         )
 
     return record

@@ -19,7 +19,7 @@ from sdscratch.images.metadata.sampling_words import sampling_words
 from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "LoraRecord", "Record"]
+__all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 
 T = TypeVar("T")
 
@@ -80,6 +80,15 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
+class TemplateRecord:
+    """What prompts were before their wildcards were expanded; `options` hold what became of them."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int  # of the wildcards
+
+
+@dataclass(frozen=True)
 class Record:
     """All that a picture depends on; the model's weights and the init picture it names by hash.
 
@@ -98,6 +107,7 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    template: TemplateRecord | None = None  # where prompts had wildcards
     taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     sdscratch: str = __version__
 
@@ -127,6 +137,8 @@ class Record:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
             for name in {"vae", "taesd"} & values.keys():
                 values[name] = _typed(AddonRecord, values[name])
+            if "template" in values:
+                values["template"] = _typed(TemplateRecord, values["template"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -169,6 +181,8 @@ class Record:
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
+            "Template": self.template.prompt if self.template else "",
+            "Negative Template": self.template.negative_prompt if self.template else "",
         }
 
 
