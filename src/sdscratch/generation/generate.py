@@ -18,13 +18,22 @@ from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.tiny import TinyAutoencoder
 from sdscratch.device import Placement
-from sdscratch.errors import SdscratchError
-from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
+from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.generation.requests import (
+    Advanced,
+    Event,
+    Failed,
+    Picture,
+    Progress,
+    Request,
+    Started,
+    numbered,
+)
 from sdscratch.images import AddonRecord, LoraRecord, Record
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
 
-__all__ = ["Model", "generate", "generator"]
+__all__ = ["Model", "drawn", "generate", "generator"]
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +82,24 @@ def generator(pipeline: Model) -> Callable[[Iterable[Request], int], Iterator[Ev
         What takes the next requests, and the size of batches.
     """
     return _Generation(pipeline).all
+
+
+def drawn(pipeline: Model, request: Request, count: int | None, size: int) -> Image | list[Image]:
+    """A list of `count` pictures of a request, `size` at once; without a count, one picture by itself.
+
+    Raises:
+        SdscratchError: the first picture that failed says why.
+    """
+    wanted = 1 if count is None else count
+    if min(wanted, size) < 1:
+        raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
+    pictures: list[Image] = []
+    for event in generate(pipeline, numbered(request, wanted), batch_size=size):
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, Picture):
+            pictures.append(event.image)
+    return pictures[0] if count is None else pictures
 
 
 class _Generation:

@@ -24,15 +24,14 @@ from sdscratch.checkpoints.taesd import TaesdFile, find_taesd
 from sdscratch.checkpoints.tiny import TinyAutoencoder, tiny_autoencoder
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.spacing import SigmaSchedule
-from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
-from sdscratch.generation.generate import generate
+from sdscratch.generation.generate import drawn
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.ranges import check_ranges, turn_to
-from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
+from sdscratch.generation.requests import Init, Progress, Request, numbered
 from sdscratch.generation.sampling import LatentSampler
 from sdscratch.generation.start import Encode, PictureEncoder, TinyPictureEncoder
 from sdscratch.images import fit_picture, picture_hash, plain_picture
@@ -83,13 +82,8 @@ def load(
 
 def start(opened: Opened, placement: Placement, *, low_memory: bool = False) -> Pipeline:
     """What is open, on a device."""
-    return Pipeline(
-        opened.files,
-        placement,
-        low_memory=low_memory,
-        taesd=opened.taesd,
-        embeddings=opened.embeddings,
-    )
+    taesd, known = opened.taesd, opened.embeddings
+    return Pipeline(opened.files, placement, low_memory=low_memory, taesd=taesd, embeddings=known)
 
 
 class Pipeline:
@@ -305,8 +299,8 @@ class Pipeline:
             batch_size: how many are made at once.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
-        resolved = self.resolve(GenerateOptions(prompt, **options))
-        return self._draw(resolved, batch_count, batch_size)
+        request = Request(self.resolve(GenerateOptions(prompt, **options)))
+        return drawn(self, request, batch_count, batch_size)
 
     @overload
     def img2img(
@@ -342,22 +336,8 @@ class Pipeline:
         resolved = self.resolve(asked, plain)
         fit = fit_of_init(asked, fit)
         fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        return self._draw(resolved, batch_count, batch_size, Init(fitted, fit, picture_hash(plain)))
-
-    def _draw(
-        self, options: ResolvedOptions, count: int | None, size: int, init: Init | None = None
-    ) -> Image.Image | list[Image.Image]:
-        """A list of `count` pictures, `size` at once; without a count, one picture by itself."""
-        wanted = 1 if count is None else count
-        if min(wanted, size) < 1:
-            raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
-        pictures: list[Image.Image] = []
-        for event in generate(self, numbered(Request(options, init), wanted), batch_size=size):
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Picture):
-                pictures.append(event.image)
-        return pictures[0] if count is None else pictures
+        init = Init(fitted, fit, picture_hash(plain))
+        return drawn(self, Request(resolved, init), batch_count, batch_size)
 
     def __enter__(self) -> Self:
         return self
