@@ -336,7 +336,7 @@ class Pipeline:
         resolved = self.resolve(asked, plain)
         fit = fit_of_init(asked, fit)
         fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        init = Init(fitted, fit, picture_hash(plain))
+        init = Init(fitted, fit, picture_hash(plain), background)
         return drawn(self, Request(resolved, init), batch_count, batch_size)
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import fields
 from typing import Any
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.errors import ImageError
-from sdscratch.images import Infotext, LoraRecord, Record, parse_infotext
+from sdscratch.images import AddonRecord, Infotext, LoraRecord, Record, parse_infotext
+from sdscratch.images.metadata.infotext import pairs
 from sdscratch.options import ResolvedOptions
+from sdscratch.version import __version__
 from support.pictures import record
 
 # Any text at all, halves of surrogate pairs and NUL included, mixed with what an infotext is made of.
@@ -24,8 +27,14 @@ PLAIN = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs
 EXAMPLE = (
     "a red apple\nNegative prompt: blurry, dark\n"
     "Steps: 30, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.5, Seed: 7, Size: 512x512, "
-    "Model hash: 6ce0161689, Model: v1-5, Denoising strength: 0.6, Clip skip: 2"
+    "Model hash: 6ce0161689, Model: v1-5, Denoising strength: 0.6, Clip skip: 2, RNG: CPU, "
 )
+ENDING = {"RNG": "CPU", "Version": f"sdscratch {__version__}", "Hashes": '{"model": "6ce0161689"}'}
+
+
+def ending(made: Record) -> str:
+    """What every infotext ends in."""
+    return f"Record hash: {made.hash()}, Version: {ENDING['Version']}, Hashes: {ENDING['Hashes']}"
 
 
 @given(HOSTILE, HOSTILE, HOSTILE, st.integers(0, 2**63 - 1), st.floats(0, 1000))
@@ -47,7 +56,10 @@ def test_the_record_of_img2img_names_init_picture_and_fit() -> None:
     assert "fit" not in json.loads(record().to_json())
 
 
-LORAS = (LoraRecord("ink", 0.7, "ab" * 5, tagged=False), LoraRecord("a, b", -1.0, "cd" * 5, tagged=True))
+LORAS = (
+    LoraRecord("ink", 0.7, "ab" * 5, tagged=False),
+    LoraRecord("a, b", -1.0, "cd" * 5, tagged=True, autov3="0123456789ab"),
+)
 
 
 def test_the_record_names_the_loras() -> None:
@@ -60,7 +72,7 @@ def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
     made = record(prompt="a dog<lora:a, b:-1>", loras=LORAS)
     text = parse_infotext(made.infotext())
     assert text.prompt == "a dog<lora:a, b:-1> <lora:ink:0.7>"
-    assert text.parameters["Lora hashes"] == "ink: ababababab, a, b: cdcdcdcdcd"
+    assert text.parameters["Lora hashes"] == "ink: ababababab, a, b: 0123456789ab"
     assert "Lora" not in record().infotext()
 
 
@@ -181,26 +193,28 @@ def test_the_infotext_is_spelled_as_the_web_uis_do() -> None:
         mode="img2img", negative_prompt="blurry, dark", sampler="euler_a", scheduler="karras",
         strength=0.6, clip_skip=1,
     )  # fmt: skip
-    assert made.infotext() == EXAMPLE
+    assert made.infotext() == EXAMPLE + ending(made)
 
 
 def test_what_does_not_apply_is_left_out_of_the_infotext() -> None:
     text = record().infotext()
     assert text == (
         "a red apple\nSteps: 30, Sampler: DDPM, CFG scale: 7.5, Seed: 7, Size: 512x512, "
-        "Model hash: 6ce0161689, Model: v1-5"
+        "Model hash: 6ce0161689, Model: v1-5, RNG: CPU, " + ending(record())
     )
     assert "Eta DDIM: 0.5" in record(sampler="ddim", eta=0.5).infotext()
 
 
 def test_the_infotext_is_taken_apart() -> None:
-    assert parse_infotext(EXAMPLE) == Infotext(
+    text = EXAMPLE + 'Record hash: ab12, Version: sdscratch 1, Hashes: {"model": "6ce0161689", "vae": "12"}'
+    assert parse_infotext(text) == Infotext(
         "a red apple",
         "blurry, dark",
         {
             "Steps": "30", "Sampler": "Euler a", "Schedule type": "Karras", "CFG scale": "7.5", "Seed": "7",
             "Size": "512x512", "Model hash": "6ce0161689", "Model": "v1-5", "Denoising strength": "0.6",
-            "Clip skip": "2",
+            "Clip skip": "2", "RNG": "CPU", "Record hash": "ab12", "Version": "sdscratch 1",
+            "Hashes": '{"model": "6ce0161689", "vae": "12"}',
         },
     )  # fmt: skip
 
@@ -208,6 +222,7 @@ def test_the_infotext_is_taken_apart() -> None:
 @given(PLAIN, PLAIN, PLAIN.filter(bool))
 @example(PARAMETERS, PARAMETERS, 'a "b", c: \\d')
 @example(" leading", " x ", "  spaces  ")
+@example("", "", 'x, Hashes: {"model": "no"}')
 def test_the_infotext_comes_back_for_prompts_of_one_line(prompt: str, negative: str, model: str) -> None:
     made = record(prompt=prompt, negative_prompt=negative, model=model)
     if prompt.strip().startswith("Negative prompt:"):
@@ -223,7 +238,9 @@ def test_the_infotext_always_ends_in_its_own_parameters(prompt: str, negative: s
     text = record(prompt=prompt, negative_prompt=negative).infotext()
     assert "\0" not in text
     text.encode("utf-8")
-    assert parse_infotext(text).parameters == parse_infotext(record().infotext()).parameters
+    found, usual = (dict(parse_infotext(each).parameters) for each in (text, record().infotext()))
+    assert len(found.pop("Record hash")) == len(usual.pop("Record hash")) == 12
+    assert found == usual
 
 
 def test_a_prompt_of_several_lines_stays_whole() -> None:
