@@ -20,7 +20,7 @@ def own_levels(
         UsageError: something else was asked for that chooses them.
     """
     levels = parse_sigmas(sigmas)
-    if scheduler is not None or strength is not None:
+    if scheduler is not None or strength not in (None, 1.0):
         raise UsageError("--sigmas says all noise levels itself; leave --scheduler and --strength out")
     if steps is not None and steps != len(levels) - 1:
         raise UsageError(f"--sigmas makes {len(levels) - 1} steps, but --steps is {steps}; leave it out")

@@ -4,13 +4,11 @@ import json
 import re
 import time
 from dataclasses import fields
-from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.errors import ImageError
 from sdscratch.images import AddonRecord, Infotext, LoraRecord, Record, parse_infotext
 from sdscratch.images.metadata.infotext import pairs
@@ -76,65 +74,47 @@ def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
     assert "Lora" not in record().infotext()
 
 
+def test_hashes_are_what_civitai_finds_files_by() -> None:
+    embeddings = (AddonRecord("bad: {hand}", "0123456789ab"),)
+    made = record(loras=LORAS, embeddings=embeddings, vae=AddonRecord("mse", "735e4c3a44"))
+    text = made.infotext()
+    # CivitAI's own expression: automatic.metadata.ts
+    found = re.search(r", Hashes:\s*({[^}]+})", text)
+    assert found is not None
+    assert json.loads(found[1]) == {
+        "model": "6ce0161689", "vae": "735e4c3a44", "lora:ink": "ababababab", "lora:a, b": "cdcdcdcdcd",
+        "embed:bad: {hand}": "0123456789",
+    }  # fmt: skip
+    read = parse_infotext(text).parameters
+    assert json.loads(read["Hashes"]) == json.loads(found[1])
+    assert (read["TI hashes"], read["VAE"], read["VAE hash"]) == (
+        "bad: {hand}: 0123456789ab",
+        "mse",
+        "735e4c3a44",
+    )
+    # A1111, whose values end at a comma, finds no key in it that is none
+    own = {key for key, _ in pairs(text.rpartition("\n")[2])}
+    assert own == read.keys()
+
+
+def test_the_record_says_what_add_ons_are_in_both_of_civitais_hashes() -> None:
+    made = record(loras=LORAS, embeddings=(AddonRecord("a", "0123456789ab", "cdefcdefcdef"),), threads=2)
+    values = json.loads(made.to_json())
+    assert [lora.get("autov3") for lora in values["loras"]] == [None, "0123456789ab"]
+    assert values["embeddings"] == [{"name": "a", "hash": "0123456789ab", "autov3": "cdefcdefcdef"}]
+    assert values["threads"] == 2
+    assert Record.from_json(made.to_json()) == made
+
+
+def test_every_record_has_a_hash_of_its_own() -> None:
+    made = [record(), record(threads=1), record(seed=8), record(prompt="a red appl")]
+    assert len({each.hash() for each in made}) == 4
+
+
 def test_the_record_holds_every_option_that_does_something() -> None:
     every = {field.name for field in fields(ResolvedOptions)}
     off = {field.name for field in fields(ResolvedOptions) if field.metadata.get("off")}
     assert json.loads(record().to_json())["options"].keys() == every - off
-
-
-# What is off unless asked for, and what the infotext says of it.
-TOLD: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
-    "emphasis": (
-        {"emphasis": "no-norm", "prompt": "a (red:1.2) dog", "prompt_syntax": "a1111"},
-        {"Emphasis": "No norm"},
-    ),
-    "variation_strength": (
-        {"variation_seed": 77, "variation_strength": 0.25},
-        {"Variation seed": "77", "Variation seed strength": "0.25"},
-    ),
-    "seed_resize": ({"seed_resize": "512x640"}, {"Seed resize from": "512x640"}),
-    "ensd": ({"ensd": 31337, "sampler": "euler_a"}, {"ENSD": "31337"}),
-    "sigmas": ({"sigmas": "14.6,3.0,0.0"}, {"Sigmas": "14.6,3.0,0.0"}),
-    "prediction": ({"prediction": "v"}, {"Prediction": "v"}),
-    "zero_snr": ({"zero_snr": True}, {"Noise Schedule": "Zero Terminal SNR"}),
-    "rescale_cfg": ({"rescale_cfg": 0.7}, {"CFG rescale": "0.7"}),
-    "dynamic_threshold": (
-        {"dynamic_threshold": "7,99.5"},
-        {"Dynamic thresholding enabled": "True", "Mimic scale": "7", "Threshold percentile": "99.5"},
-    ),
-    "apg": ({"apg": "0,-0.5,15"}, {"APG": "0,-0.5,15"}),
-    "pag_scale": ({"pag_scale": 3.0}, {"PAG Scale": "3"}),
-    "freeu": ({"freeu": "1.5,1.6,0.9,0.2"}, {"FreeU": "1.5,1.6,0.9,0.2"}),
-}
-
-
-@pytest.mark.parametrize("name", TOLD)
-def test_what_is_done_to_sampling_is_told_and_comes_back(name: str) -> None:
-    asked, told = TOLD[name]
-    made = record(**asked)
-    assert name in json.loads(made.to_json())["options"]
-    assert Record.from_json(made.to_json()) == made
-    parameters = parse_infotext(made.infotext()).parameters
-    assert {key: parameters.get(key) for key in told} == told
-    assert not parse_infotext(record().infotext()).parameters.keys() & told.keys()
-
-
-def test_a_number_that_samplers_do_not_draw_by_is_not_told() -> None:
-    for sampler in ("dpm++2m", "dpm++sde"):  # no noise; noise of a Brownian path, which has its own seed
-        assert "ENSD" not in record(ensd=31337, sampler=sampler).infotext()
-
-
-def test_emphasis_is_told_where_something_is_emphasized() -> None:
-    assert "Emphasis" not in record(emphasis="ignore", prompt="a red dog").infotext()
-
-
-def test_all_that_was_asked_of_a_lora_stands_in_its_tag() -> None:
-    blocks = tuple(index / 4 for index in range(26))
-    given = LoraRecord("ink", 0.7, "ab" * 5, False, 0.5, blocks, 3, 12)
-    prompt = parse_infotext(record(prompt="a dog", loras=(given,)).infotext()).prompt
-    text, (asked,) = take_loras(prompt)
-    assert text == "a dog "
-    assert asked == LoraRequest("ink", 0.7, 0.5, blocks, 3, 12)
 
 
 def test_approximations_are_told_where_they_were_used_and_nowhere_else() -> None:
