@@ -29,12 +29,14 @@ from sdscratch.diffusion.guidance import (
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
-from sdscratch.generation.conditioning import ToldPart
+from sdscratch.generation.conditioning import ToldPart, second_pass
 from sdscratch.generation.guided import alteration_of, guidance_of, prediction_of
 from sdscratch.generation.networks import PLAIN, Networks, dtype_of
 from sdscratch.generation.requests import Progress
 from sdscratch.models.altered import Alteration
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.models.config import UNetConfig
+from sdscratch.models.unet import guidance_embedding
 from sdscratch.options import ResolvedOptions, parse_interval
 
 __all__ = ["OneByOne", "UNetRunner", "make_denoiser", "one_after_another", "sampler_options"]
@@ -81,20 +83,25 @@ def make_denoiser(
         prompt: its parts.
         negative: the negative prompt's one part; nothing where guidance needs none.
     """
-    placement, prediction = runner.networks.placement, prediction_of(options, runner.networks.files)
+    placement, files = runner.networks.placement, runner.networks.files
+    prediction, unet = prediction_of(options, files), files.config.unet
     changes = any(part.changes for part in (*prompt, *negative))
     single = len(prompt) == 1 and prompt[0].weight == 1.0
-    unguided = not negative or (options.cfg_scale <= 1.0 and single)
+    scale = second_pass(options.cfg_scale, unet)
+    unguided = not negative or (scale <= 1.0 and single)
     alteration = alteration_of(options)
+
+    def network_at(scale: float, alteration: Alteration) -> Network:
+        return told_guidance(runner.network(options.deep_cache, alteration), unet, scale, placement.device)
 
     def one() -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
-        network, evaluations = runner.network(options.deep_cache, alteration), count_up()
+        evaluations = count_up()
 
         def alone(network: Network) -> Callable[[int], Predictor]:
             return lambda evaluation: conditioned(network, prompt[0].at(evaluation))
 
-        def pair(perturbed: Network | None) -> Callable[[int], PairPredictor]:
+        def pair(network: Network, perturbed: Network | None) -> Callable[[int], PairPredictor]:
             if unguided and perturbed is not None:
                 with_prompt, with_perturbed = alone(network), alone(perturbed)
                 return lambda evaluation: twice(with_prompt(evaluation), with_perturbed(evaluation))
@@ -108,22 +115,37 @@ def make_denoiser(
         def edited(choose: Callable[[int], Predicts]) -> Predicts:
             return by_evaluation(choose, evaluations) if changes else choose(0)
 
-        def guided(guidance: Guidance, perturbed: Network | None = None) -> Denoiser:
-            return GuidedDenoiser(edited(pair(perturbed)), path, prediction, guidance)
+        def plain(network: Network) -> Denoiser:
+            return denoiser(edited(alone(network)), path, prediction)
 
-        plain = denoiser(edited(alone(network)), path, prediction)
-        if unguided and not options.pag_scale:
-            return plain
-        perturbed = None
+        def guided(network: Network, guidance: Guidance, perturbed: Network | None = None) -> Denoiser:
+            return GuidedDenoiser(edited(pair(network, perturbed)), path, prediction, guidance)
+
+        network, perturbed = network_at(options.cfg_scale, alteration), None
         if options.pag_scale:
-            perturbed = runner.network(options.deep_cache, replace(alteration, perturbed=True))
-        whole = guided(guidance_of(options), perturbed)
-        if options.cfg_interval is None:
+            perturbed = network_at(options.cfg_scale, replace(alteration, perturbed=True))
+        bare = unguided and perturbed is None
+        whole = plain(network) if bare else guided(network, guidance_of(options, scale), perturbed)
+        if options.cfg_interval is None or (bare and unet.guidance is None):
             return whole
-        weak = plain if unguided or single else guided(Guidance(classifier_free(1.0)))
-        return guided_between(*parse_interval(options.cfg_interval), whole, weak)
+        if unet.guidance is not None:
+            network = network_at(1.0, alteration)
+        calm = plain(network) if unguided or single else guided(network, Guidance(classifier_free(1.0)))
+        return guided_between(*parse_interval(options.cfg_interval), whole, calm)
 
     return one() if placement.batches else OneByOne([one() for _ in range(count)])
+
+
+def told_guidance(network: Network, unet: UNetConfig, scale: float, device: torch.device) -> Network:
+    """A network that is told the guidance with all else, where it was distilled under it; else itself."""
+    if unet.guidance is None:
+        return network
+    embedding = guidance_embedding(scale, unet.guidance).to(device)
+
+    def told(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        return network(x, timesteps, replace(conditioning, guidance=embedding.expand(len(x), -1)))
+
+    return told
 
 
 class OneByOne:

@@ -24,9 +24,12 @@ def alteration_of(options: ResolvedOptions) -> Alteration:
     return Alteration(None if options.freeu is None else FreeUFactors(*parse_freeu(options.freeu)))
 
 
-def guidance_of(options: ResolvedOptions) -> Guidance:
-    """How predictions become one; for one picture or batch, since some ways remember the steps before."""
-    scale = options.cfg_scale
+def guidance_of(options: ResolvedOptions, scale: float) -> Guidance:
+    """How predictions become one; for one picture or batch, since some ways remember the steps before.
+
+    Args:
+        scale: of the guidance between two predictions: 1 where the network is told it instead.
+    """
     combine: Combine = classifier_free(scale)
     if options.apg is not None:
         eta, momentum, length = parse_apg(options.apg)

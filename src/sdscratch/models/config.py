@@ -66,6 +66,8 @@ class UNetConfig:
     projection: Literal["conv", "linear"] = "conv"  # into and out of a transformer: 1×1 convolution or matrix
     context: int = 768  # width of the text encoder's output
     norm_groups: int = 32
+    middle: bool = True  # whether there are blocks between the way down and the way up
+    guidance: int | None = None  # sinusoids by which it is told the guidance, of models distilled under it
     pooled: int | None = None  # width of the pooled prompt that is added to the time, with the sizes
     sizes: int = 6  # numbers of these
     size_width: int = 256  # sinusoids that each of them becomes
@@ -267,6 +269,8 @@ def unet_groups(config: UNetConfig) -> tuple[list[list[Block]], list[list[Block]
 
     width = widths[-1]
     middle = [[Block(kind, width, width, last) for kind in ("residual", "transformer", "residual")]]
+    if not config.middle:
+        middle = []
 
     up: list[list[Block]] = []
     current = width
