@@ -33,6 +33,7 @@ from sdscratch.generation.conditioning import ToldPart, second_pass
 from sdscratch.generation.guided import alteration_of, guidance_of, prediction_of
 from sdscratch.generation.networks import PLAIN, Networks, dtype_of
 from sdscratch.generation.requests import Progress
+from sdscratch.generation.windows import Window, cropped
 from sdscratch.models.altered import Alteration
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import UNetConfig
@@ -49,6 +50,7 @@ class UNetRunner:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
+        self.window: Window | None = None  # the part of a larger picture that is predicted now
 
     def network(self, deep_cache: int, alteration: Alteration = PLAIN) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
@@ -57,7 +59,9 @@ class UNetRunner:
         def run(x: Tensor, timesteps: Tensor, told: Conditioning, *deep: Tensor | None) -> tuple[Tensor, ...]:
             compute = self.computation(deep_cache > 1, alteration)  # another, where LoRAs come and go
             with torch.inference_mode():
-                prediction, *features = compute(x.to(dtype), timesteps, told.to(dtype), *deep)
+                prediction, *features = compute(
+                    x.to(dtype), timesteps, cropped(told, self.window).to(dtype), *deep
+                )
                 return prediction.float(), *features
 
         if deep_cache > 1:

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import AppliedLora, applied_loras
+from sdscratch.addons.apply import AppliedLora, applied_loras, with_loras
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
 from sdscratch.checkpoints.hashing import autov3, hash_files
@@ -20,6 +21,7 @@ from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.tiny import TinyAutoencoder
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.generation.hires import upscaler_record
 from sdscratch.generation.requests import (
     Advanced,
     Event,
@@ -60,7 +62,7 @@ class Model(Protocol):
     ) -> Iterator[Progress]: ...
     @property
     def tiny(self) -> TinyAutoencoder: ...
-    def decode(self, latents: Tensor, tile: int = 0, *, tiny: bool = False) -> list[Image]: ...
+    def decode(self, latents: Tensor, tile: int | None = None, *, tiny: bool = False) -> list[Image]: ...
     def model_hash(self) -> str: ...
 
 
@@ -213,6 +215,14 @@ def told_colour(background: str) -> str | None:
     return None if parse_colour(background) == parse_colour("white") else background
 
 
+def loras_of_both(pipeline: Model, options: ResolvedOptions) -> tuple[AppliedLora, ...]:
+    """The LoRAs that a picture was made with, those of a second pass's own prompt last."""
+    if options.hires is None or options.hires_prompt is None:
+        return pipeline.loras
+    first = applied_loras(with_loras(pipeline.files, take_loras(options.prompt)[1]))
+    return (*first, *(each for each in pipeline.loras if each not in first))
+
+
 def tiny_record(tiny: TinyAutoencoder) -> AddonRecord:
     """The tiny autoencoder in the place of the model's own."""
     return AddonRecord(tiny.name, tiny.hash)
@@ -221,8 +231,12 @@ def tiny_record(tiny: TinyAutoencoder) -> AddonRecord:
 def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
-    given, applied = len(applied_loras(pipeline.files)), pipeline.loras
+    given, applied = len(applied_loras(pipeline.files)), loras_of_both(pipeline, request.options)
+    upscaler, init = upscaler_record(request.options), request.init
     embeddings, files = pipeline.embeddings, pipeline.files
+    options = request.options
+    if upscaler is not None:  # its name, no path
+        options = replace(options, hires_upscaler=upscaler.name)
     threads = threads_of(placement)
 
     def record() -> Record:
@@ -232,7 +246,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
         )
         return Record(
             mode="txt2img" if request.init is None else "img2img",
-            options=request.options,
+            options=options,
             model=name,
             model_hash=pipeline.model_hash(),
             dtype=placement.dtype_name,
@@ -240,6 +254,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(embedding_record(each) for each in embeddings) or None,
             vae=vae_record(files),
+            upscaler=upscaler if init is None else init.upscaler,
             taesd=tiny_record(pipeline.tiny) if request.options.decoder == "tiny" else None,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,

@@ -10,6 +10,7 @@ code that Python users call:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Self, overload
 
@@ -24,19 +25,30 @@ from sdscratch.checkpoints.taesd import TaesdFile, find_taesd
 from sdscratch.checkpoints.tiny import TinyAutoencoder, tiny_autoencoder
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.spacing import SigmaSchedule
+from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.generate import drawn
+from sdscratch.generation.hires import SecondPass
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.ranges import check_ranges, turn_to
 from sdscratch.generation.requests import Init, Progress, Request, numbered
 from sdscratch.generation.sampling import LatentSampler
 from sdscratch.generation.start import Encode, PictureEncoder, TinyPictureEncoder
+from sdscratch.generation.tiles import tile_by_memory
 from sdscratch.images import fit_picture, picture_hash, plain_picture
 from sdscratch.images.tensors import to_picture
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, fit_of_init, random_seed, size_of_init
+from sdscratch.options import (
+    Fit,
+    GenerateOptions,
+    ResolvedOptions,
+    fit_of_init,
+    hires_size,
+    random_seed,
+    size_of_init,
+)
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
 
@@ -104,6 +116,7 @@ class Pipeline:
         self.encode_prompts = PromptEncoder(self.networks, embeddings)
         self.encode_picture = PictureEncoder(self.networks)
         self.sampling = LatentSampler(self.networks, self.encode_prompts, self.encoder_for)
+        self.second_pass = SecondPass(self.networks, self.sampling, self.decode)
         self.tags: tuple[LoraRequest, ...] = ()  # LoRAs that the newest prompt asked for
         self._taesd = taesd
         self._preview: Callable[[Tensor], Tensor] | None = None
@@ -164,7 +177,7 @@ class Pipeline:
     def encoder_for(self, options: ResolvedOptions) -> Encode:
         """What makes latents of init pictures; arguments as of `PictureEncoder`."""
         if options.decoder == "full" or self.tiny.encoder is None:
-            return self.encode_picture
+            return partial(self.encode_picture, tile=options.tile)
         return TinyPictureEncoder(self.networks, self.tiny.encoder)
 
     def hash_ahead(self) -> None:
@@ -185,7 +198,19 @@ class Pipeline:
         """Fill what was not asked for: by the init picture's size, the model's defaults, and chance."""
         if init is not None:
             options = size_of_init(options, init.size)
-        return self.files.resolve(options, random_seed())
+        resolved = self.files.resolve(options, random_seed())
+        if init is not None and resolved.hires is not None:
+            raise UsageError(
+                "--hires is for pictures drawn from noise; draw INIT at a larger --size, or use upscale"
+            )
+        self.second_pass.check(resolved)
+        if options.tile is not None:
+            return resolved
+        size = hires_size(resolved.width, resolved.height, resolved.hires or 1.0)
+        config, networks = self.files.config.autoencoder, self.networks
+        return replace(
+            resolved, tile=tile_by_memory(size, config, self.placement, low_memory=networks.low_memory)
+        )
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs.
@@ -248,20 +273,28 @@ class Pipeline:
         self.adopt_loras(options.prompt)
         with out_of_memory_explained():
             try:
-                yield from self.sampling.steps(request, seeds, variations)
+                yield from self.passes(request, seeds, variations)
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
                 self.networks.fall_back(error)
-                yield from self.sampling.steps(request, seeds, variations)
+                yield from self.passes(request, seeds, variations)
+
+    def passes(self, request: Request, seeds: Sequence[int], variations: Sequence[int]) -> Iterator[Progress]:
+        """The denoising: once, or with `hires` twice."""
+        self.networks.wrap(request.options.seamless or "")
+        if request.options.hires is not None:
+            return self.second_pass.steps(request, seeds, variations, self.adopt_loras)
+        return self.sampling.steps(request, seeds, variations)
 
     # From latents to pictures
 
-    def decode(self, latents: Tensor, tile: int = 0, *, tiny: bool = False) -> list[Image.Image]:
+    def decode(self, latents: Tensor, tile: int | None = None, *, tiny: bool = False) -> list[Image.Image]:
         """Latents [n, c, h, w] as the last `Progress` holds them → n pictures (one at a time: memory).
 
         Args:
-            tile: decode in overlapping tiles of so many pixels a side (`tiles`); 0: whole, which is exact.
+            tile: decode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
+                memory.
             tiny: by the tiny autoencoder, which is an approximation.
 
         Raises:

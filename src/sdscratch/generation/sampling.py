@@ -13,6 +13,7 @@ from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
+from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, parse_sigmas, shortened
 from sdscratch.generation.conditioning import PromptEncoder
@@ -20,7 +21,8 @@ from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_an
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.ranges import LoraSteps
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import Encode, device_noise, start_latent, varied_noise
+from sdscratch.generation.start import Encode, Start, device_noise, start_latent, together, varied_noise
+from sdscratch.generation.windows import Keep, Window, Windowed
 from sdscratch.images.tensors import to_tensor
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.options import ResolvedOptions
@@ -53,24 +55,41 @@ class LatentSampler:
         self.unet = UNetRunner(networks)
         self.config = networks.files.config.schedule
         self.schedule = Schedule(self.config)
+        self.keep: Keep | None = None  # remembers what windows gave
+
+    def enter(self, window: Window) -> None:
+        """A window of a larger picture is what the U-Net sees next."""
+        self.unet.window = window
 
     def schedule_of(self, options: ResolvedOptions) -> Schedule:
         """The model's forward process, or what was asked for instead."""
         return self.schedule if options.zero_snr is None else schedule_with(self.config, options.zero_snr)
 
-    def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
-        """The noise levels that these options go through; with an init picture only the last of them."""
+    def path(
+        self, options: ResolvedOptions, *, from_init: bool = False, exactly: bool = False
+    ) -> SigmaSchedule:
+        """The noise levels that these options go through; with an init picture only the last of them.
+
+        Args:
+            exactly: as of `spacing.shortened`.
+        """
         asked = self.schedule_of(options), options.sampler, options.scheduler, options.steps
         if options.sigmas is not None:
             path = make_sigma_schedule(*asked, like=options.like, sigmas=parse_sigmas(options.sigmas))
             return replace(path, start_scale=path.sigmas[0]) if from_init else path
         if from_init and options.strength > 0.0:
-            return shortened(*asked, options.strength, like=options.like)
+            return shortened(*asked, options.strength, like=options.like, exactly=exactly)
         path = make_sigma_schedule(*asked, like=options.like)
         return path.tail(0) if from_init else path
 
     def steps(
-        self, request: Request, seeds: Sequence[int], variations: Sequence[int] = ()
+        self,
+        request: Request,
+        seeds: Sequence[int],
+        variations: Sequence[int] = (),
+        *,
+        starts: Sequence[Start] = (),
+        exactly: bool = False,
     ) -> Iterator[Progress]:
         """Denoise pictures at once, all as the request says but for their seeds.
 
@@ -78,6 +97,8 @@ class LatentSampler:
 
         Args:
             variations: the seeds of their variations, where there are any.
+            starts: what gives each picture's latent to start from, in the place of the init picture.
+            exactly: as of `spacing.shortened`.
 
         Raises:
             UsageError: a LoRA is asked for at some steps of a sampler that does not know its steps.
@@ -87,14 +108,24 @@ class LatentSampler:
         if options.variation_seed is not None and not variations:
             variations = [options.variation_seed + index for index in range(len(seeds))]
         if SAMPLERS[options.sampler].alone and len(seeds) > 1:
-            each = [variations[index : index + 1] for index in range(len(seeds))]
-            yield from one_after_another(
-                [self.steps(request, [seed], own) for seed, own in zip(seeds, each, strict=True)]
-            )
+            alone = [
+                self.steps(
+                    request,
+                    [seed],
+                    variations[index : index + 1],
+                    starts=starts[index : index + 1],
+                    exactly=exactly,
+                )
+                for index, seed in enumerate(seeds)
+            ]
+            yield from one_after_another(alone)
             return
         config, device = self.networks.files.config, self.networks.placement.device
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
-        path = self.path(options, from_init=request.init is not None)
+        encode = together(starts) if starts else None
+        if encode is None and request.init is not None:
+            encode = partial(self.encoder_for(options), to_tensor(request.init.image))
+        path = self.path(options, from_init=encode is not None, exactly=exactly)
         shape = (config.unet.latent_channels, *sides)
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
         varied = varied_noise(options, variations, config.autoencoder.downscale)
@@ -103,16 +134,18 @@ class LatentSampler:
         )
         start, noise = (device_noise(source, device) for source in sources)
         first = device_noise(getattr(sources[0], "posterior", sources[0]), device)
-        encode = None
-        if request.init is not None:
-            encode = partial(self.encoder_for(options), to_tensor(request.init.image))
         own_noise = convention_of(options.like).encodes_with_noise
         x = start_latent(path, len(seeds), start, encode, posterior=first if own_noise else None)
         total = len(path.timesteps)
-        denoise, ranges = None, LoraSteps(self.networks, options.sampler)
+        denoise: Denoiser | None = None
+        ranges = LoraSteps(self.networks, options.sampler)
         if total:
             prompt, negative = self.encode_prompts.of(options)
+            self.unet.window = None
             denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
+            if options.window:
+                side = options.window // config.autoencoder.downscale
+                denoise = Windowed(denoise, side, self.enter, self.keep)
             denoise = ranges.followed(denoise)
         yield Progress(0, total, x, None)
         if denoise is None:

@@ -9,5 +9,6 @@ clip.py           prompt → context
 unet.py           noisy latent, time, context → noise
 altered.py        the same U-Net with something done otherwise inside: FreeU, perturbed attention
 vae.py            picture ↔ latent
+esrgan.py         a picture → a larger one
 taesd.py          latent → picture at a hundredth of the cost
 """

@@ -17,11 +17,14 @@ __all__ = [
     "SD1",
     "AutoencoderConfig",
     "Block",
+    "CompactConfig",
     "ModelConfig",
+    "RRDBConfig",
     "ScheduleConfig",
     "TextEncoderConfig",
     "TinyDecoderConfig",
     "UNetConfig",
+    "UpscalerConfig",
     "unet_groups",
 ]
 
@@ -108,6 +111,37 @@ class AutoencoderConfig:
     def downscale(self) -> int:
         """How many pixels one latent position stands for along each side."""
         return 1 << (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class RRDBConfig:
+    """ESRGAN's network (`models.esrgan`)."""
+
+    inputs: int = 3  # channels of a picture, before `unshuffle`
+    outputs: int = 3
+    channels: int = 64
+    growth: int = 32  # channels that each convolution of a dense block adds
+    blocks: int = 23
+    upsamplings: int = 2  # by two
+    unshuffle: int = 1  # the side of the squares of pixels that are folded into channels first
+
+    @property
+    def scale(self) -> int:
+        """How many times larger pictures become."""
+        return (1 << self.upsamplings) // self.unshuffle
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Real-ESRGAN's compact network (`models.esrgan`)."""
+
+    inputs: int = 3
+    channels: int = 64
+    convolutions: int = 16  # between the first and the last
+    scale: int = 4
+
+
+UpscalerConfig = RRDBConfig | CompactConfig
 
 
 @dataclass(frozen=True)

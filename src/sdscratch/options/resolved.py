@@ -13,9 +13,10 @@ from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.options.approximations import ApproximationOptions
 from sdscratch.options.guidance import GuidanceOptions
+from sdscratch.options.large import LargeOptions, check_large, parse_upscaler
 from sdscratch.options.picture import STRENGTH, PictureOptions
 from sdscratch.options.sampling import SamplingOptions
-from sdscratch.options.together import check_emphasis, own_levels, variation
+from sdscratch.options.together import check_emphasis, check_guidance, own_levels, variation
 from sdscratch.options.variation import VariationOptions
 from sdscratch.settings import check_ranges
 
@@ -39,7 +40,7 @@ SD1_DEFAULTS = Defaults()
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(
-    ApproximationOptions, GuidanceOptions, VariationOptions, SamplingOptions, PictureOptions
+    ApproximationOptions, LargeOptions, GuidanceOptions, VariationOptions, SamplingOptions, PictureOptions
 ):  # a dataclass's last base comes first
     """Everything a picture depends on besides the model, the init picture and the precision.
 
@@ -63,6 +64,7 @@ class _Asked:
                 "the negative prompt holds a <lora:…> tag; a LoRA changes the model, so put it in the prompt"
             )
         check_ranges(self, lambda name: name.replace("_", "-"))
+        check_large(self)
 
     def resolve(self, defaults: Defaults, seed: int) -> ResolvedOptions:
         """The same with the model's defaults where nothing was asked, and `seed` where none was.
@@ -84,10 +86,11 @@ class _Asked:
         values["noise"] = self.noise or convention.noise
         values["prompt_syntax"] = self.prompt_syntax or convention.syntax
         values["clip_skip"] = max(self.clip_skip - convention.clip_skip_none, 0)
-        whole = max(values["width"], values["height"]) <= values["tile"]  # one tile is the whole picture
-        values |= {"sampler": sampler, "tile": 0 if whole else values["tile"]}
+        values |= {"sampler": sampler, "tile": values["tile"] or 0}
+        values["hires_upscaler"] = parse_upscaler(values["hires_upscaler"])
         values["scheduler"] = None if scheduler is None else parse_scheduler(scheduler)
         check_emphasis(self.emphasis, values["prompt_syntax"])
+        check_guidance(self.apg, self.dynamic_threshold, self.window)
         values |= variation(self.variation_seed, self.variation_strength, values["seed"])
         if self.sigmas is not None:
             values |= own_levels(self.sigmas, self.steps, scheduler_asked, self.strength)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from sdscratch.checks import parse_apg
 from sdscratch.diffusion.spacing import parse_sigmas
 from sdscratch.errors import UsageError
 from sdscratch.options.fields import MAX_SEED
 
-__all__ = ["check_emphasis", "own_levels", "variation"]
+__all__ = ["check_emphasis", "check_guidance", "own_levels", "variation"]
 
 
 def own_levels(
@@ -44,6 +45,19 @@ def variation(asked: int | None, strength: float | None, seed: int) -> dict[str,
         return {"variation_seed": None, "variation_strength": 0.0}
     own = (seed + 1) % (MAX_SEED + 1)
     return {"variation_seed": own if asked is None else asked, "variation_strength": strength}
+
+
+def check_guidance(apg: str | None, dynamic_threshold: str | None, window: int | None) -> None:
+    """
+    Raises:
+        UsageError: two ways to guide at once, or one that remembers a picture beside windows of it.
+    """
+    if apg is not None and dynamic_threshold is not None:
+        raise UsageError("--apg and --dynamic-threshold are two ways to guide; leave one out")
+    if apg is not None and window and parse_apg(apg)[1] != 0.0:
+        raise UsageError(
+            "--apg remembers a picture from step to step, so with --window it takes a momentum of 0, like 0,0"
+        )
 
 
 def check_emphasis(emphasis: str | None, syntax: str) -> None:
