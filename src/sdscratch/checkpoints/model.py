@@ -23,11 +23,11 @@ from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, by_stored_name, parts_in
 from sdscratch.checkpoints.layouts.distilled import without_gaps, without_some
-from sdscratch.checkpoints.names import Layout, ema_name, is_extra
+from sdscratch.checkpoints.names import Layout, ema_name, flagged, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json, vae_in
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.config import SD1, ModelConfig, ScheduleConfig, UNetConfig
+from sdscratch.models.config import SD1, ModelConfig, UNetConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
@@ -246,18 +246,11 @@ def _config(source: Source) -> ModelConfig:
             an_addon = identity.kind in LORA_KINDS
             what_now = "give it with --lora" if an_addon else "sdscratch draws with Stable Diffusion 1.x"
             raise CheckpointError(f"{source.path} is {identity}; {what_now}")
-        return replace(SD1, schedule=_flagged(source))
+        return replace(SD1, schedule=flagged(source.tensors))
     try:
         return ModelConfig.from_json(source.metadata[CONFIG])
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source.path} has a broken {CONFIG} in its metadata: {error}") from None
-
-
-def _flagged(source: Source) -> ScheduleConfig:
-    """SD 1.x's schedule with what empty tensors say by being there, as ComfyUI reads them."""
-    return ScheduleConfig(
-        prediction="v" if "v_pred" in source.tensors else "epsilon", zero_snr="ztsnr" in source.tensors
-    )
 
 
 def _with_less(config: ModelConfig, source: Source) -> tuple[ModelConfig, Source]:

@@ -26,6 +26,7 @@ from sdscratch.options import (
     fit_of_init,
     large_init_notice,
     random_seed,
+    seeds_of,
     size_of_init,
 )
 from sdscratch.options.large import LargeOptions
@@ -139,9 +140,7 @@ def draw(
         picture = read_picture(init, arguments.background)
         fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
-    step = 0 if options.variation_strength else 1  # variations are all of one seed
-    seeds = [seed + step * index for index in range(arguments.batch_count)]
-    seeds = [each.seed for each in expanded] or seeds
+    seeds = [each.seed for each in expanded] or seeds_of(options, seed, arguments.batch_count)
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     if arguments.sidecar and not arguments.overwrite:
         for name in plan.names:

@@ -30,7 +30,7 @@ from sdscratch.options.fields import (
 from sdscratch.options.large import hires_size, parse_upscaler
 from sdscratch.options.resolved import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions, changed
 from sdscratch.options.sizes import Fit, fit_of_init, large_init_notice, random_seed, size_of_init
-from sdscratch.options.variation import check_resize, numbered_seeds
+from sdscratch.options.variation import check_resize, numbered_seeds, seeds_of
 
 __all__ = [
     "APPROXIMATIONS",
@@ -58,5 +58,6 @@ __all__ = [
     "parse_scheduler",
     "parse_upscaler",
     "random_seed",
+    "seeds_of",
     "size_of_init",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sdscratch.checks import parse_size
 from sdscratch.errors import UsageError
 from sdscratch.options.fields import MAX_SEED, MIN_SIDE, VARIATION, asked
 
-__all__ = ["VariationOptions", "check_resize", "numbered_seeds"]
+__all__ = ["VariationOptions", "check_resize", "numbered_seeds", "seeds_of"]
 
 MOST_ENSD = 2**31 - 1
 
@@ -33,6 +34,15 @@ def numbered_seeds(seed: int, variation_seed: int | None, index: int) -> dict[st
     if variation_seed is None:
         return {"seed": seed + index, "variation_seed": None}
     return {"seed": seed, "variation_seed": variation_seed + index}
+
+
+def seeds_of(options: Any, seed: int, count: int) -> list[int]:
+    """The seeds of so many pictures: variations are all of one.
+
+    Args:
+        options: a `GenerateOptions`.
+    """
+    return [seed if options.variation_strength else seed + index for index in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)
