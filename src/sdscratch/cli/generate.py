@@ -21,7 +21,7 @@ from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import refuse_existing, write_stream
-from sdscratch.options import MAX_SEED, changed, random_seed
+from sdscratch.options import MAX_SEED, changed, random_seed, seeds_of
 from sdscratch.options.large import LargeOptions
 from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
@@ -127,14 +127,13 @@ def draw(
         asked |= {"prompt": expanded[0].prompt, "negative_prompt": expanded[0].negative_prompt}
     options = arguments.generate_options(asked)
     seed = asked["seed"]
-    if seed + arguments.batch_count - 1 > MAX_SEED:
-        raise UsageError(
-            f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
-        )
+    count = arguments.batch_count
+    if seed + count - 1 > MAX_SEED:
+        raise UsageError(f"the seed is {seed}, too high for {count} pictures; the last is {MAX_SEED}")
     start_from = None
     if init is not None:
         start_from = given_by(init, typed, arguments)
-    seeds = [each.seed for each in expanded] or [seed + index for index in range(arguments.batch_count)]
+    seeds = [each.seed for each in expanded] or seeds_of(options, seed, count)
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     if arguments.sidecar and not arguments.overwrite:
         for name in plan.names:

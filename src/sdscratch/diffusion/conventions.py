@@ -40,6 +40,8 @@ class Convention:
         steps_offset: where whole strides begin (diffusers' `steps_offset`).
         blending: how inpainting keeps what lies outside the mask (`inpaint.Blending`).
         latent_mask: how a mask is reduced to a latent's size (`images.masks.REDUCTIONS`).
+        rescales: what `--rescale-cfg` rescales: what the network predicts, or the velocity that it stands
+            for.
         source: where this was read.
     """
 
@@ -61,6 +63,7 @@ class Convention:
     steps_offset: int = 1
     blending: Literal["estimates", "both", "steps"] = "estimates"
     latent_mask: Literal["rounded", "bilinear", "nearest", "greatest"] = "rounded"
+    rescales: Literal["prediction", "velocity"] = "prediction"
 
     @property
     def encodes_with_noise(self) -> bool:
@@ -135,7 +138,9 @@ CONVENTIONS: Mapping[str, Convention] = {
             clip_skip_none=1,
             blending="both",
             latent_mask="bilinear",
-            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py",
+            rescales="velocity",
+            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py, "
+            "comfy_extras/nodes_model_advanced.py",
         ),
         Convention(
             "diffusers",

@@ -63,6 +63,8 @@ def begin(
     draw: NoiseSource,
     encode: Encoder,
     given: Start | None = None,
+    *,
+    posterior: NoiseSource | None = None,
 ) -> Beginning:
     """Encode what a request holds, and put its noise upon it.
 
@@ -71,14 +73,16 @@ def begin(
         whole: all of them, at strength 1; the same without an init picture.
         count: n, how many pictures.
         draw: unit noise for all of them.
+        posterior: unit noise of encoded pictures, where it is another: of varied noise the plain one.
         given: gives the latents to start from, in the place of the init picture's (a second pass).
 
     Raises:
         UsageError: a model that follows instructions has no picture to follow.
     """
+    posterior = (posterior or draw) if encodes_with_noise(request) else None
     unet, init = encode.networks.files.config.unet, request.init
     if init is not None and init.repaint is not None and path.timesteps:
-        return _Masked(request, init.repaint, path, whole, draw, encode).begin()
+        return _Masked(request, init.repaint, path, whole, draw, encode, posterior).begin()
     picture = None if init is None else to_tensor(init.image)
     concat = None
     if unet.follows:
@@ -91,7 +95,7 @@ def begin(
         if from_noise and path.timesteps:
             return Beginning(draw() * whole.start_scale, concat)
     asked = given or (None if picture is None else partial(encode, picture))
-    x = start_latent(path, count, draw, asked, sampled=encodes_with_noise(request))
+    x = start_latent(path, count, draw, asked, posterior=posterior)
     if unet.inpaints and path.timesteps:
         concat = all_painted(x, encode)
     return Beginning(x, concat)
@@ -124,12 +128,13 @@ class _Masked:
         whole: SigmaSchedule,
         draw: NoiseSource,
         encode: Encoder,
+        posterior: NoiseSource | None,
     ) -> None:
         self.options, self.plan = request.options, plan
         self.path, self.whole, self.encode = path, whole, encode
         self.draw = draw
         self.convention = convention_of(request.options.like)
-        self.posterior = draw if self.convention.encodes_with_noise else None
+        self.posterior = posterior
         self.unet = encode.networks.files.config.unet
         self.stepwise = self.convention.blending == "steps"
         # diffusers' way at strength 1; others keep the picture under all of the noise

@@ -19,7 +19,7 @@ from sdscratch.generation.requests import Init, Request
 from sdscratch.images import TemplateRecord, parse_colour
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, numbered_seeds
 
 __all__ = [
     "GivenKey",
@@ -165,7 +165,8 @@ def settled(
         return
     first = resolve(job.options)
     for index in range(job.source.batch_count):
-        yield replace(first, seed=first.seed + index), None
+        seeds = numbered_seeds(first.seed, first.variation_seed, index)
+        yield replace(first, **seeds), None  # type: ignore[arg-type]
 
 
 def given_key(job: Job) -> GivenKey:

@@ -18,6 +18,7 @@ from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.images import Infotext
+from sdscratch.images.metadata.sampling_words import read_sampling
 from sdscratch.jobs.finding import Wanted
 from sdscratch.options import MAX_SEED, ResolvedOptions, parse_upscaler
 
@@ -98,6 +99,11 @@ SAME = {  # values with which a setting does nothing
     "Pad conds": {"False"},
     "Face restoration": {"None"},
     "Tiling": {"False"},
+    # how dynamic thresholding is done here
+    "Separate Feature Channels": {"True"},
+    "Scaling Startpoint": {"MEAN"},
+    "Variability Measure": {"AD"},
+    "Interpolate Phi": {"1"},
     "Hires resize": {"0x0"},
     "Hires sampler": {"Use same sampler"},
     "Hires schedule type": {"Use same scheduler"},
@@ -150,8 +156,12 @@ def told_by(tool: str, text: Infotext, like: str | None = None) -> Told:
         told.unmatched.append(note)
     told.values |= {"prompt": text.prompt, "negative_prompt": text.negative_prompt}
     convention = convention_of(told.values["like"])
+    of_sampling = read_sampling(text.parameters)
     for key, value in text.parameters.items():
         if key in SILENT or value in SAME.get(key, ()):
+            continue
+        if key in of_sampling:
+            told.values |= of_sampling[key]
             continue
         try:
             found = READ[key](value, convention.clip_skip_none) if key in READ else None

@@ -11,6 +11,7 @@ from sdscratch.settings import Setting
 
 __all__ = [
     "APPROXIMATIONS",
+    "GUIDANCE",
     "LARGE",
     "LOW_MEMORY_TILE",
     "MASKS",
@@ -24,6 +25,7 @@ __all__ = [
     "SAMPLING",
     "SCHEDULERS",
     "SIDE_STEP",
+    "VARIATION",
     "asked",
     "check_side",
     "check_tile",
@@ -41,6 +43,7 @@ SCHEDULERS = tuple(catalogue.SPACINGS)
 OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's, rounded down to {SIDE_STEP}"
 PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
+GUIDANCE, VARIATION = "Guidance", "Variation"
 LARGE, MASKS = "Large pictures", "Masks"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
