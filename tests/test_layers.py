@@ -37,6 +37,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # What is compared with, in tests and measurements: never a part of what runs.
 REFERENCES = {
+    "spandrel",
     *(
         "compel",
         "diffusers",
