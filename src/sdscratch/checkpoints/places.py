@@ -15,6 +15,7 @@ __all__ = [
     "EMBEDDED",
     "cache_folder",
     "data_folder",
+    "find_control",
     "find_embedding",
     "find_local",
     "find_lora",
@@ -27,6 +28,7 @@ __all__ = [
 EMBEDDED = "default"
 SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
+CONTROL_SUFFIXES = ("", ".safetensors", ".pth", ".ckpt", ".pt", ".bin")
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
 
@@ -109,6 +111,26 @@ def find_embedding(name: str) -> Path:
         CheckpointError: it is nowhere.
     """
     return _find_addon(name, "embedding", "embeddings", EMBEDDING_SUFFIXES)
+
+
+def find_control(name: str) -> Path:
+    """The file or diffusers folder meant by `name`: a path, or a name in ./controls or the user's controls.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    folders = _folders("controls", "controls")
+    try:
+        named = [folder / f"{name}{suffix}" for folder in folders for suffix in CONTROL_SUFFIXES]
+        for path in (expanded(name), *named):
+            if path.is_file() or (path.is_dir() and (path / "config.json").is_file()):
+                return path
+    except (ValueError, OSError, RuntimeError):  # as in `find_local`
+        pass
+    raise CheckpointError(
+        f"there is no ControlNet or adapter {printable(name)}: no such file, nor a diffusers folder, here, in "
+        f"{_in_words(folders)}; check the name"
+    )
 
 
 def known_embeddings() -> dict[str, Path]:

@@ -8,5 +8,7 @@ attention.py      attention
 clip.py           prompt → context
 unet.py           noisy latent, time, context → noise
 vae.py            picture ↔ latent
+controlnet.py     hint, noisy latent, time, context → what is added to the U-Net's skips
+t2i_adapter.py    hint → what is added to its levels
 taesd.py          latent → picture at a hundredth of the cost
 """

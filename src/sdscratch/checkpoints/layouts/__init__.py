@@ -9,6 +9,8 @@ unet.py         the U-Net
 text.py         OpenAI's text encoder; how many there are, and whose
 openclip.py     OpenCLIP's, whose query, key and value are one tensor
 autoencoder.py  encoder and decoder
+controlnet.py   ControlNets
+t2i_adapter.py  T2I-Adapters
 """
 
 from __future__ import annotations

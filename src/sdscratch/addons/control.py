@@ -1,0 +1,103 @@
+"""Controls as they are asked for: the file told apart and opened, the hint read and made. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sdscratch.addons.control_files import ControlFile, OpenedFiles, opened_files
+from sdscratch.addons.control_requests import ControlRequest, parse_control
+from sdscratch.addons.controlnet import CONTROLNETS, open_controlnet
+from sdscratch.addons.t2i_adapter import ADAPTERS, open_adapter
+from sdscratch.checkpoints.model import ModelFiles
+from sdscratch.checkpoints.places import find_control
+from sdscratch.errors import CheckpointError
+from sdscratch.images import ControlRecord, picture_hash, plain_picture, read_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["OpenedControl", "as_requests", "open_control", "open_controls"]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedControl:
+    """A control with its hint; its network is in no memory yet."""
+
+    request: ControlRequest
+    file: ControlFile
+    hint: Image  # RGB
+    hash: str  # `picture_hash` of the hint's picture as it was read
+
+    def record(self) -> ControlRecord:
+        """What a picture's record says of it."""
+        request, files = self.request, self.file.files
+        return ControlRecord(
+            files.name,
+            files.hash(),
+            self.hash,
+            request.weight,
+            request.start,
+            request.end,
+            request.mode,
+            request.preprocess,
+            files.webui_hash(),
+        )
+
+
+def as_requests(controls: str | ControlRequest | Sequence[str | ControlRequest]) -> list[ControlRequest]:
+    """What was asked for, read.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    each = [controls] if isinstance(controls, str | ControlRequest) else controls
+    return [parse_control(one) if isinstance(one, str) else one for one in each]
+
+
+def open_controls(
+    controls: str | ControlRequest | Sequence[str | ControlRequest], model: ModelFiles, background: str = "white"
+) -> tuple[OpenedControl, ...]:
+    """Find, open and check controls for a model, and read their hints.
+
+    Args:
+        background: the colour under a hint's transparent parts.
+
+    Raises:
+        UsageError: one is asked for in a way that makes no sense.
+        CheckpointError: a file is missing, unreadable, refused, or made for another kind of model.
+        ImageError: a hint is missing or unreadable.
+    """
+    return tuple(open_control(request, model, background) for request in as_requests(controls))
+
+
+def open_control(request: ControlRequest, model: ModelFiles, background: str = "white") -> OpenedControl:
+    """One of them; arguments and errors as of `open_controls`."""
+    file = open_file(opened_files(find_control(request.name)), model)
+    if isinstance(request.image, str):
+        picture = read_picture(request.image, background)
+    else:
+        picture = plain_picture(request.image, background)
+    return OpenedControl(request, file, picture, picture_hash(picture))
+
+
+def open_file(files: OpenedFiles, model: ModelFiles) -> ControlFile:
+    """A control's file, whichever kind it is.
+
+    Raises:
+        CheckpointError: it is none, or one for another kind of model.
+    """
+    identity = files.identity
+    if identity.kind in CONTROLNETS:
+        return open_controlnet(files, model)
+    if identity.kind in ADAPTERS:
+        return open_adapter(files, model)
+    raise CheckpointError(
+        f"{files.path} is {identity}; --control takes ControlNets and adapters for Stable Diffusion 1.x"
+    )
+
+
+def networks_of(controls: Iterable[OpenedControl]) -> dict[str, ControlFile]:
+    """The networks of controls, each by a name of its own; one file that is there twice is one network."""
+    return {f"control {control.file.files.path}": control.file for control in controls}
