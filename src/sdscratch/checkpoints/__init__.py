@@ -14,6 +14,7 @@ peft.py           what PEFT keeps beside a LoRA: how strong it is
 places.py         where models are on this machine
 hub.py            and where they are not
 tokenizers.py     the tokenizer that belongs to a model
+clip_table.py     CLIP's, where other programs keep it on this machine
 hashing.py        a model's fingerprint
 writer.py         a model as one file, or as a folder
 convert.py        any model in, either out, compared bit by bit
