@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from sdscratch.images import ControlRecord, picture_hash, plain_picture, read_pi
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["OpenedControl", "as_requests", "open_control", "open_controls"]
+__all__ = ["OpenedControl", "as_requests", "network_name", "open_control", "open_controls"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,9 @@ def as_requests(controls: str | ControlRequest | Sequence[str | ControlRequest])
 
 
 def open_controls(
-    controls: str | ControlRequest | Sequence[str | ControlRequest], model: ModelFiles, background: str = "white"
+    controls: str | ControlRequest | Sequence[str | ControlRequest],
+    model: ModelFiles,
+    background: str = "white",
 ) -> tuple[OpenedControl, ...]:
     """Find, open and check controls for a model, and read their hints.
 
@@ -98,6 +100,6 @@ def open_file(files: OpenedFiles, model: ModelFiles) -> ControlFile:
     )
 
 
-def networks_of(controls: Iterable[OpenedControl]) -> dict[str, ControlFile]:
-    """The networks of controls, each by a name of its own; one file that is there twice is one network."""
-    return {f"control {control.file.files.path}": control.file for control in controls}
+def network_name(file: ControlFile) -> str:
+    """What `generation.networks` calls a control's network: one file that is there twice is one network."""
+    return f"control {file.files.path}"

@@ -6,15 +6,15 @@ No torch. A comma that belongs to a path is doubled.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-from PIL.Image import Image
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sdscratch.errors import UsageError
 
-__all__ = ["MODES", "ControlRequest", "Mode", "parse_control", "record_of"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["MODES", "ControlRequest", "Mode", "parse_control"]
 
 Mode = Literal["balanced", "prompt", "control"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -60,6 +60,10 @@ class ControlRequest:
                 f"{where} goes from {self.start:g} to {self.end:g}; start and end are shares of the steps, "
                 "0 to 1, and start comes first"
             )
+        if self.preprocess is not None:
+            from sdscratch.images.hints import parse_preprocessor  # numpy: not for the help alone
+
+            parse_preprocessor(self.preprocess)
         if self.mode not in MODES:
             raise UsageError(f"{where} has the mode {self.mode!r}, but must have one of {', '.join(MODES)}")
 
@@ -97,14 +101,3 @@ def number(name: str, key: str, value: str) -> float:
         return float(value)
     except ValueError:
         raise UsageError(f"the control {name} says {key}={value}, which is no number") from None
-
-
-def record_of(request: ControlRequest) -> Mapping[str, Any]:
-    """What of a request a picture depends on besides its files."""
-    return {
-        "weight": request.weight,
-        "start": request.start,
-        "end": request.end,
-        "mode": request.mode,
-        "preprocess": request.preprocess,
-    }

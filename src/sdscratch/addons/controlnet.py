@@ -1,10 +1,10 @@
 """ControlNets as files: LDM's layout, diffusers' folder or file, differences from a model, control-LoRA.
 
-    LDM          control_model.input_blocks.…, input_hint_block.…, zero_convs.…, middle_block_out.0; the prefix
-                 may be missing, and a whole model may stand beside it
-    diffusers    down_blocks.…, controlnet_cond_embedding.…, controlnet_down_blocks.…, controlnet_mid_block
-    difference   LDM's, with a tensor `difference`: what the U-Net has as well is stored as its distance from
-                 the model drawn with
+    LDM          control_model.input_blocks.…, input_hint_block.…, zero_convs.…, middle_block_out.0; the
+                 prefix may be missing, and a whole model may stand beside it
+    diffusers    down_blocks.…, controlnet_cond_embedding.…, controlnet_down_blocks.…, …mid_block
+    difference   LDM's, with a tensor `difference`: what the U-Net has as well is stored as its distance
+                 from the model drawn with
     control-LoRA LDM's without prefix, with a tensor `lora_controlnet`: the model's own weights plus up · down,
                  or whole tensors in their place (Stability AI 2023)
 
@@ -99,8 +99,8 @@ def open_controlnet(files: OpenedFiles, model: ModelFiles) -> ControlNetFile:
         model.config.unet.latent_channels
     ):
         raise CheckpointError(
-            f"{files.path} is {kind.value}, whose weights are added to the model's, and {model.name} has other "
-            "channels; draw with an ordinary model"
+            f"{files.path} is {kind.value}, added to the model's weights, and {model.name} has "
+            "other channels; draw with an ordinary model"
         )
     layout: Layout = "ldm"
     if any(name.startswith("controlnet_cond_embedding.") for name in files.tensors):
@@ -127,7 +127,9 @@ def _config(files: OpenedFiles, model: ModelFiles, layout: Layout) -> ControlNet
     shapes = {name.removeprefix(PREFIX): stored.info.shape for name, stored in files.tensors.items()}
     channels, widths = hint_widths(shapes)
     if not widths or 0 in (channels, *widths):
-        raise CheckpointError(f"{files.path} is a ControlNet without an encoder of its hint; it is incomplete")
+        raise CheckpointError(
+            f"{files.path} is a ControlNet without an encoder of its hint; it is incomplete"
+        )
     downscale = 1 << (len(widths) - 1)
     if downscale != model.config.autoencoder.downscale:
         raise CheckpointError(

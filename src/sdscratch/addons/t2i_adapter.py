@@ -1,4 +1,4 @@
-"""T2I-Adapters as files, full and light: the published names, or diffusers'. No torch before one is loaded."""
+"""T2I-Adapters as files, full and light: the published names, or diffusers'. torch comes with loading."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def find_control(name: str) -> Path:
     except (ValueError, OSError, RuntimeError):  # as in `find_local`
         pass
     raise CheckpointError(
-        f"there is no ControlNet or adapter {printable(name)}: no such file, nor a diffusers folder, here, in "
+        f"there is no ControlNet or adapter {printable(name)}: no such file or diffusers folder, here, in "
         f"{_in_words(folders)}; check the name"
     )
 

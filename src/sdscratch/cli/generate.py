@@ -63,6 +63,8 @@ def txt2img(
 
       sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
 
+      sdscratch txt2img "a bird" -m v1-5.safetensors --control canny,image=photo.png,preprocess=canny
+
       sdscratch txt2img "pizza" -o - > pizza.png
     """
     draw(given, prompt)
@@ -111,6 +113,7 @@ def draw(
     init: str | None = None,
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    from sdscratch.addons.control import open_controls
     from sdscratch.generation.opening import open_all
     from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import fit_picture, picture_hash, read_picture
@@ -140,6 +143,7 @@ def draw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
+    controls = open_controls(arguments.control, opened.files, arguments.background)
     opened.check_prompt(options.prompt)  # what is wrong is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
@@ -165,7 +169,8 @@ def draw(
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
             beginning = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
-        requests = numbered(Request(resolved, beginning), arguments.batch_count)
+        request = Request(resolved, beginning, controls)
+        requests = numbered(request, arguments.batch_count)
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view).all(events)
 
@@ -298,5 +303,6 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
         **({"embeddings": [asdict(each) for each in record.embeddings]} if record.embeddings else {}),
         **({"vae": asdict(record.vae)} if record.vae else {}),
+        **({"controls": [each.to_record() for each in record.controls]} if record.controls else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

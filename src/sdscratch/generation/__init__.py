@@ -5,6 +5,7 @@ pipeline.py       a model that draws: what Python users hold
 generate.py       many pictures from one model, told of as they come
 requests.py       what is asked of it, and the events that it answers with
 conditioning.py   prompts → what the U-Net is told
+controls.py       ControlNets and adapters at work
 start.py          noise, or a picture under noise → the latent to start from
 denoise.py        the U-Net as a denoiser, guided
 decode.py         latents → pictures

@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.addons.apply import AppliedLora, applied_loras
+from sdscratch.addons.control import OpenedControl
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
 from sdscratch.checkpoints.hashing import hash_files
@@ -45,7 +46,12 @@ class Model(Protocol):
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
     def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
     def steps(
-        self, options: ResolvedOptions, *, seeds: Sequence[int], init: Image | None
+        self,
+        options: ResolvedOptions,
+        *,
+        seeds: Sequence[int],
+        init: Image | None,
+        controls: Sequence[OpenedControl] = (),
     ) -> Iterator[Progress]: ...
     def decode(self, latents: Tensor, tile: int = 0) -> list[Image]: ...
     def model_hash(self) -> str: ...
@@ -95,7 +101,8 @@ class _Generation:
         if not self.loaded or tags != self.pipeline.tags:
             yield from self.load(batch[0], first, len(batch))
         image = None if init is None else init.image
-        steps = self.pipeline.steps(options, seeds=[each.options.seed for each in batch], init=image)
+        seeds, controls = [each.options.seed for each in batch], batch[0].controls
+        steps = self.pipeline.steps(options, seeds=seeds, init=image, controls=controls)
         yield Started("encode", None, first, len(batch))
         with self.timed("encode"):
             last = next(steps)  # the prompts and the init picture are encoded before it
@@ -174,6 +181,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(AddonRecord(each.name, each.digest()[:12]) for each in embeddings) or None,
             vae=vae_record(files),
+            controls=tuple(each.record() for each in request.controls) or None,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,
         )

@@ -23,6 +23,8 @@ from sdscratch.addons.apply import (
     refuse_ranges,
     with_loras,
 )
+from sdscratch.addons.control import OpenedControl, open_controls
+from sdscratch.addons.control_requests import ControlRequest
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
@@ -38,6 +40,7 @@ from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shor
 from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
+from sdscratch.generation.controls import ControlRunner
 from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.generate import generate
@@ -57,6 +60,8 @@ from sdscratch.options import (
 )
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
+
+Controls = str | ControlRequest | Sequence[str | ControlRequest]
 
 RANGES = "the U-Net is loaded once for all steps"
 
@@ -130,6 +135,7 @@ class Pipeline:
         self.encode_prompts = PromptEncoder(self.networks, embeddings)
         self.encode_picture = PictureEncoder(self.networks)
         self.unet = UNetRunner(self.networks)
+        self.steer = ControlRunner(self.networks)
         self.tags: tuple[LoraRequest, ...] = ()  # LoRAs that the newest prompt asked for
         self._taesd = taesd
         self._preview: Callable[[Tensor], Tensor] | None = None
@@ -220,6 +226,7 @@ class Pipeline:
         count: int = 1,
         seeds: Sequence[int] | None = None,
         init: Image.Image | None = None,
+        controls: Sequence[OpenedControl] = (),
     ) -> Iterator[Progress]:
         """Denoise pictures at once: of these seeds, or `count` of seeds `options.seed`, `options.seed` + 1, …
 
@@ -228,6 +235,7 @@ class Pipeline:
 
         Args:
             init: a picture to start from (img2img), of exactly the options' size.
+            controls: what steers: ControlNets and adapters with their hints.
 
         Raises:
             SdscratchError: not finite in float32 either.
@@ -242,18 +250,24 @@ class Pipeline:
         picture = None if init is None else to_tensor(init)
         with out_of_memory_explained():
             try:
-                yield from self._denoise(options, seeds, picture)
+                yield from self._denoise(options, seeds, picture, controls)
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
                 self.networks.fall_back(error)
-                yield from self._denoise(options, seeds, picture)
+                yield from self._denoise(options, seeds, picture, controls)
 
     def _denoise(
-        self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
+        self,
+        options: ResolvedOptions,
+        seeds: Sequence[int],
+        picture: Tensor | None,
+        controls: Sequence[OpenedControl],
     ) -> Iterator[Progress]:
         if SAMPLERS[options.sampler].alone and len(seeds) > 1:
-            yield from one_after_another([self._denoise(options, [seed], picture) for seed in seeds])
+            yield from one_after_another(
+                [self._denoise(options, [seed], picture, controls) for seed in seeds]
+            )
             return
         config = self.files.config
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
@@ -269,6 +283,7 @@ class Pipeline:
         denoise = None
         if total:
             prompt, negative = self.encode_prompts.of(options)
+            prompt, negative = self.steer(controls, options, path, prompt, negative)
             denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
         yield Progress(0, total, x, None)
         if denoise is None:
@@ -314,16 +329,24 @@ class Pipeline:
     def txt2img(self, prompt: str, *, batch_count: int, **options: Any) -> list[Image.Image]: ...
 
     def txt2img(
-        self, prompt: str, *, batch_count: int | None = None, batch_size: int = 1, **options: Any
+        self,
+        prompt: str,
+        *,
+        batch_count: int | None = None,
+        batch_size: int = 1,
+        control: Controls = (),
+        **options: Any,
     ) -> Image.Image | list[Image.Image]:
         """A picture of the prompt, or with `batch_count` a list of them, of seeds `seed`, `seed` + 1, …
 
         Args:
             batch_size: how many are made at once.
+            control: ControlNets and adapters, as --control has them, or as `ControlRequest`s.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
         resolved = self.resolve(GenerateOptions(prompt, **options))
-        return self._draw(resolved, batch_count, batch_size)
+        request = Request(resolved, controls=open_controls(control, self.files))
+        return self._draw(request, batch_count, batch_size)
 
     @overload
     def img2img(
@@ -343,6 +366,7 @@ class Pipeline:
         batch_size: int = 1,
         fit: Fit = "cover",
         background: str = "white",
+        control: Controls = (),
         **options: Any,
     ) -> Image.Image | list[Image.Image]:
         """The picture changed towards the prompt, or with `batch_count` a list of such pictures.
@@ -352,6 +376,7 @@ class Pipeline:
             batch_size: how many are made at once.
             fit: how it is brought to another size, where one is asked for.
             background: the colour under transparent parts and borders.
+            control: as of `txt2img`.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
         plain = plain_picture(image, background)
@@ -359,17 +384,17 @@ class Pipeline:
         resolved = self.resolve(asked, plain)
         fit = fit_of_init(asked, fit)
         fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        return self._draw(resolved, batch_count, batch_size, Init(fitted, fit, picture_hash(plain)))
+        init = Init(fitted, fit, picture_hash(plain))
+        request = Request(resolved, init, open_controls(control, self.files, background))
+        return self._draw(request, batch_count, batch_size)
 
-    def _draw(
-        self, options: ResolvedOptions, count: int | None, size: int, init: Init | None = None
-    ) -> Image.Image | list[Image.Image]:
+    def _draw(self, request: Request, count: int | None, size: int) -> Image.Image | list[Image.Image]:
         """A list of `count` pictures, `size` at once; without a count, one picture by itself."""
         wanted = 1 if count is None else count
         if min(wanted, size) < 1:
             raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
         pictures: list[Image.Image] = []
-        for event in generate(self, numbered(Request(options, init), wanted), batch_size=size):
+        for event in generate(self, numbered(request, wanted), batch_size=size):
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Picture):
@@ -383,3 +408,4 @@ class Pipeline:
         self.networks.clear()
         self.encode_prompts.clear()
         self.encode_picture.clear()
+        self.steer.clear()

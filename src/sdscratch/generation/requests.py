@@ -12,6 +12,7 @@ from typing import Literal
 from PIL.Image import Image
 from torch import Tensor
 
+from sdscratch.addons.control import OpenedControl
 from sdscratch.errors import SdscratchError
 from sdscratch.images import Record
 from sdscratch.options import Fit, ResolvedOptions
@@ -53,10 +54,12 @@ class Request:
 
     options: ResolvedOptions
     init: Init | None = None
+    controls: tuple[OpenedControl, ...] = ()
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seed is the same."""
-        return self.init is first.init and replace(self.options, seed=first.options.seed) == first.options
+        same = self.init is first.init and self.controls == first.controls
+        return same and replace(self.options, seed=first.options.seed) == first.options
 
 
 def numbered(request: Request, count: int) -> Iterator[Request]:

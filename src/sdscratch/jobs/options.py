@@ -10,11 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, make_dataclass
 from typing import Any, get_type_hints
 
+from sdscratch.addons.control_requests import parse_control
 from sdscratch.errors import UsageError
 from sdscratch.options import MODEL, PICTURE, Fit, GenerateOptions
 from sdscratch.settings import check_ranges, kind_of, read_values, setting
 
 __all__ = ["LINE", "LineOptions", "line_values", "parse_size", "sized"]
+
+
+LISTED = ("control", "lora")  # fields of which a line may say one, or a list
+CONTROL = "Control"
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,20 @@ class LineOptions:
         default="the model's own",
     )
 
+    control: tuple[str, ...] = setting(
+        (),
+        "ControlNet or T2I-Adapter to steer by, and the picture that it follows: a file, a diffusers folder, "
+        "or a name in ./controls or in controls of the user's data folder; preprocess= makes the hint of an "
+        "ordinary picture (docs/control.md); a comma in a path is written twice. Repeatable.",
+        CONTROL,
+        metavar="FILE,image=PATH[,weight=W][,start=S][,end=E][,mode=balanced|prompt|control]"
+        "[,preprocess=NAME]",
+    )
+
     def __post_init__(self) -> None:
         check_ranges(self)
+        for text in self.control:
+            parse_control(text)
 
 
 # Everything that a line may say: a value of this class is never made.
@@ -104,7 +121,7 @@ def line_values(record: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _from_text(key: str, value: Any, place: str) -> Any:
     """A value that was written as text, in its field's type; others, and unknown keys, as they are."""
-    if key == "lora" and isinstance(value, str):
+    if key in LISTED and isinstance(value, str):
         return [value]
     hint = get_type_hints(LINE).get(key.replace("-", "_"))
     if not isinstance(value, str) or hint is None:

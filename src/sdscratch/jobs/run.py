@@ -7,7 +7,7 @@ journal does not say is drawn again, unless the very picture is there: then only
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from sdscratch.addons.apply import AppliedLora, with_loras
+from sdscratch.addons.control import OpenedControl, open_controls
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.errors import SdscratchError, UsageError
@@ -30,6 +31,7 @@ from sdscratch.options import ResolvedOptions, fit_of_init, size_of_init
 __all__ = ["Done", "Lost", "Models", "Outcome", "Overview", "Task", "look_over", "run_plan", "tasks_of"]
 
 MODELS_OPEN = 4  # files of models that stay open: headers alone
+HINTS_OPEN = 16  # hints that stay in memory
 
 ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...]]
 
@@ -43,9 +45,9 @@ class Task:
     options: ResolvedOptions
     name: str  # the file's
 
-    def request(self, init: Init | None) -> Request:
+    def request(self, init: Init | None, controls: tuple[OpenedControl, ...] = ()) -> Request:
         """As `generate` takes it."""
-        return Request(self.options, init)
+        return Request(self.options, init, controls)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Models:
     def __init__(self) -> None:
         self.opened = lru_cache(MODELS_OPEN)(open_key)
         self._tagged = lru_cache(MODELS_OPEN * 8)(with_loras)
+        self._controls = lru_cache(HINTS_OPEN)(self._opened_controls)
 
     def files(self, job: Job) -> ModelFiles:
         """The model that a job is drawn with.
@@ -102,6 +105,20 @@ class Models:
         tags = take_loras(job.options.prompt)[1]
         applied = self._with(model_key(job), tags) if tags else files
         return tuple(change for change in applied.changes if isinstance(change, AppliedLora))
+
+    def controls(self, job: Job) -> tuple[OpenedControl, ...]:
+        """Its controls with their hints; the very ones for lines that say the same.
+
+        Raises:
+            CheckpointError, ImageError: as `open_controls`.
+        """
+        source = job.source
+        return self._controls(model_key(job), source.control, source.background) if source.control else ()
+
+    def _opened_controls(
+        self, key: ModelKey, controls: tuple[str, ...], background: str
+    ) -> tuple[OpenedControl, ...]:
+        return open_controls(controls, self.opened(key).files, background)
 
     def _with(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
         return self._tagged(self.opened(key).files, tags)
@@ -131,6 +148,7 @@ def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterato
         try:
             files = models.files(job)
             models.changes(job)
+            models.controls(job)
             options = job.options
             if job.source.init_img is not None:
                 options = size_of_init(options, sizes(job.source.init_img, job.source.background))
@@ -209,20 +227,22 @@ class _Run:
         for task in tasks_of(self.plan, self.models, self.template):
             if model_key(task.job) != key or not self.shard.has(task.job.number):
                 continue
-            init = self._init(task)
-            digest = self._key(task, init)
+            init, controls = self._init(task), self.models.controls(task.job)
+            digest = self._key(task, init, controls)
             path = self.folder / task.name
             if self.journal.done.get(digest) == task.name:
                 self.found.append(Done(task, path, None, {}, found=True))
                 continue
             self.fed.append((task, digest))
-            yield task.request(init)
+            yield task.request(init, controls)
 
-    def _key(self, task: Task, init: Init | None) -> str:
+    def _key(self, task: Task, init: Init | None, controls: Sequence[OpenedControl]) -> str:
         opened = self.models.opened(model_key(task.job))
         files = opened.files
+        steering = [control.record().to_record() for control in controls]
         return picture_key(
             {
+                **({"controls": steering} if steering else {}),
                 "options": asdict(task.options),
                 "model": files.hash(),
                 "vae": None if (vae := vae_record(files)) is None else vae.hash,

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 
 from sdscratch.checkpoints.layouts.rows import Shape, Values, Weight, expand, rows
 from sdscratch.checkpoints.layouts.unet import PREFIXES as UNET_PREFIXES
@@ -28,7 +29,9 @@ __all__ = ["PREFIX", "controlnet_weights", "hint_widths", "of_unet", "show"]
 PREFIX = "control_model."
 SHARED = ("time1.", "time2.", "down.", "middle.")  # how the names of what the U-Net has as well begin
 
-HINT = rows("hint.convs.{i}.*   input_hint_block.{n}.*  controlnet_cond_embedding.{conv}.*  outputs inputs 3 3")
+HINT = rows(
+    "hint.convs.{i}.*   input_hint_block.{n}.*  controlnet_cond_embedding.{conv}.*  outputs inputs 3 3"
+)
 ZERO = rows("zero.{g}.*         zero_convs.{g}.0.*      controlnet_down_blocks.{g}.*  outputs outputs 1 1")
 LAST = rows("zero_middle.*      middle_block_out.0.*    controlnet_mid_block.*        outputs outputs 1 1")
 
@@ -60,7 +63,7 @@ def _weights(config: ControlNetConfig) -> Iterator[Weight]:
         sides += [sides[-1], width]
     sides.append(config.unet.channels)
     last = len(sides) - 2
-    for i, (inputs, outputs) in enumerate(zip(sides, sides[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(sides)):
         conv = "conv_in" if i == 0 else "conv_out" if i == last else f"blocks.{i - 1}"
         where: Values = {"i": i, "n": 2 * i, "conv": conv, "inputs": inputs, "outputs": outputs}
         yield from expand("controlnet", prefixes, HINT, where)
@@ -85,7 +88,9 @@ def hint_widths(shapes: Mapping[str, Shape]) -> tuple[int, tuple[int, ...]]:
         for i in range(2, 64, 2):  # every second convolution halves; the one behind the last ends it all
             here, after = (between.format(n=2 * j, conv=f"blocks.{j - 1}") for j in (i, i + 1))
             halves = shapes.get(f"{here}.weight")
-            ends = f"{after}.weight" not in shapes and "controlnet_cond_embedding.conv_out.weight" not in shapes
+            ends = (
+                f"{after}.weight" not in shapes and "controlnet_cond_embedding.conv_out.weight" not in shapes
+            )
             if halves is None or ends:
                 break
             widths.append(halves[0])

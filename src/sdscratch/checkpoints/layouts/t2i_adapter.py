@@ -22,16 +22,22 @@ from sdscratch.models.config import AdapterConfig
 __all__ = ["adapter_weights", "show"]
 
 FIRST = rows("conv_in.*  =  =  outputs inputs 3 3")
-FULL_IN = rows("levels.{l}.conv_in.*          body.{b}.in_conv.*   body.{l}.in_conv.*            inner inputs 1 1")
-LIGHT_IN = rows("levels.{l}.conv_in.*         body.{l}.in_conv.*   =                             inner inputs 1 1")
-LIGHT_OUT = rows("levels.{l}.conv_out.*       body.{l}.out_conv.*  =                             outputs inner 1 1")
+FULL_IN = rows(
+    "levels.{l}.conv_in.*          body.{b}.in_conv.*   body.{l}.in_conv.*            inner inputs 1 1"
+)
+LIGHT_IN = rows(
+    "levels.{l}.conv_in.*         body.{l}.in_conv.*   =                             inner inputs 1 1"
+)
+LIGHT_OUT = rows(
+    "levels.{l}.conv_out.*       body.{l}.out_conv.*  =                             outputs inner 1 1"
+)
 FULL = rows("""
-    levels.{l}.blocks.{i}.conv1.*  body.{b}.block1.*           body.{l}.resnets.{i}.block1.*  inner inner 3 3
-    levels.{l}.blocks.{i}.conv2.*  body.{b}.block2.*           body.{l}.resnets.{i}.block2.*  inner inner kernel
+    levels.{l}.blocks.{i}.conv1.*  body.{b}.block1.*          body.{l}.resnets.{i}.block1.*  inner inner 3 3
+    levels.{l}.blocks.{i}.conv2.*  body.{b}.block2.*          body.{l}.resnets.{i}.block2.*  inner inner k
 """)
 LIGHT = rows("""
-    levels.{l}.blocks.{i}.conv1.*  body.{l}.body.{i}.block1.*  body.{l}.resnets.{i}.block1.*  inner inner 3 3
-    levels.{l}.blocks.{i}.conv2.*  body.{l}.body.{i}.block2.*  body.{l}.resnets.{i}.block2.*  inner inner kernel
+    levels.{l}.blocks.{i}.conv1.* body.{l}.body.{i}.block1.*  body.{l}.resnets.{i}.block1.*  inner inner 3 3
+    levels.{l}.blocks.{i}.conv2.* body.{l}.body.{i}.block2.*  body.{l}.resnets.{i}.block2.*  inner inner k
 """)
 PREFIXES = "", "adapter."
 
@@ -50,7 +56,7 @@ def _weights(config: AdapterConfig) -> Iterator[Weight]:
         yield from expand("adapter", PREFIXES, FIRST, where)
     for level, outputs in enumerate(config.channels):
         inner = outputs // 4 if config.light else outputs
-        sides = {"inputs": before, "inner": inner, "outputs": outputs, "kernel": (config.kernel,) * 2}
+        sides: Values = {"inputs": before, "inner": inner, "outputs": outputs, "k": (config.kernel,) * 2}
         where = {**sides, "l": level, "b": level * config.blocks, "i": 0}
         if config.light:
             yield from expand("adapter", PREFIXES, LIGHT_IN, where)

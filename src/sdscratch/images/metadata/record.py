@@ -18,7 +18,7 @@ from sdscratch.images.metadata.infotext import NEGATIVE, quote
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "LoraRecord", "Record"]
+__all__ = ["AddonRecord", "ControlRecord", "LoraRecord", "Record"]
 
 T = TypeVar("T")
 
@@ -67,6 +67,60 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
+class ControlRecord:
+    """A ControlNet or adapter that steered a picture, and its hint."""
+
+    name: str  # no path
+    hash: str  # first 10 hex digits of the file's SHA-256
+    image: str  # `picture_hash` of the hint's picture as it was read
+    weight: float = 1.0
+    start: float = 0.0  # share of the steps
+    end: float = 1.0
+    mode: str = "balanced"
+    preprocess: str | None = None
+    webui_hash: str = ""  # eight digits, as the web UI's extension tells a file
+    encoder: str | None = None  # an IP-Adapter's: first 10 hex digits
+
+    def to_record(self) -> dict[str, Any]:
+        """Its fields without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+
+    def infotext(self) -> str:
+        """As the web UI's ControlNet extension writes it (scripts/infotext.py)."""
+        known = f"{self.name} [{self.webui_hash}]" if self.webui_hash else self.name
+        parts = {
+            "Module": WEBUI_MODULES.get((self.preprocess or "none").split(":")[0], self.preprocess),
+            "Model": known.replace(",", " ").replace(":", " "),  # which part its words
+            "Weight": f"{self.weight:.10g}",
+            "Resize Mode": "Just Resize",
+            "Low Vram": "False",
+            "Guidance Start": f"{self.start:.10g}",
+            "Guidance End": f"{self.end:.10g}",
+            "Pixel Perfect": "True",
+            "Control Mode": WEBUI_MODES.get(self.mode, self.mode),
+        }
+        return ", ".join(f"{key}: {value}" for key, value in parts.items())
+
+
+WEBUI_MODULES = {
+    "blur": "blur_gaussian",
+    "canny": "canny",
+    "inpaint": "inpaint",
+    "invert": "invert",
+    "none": "none",
+    "scribble": "scribble_xdog",
+    "shuffle": "shuffle",
+    "threshold": "threshold",
+    "tile": "tile_resample",
+}
+WEBUI_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
+
+
+@dataclass(frozen=True)
 class Record:
     """All that a picture depends on; the model's weights and the init picture it names by hash.
 
@@ -85,6 +139,7 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    controls: tuple[ControlRecord, ...] | None = None  # in the order in which they were asked for
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -92,6 +147,8 @@ class Record:
         own = {name: value for name, value in asdict(self).items() if value is not None}
         if self.loras is not None:
             own["loras"] = [lora.to_record() for lora in self.loras]
+        if self.controls is not None:
+            own["controls"] = [control.to_record() for control in self.controls]
         for name, exact in APPROXIMATIONS.items():
             if own["options"][name] == exact:
                 del own["options"][name]
@@ -111,6 +168,8 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
+            if "controls" in values:
+                values["controls"] = tuple(_typed(ControlRecord, each) for each in values["controls"])
             if "vae" in values:
                 values["vae"] = _typed(AddonRecord, values["vae"])
             return _typed(cls, {**values, "options": options})
@@ -154,6 +213,7 @@ class Record:
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
+            **{f"ControlNet {i}": each.infotext() for i, each in enumerate(self.controls or ())},
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
         }
 
