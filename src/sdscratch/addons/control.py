@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdscratch.addons.control_files import ControlFile, OpenedFiles, opened_files
 from sdscratch.addons.control_requests import ControlRequest, parse_control
 from sdscratch.addons.controlnet import CONTROLNETS, open_controlnet
 from sdscratch.addons.t2i_adapter import ADAPTERS, open_adapter
+from sdscratch.checkpoints.layouts.controlnet import PREFIX, hint_widths
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.places import find_control
 from sdscratch.errors import CheckpointError
-from sdscratch.images import ControlRecord, picture_hash, plain_picture, read_picture
+from sdscratch.images import ControlRecord, picture_hash
+from sdscratch.images.hints import read_hint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["OpenedControl", "as_requests", "network_name", "open_control", "open_controls"]
+__all__ = [
+    "CONTROLS",
+    "OpenedControl",
+    "as_requests",
+    "network_name",
+    "open_control",
+    "open_controls",
+    "open_file",
+    "told_of",
+]
+
+
+OUTPUTS = r"(zero_convs\.\d+\.0|middle_block_out\.0|controlnet_down_blocks\.\d+|controlnet_mid_block)\.weight"
+PIXELS = 64  # of the hint, a position of an adapter's first level
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +43,7 @@ class OpenedControl:
 
     request: ControlRequest
     file: ControlFile
-    hint: Image  # RGB
+    hint: Image  # RGB, or RGBA
     hash: str  # `picture_hash` of the hint's picture as it was read
 
     def record(self) -> ControlRecord:
@@ -77,10 +93,7 @@ def open_controls(
 def open_control(request: ControlRequest, model: ModelFiles, background: str = "white") -> OpenedControl:
     """One of them; arguments and errors as of `open_controls`."""
     file = open_file(opened_files(find_control(request.name)), model)
-    if isinstance(request.image, str):
-        picture = read_picture(request.image, background)
-    else:
-        picture = plain_picture(request.image, background)
+    picture = read_hint(request.image, request.preprocess, background)
     return OpenedControl(request, file, picture, picture_hash(picture))
 
 
@@ -98,6 +111,24 @@ def open_file(files: OpenedFiles, model: ModelFiles) -> ControlFile:
     raise CheckpointError(
         f"{files.path} is {identity}; --control takes ControlNets and adapters for Stable Diffusion 1.x"
     )
+
+
+CONTROLS = (*CONTROLNETS, *ADAPTERS)
+
+
+def told_of(files: OpenedFiles) -> dict[str, Any]:
+    """What `info` says of a control's file beyond its kind."""
+    shapes = {name.removeprefix(PREFIX): stored.info.shape for name, stored in files.tensors.items()}
+    if files.identity.kind in CONTROLNETS:
+        channels, widths = hint_widths(shapes)
+        facts: dict[str, Any] = {"hint_channels": channels, "hint_widths": list(widths)}
+        outputs = [name for name in shapes if re.fullmatch(OUTPUTS, name)]
+        return facts | {"outputs": len(outputs)}
+    for name in ("conv_in.weight", "body.0.in_conv.weight"):
+        shape = shapes.get(name, shapes.get(f"adapter.{name}", ()))
+        if len(shape) == 4:
+            return {"hint_channels": shape[1] // PIXELS}
+    return {}
 
 
 def network_name(file: ControlFile) -> str:

@@ -5,8 +5,8 @@
     diffusers    down_blocks.…, controlnet_cond_embedding.…, controlnet_down_blocks.…, …mid_block
     difference   LDM's, with a tensor `difference`: what the U-Net has as well is stored as its distance
                  from the model drawn with
-    control-LoRA LDM's without prefix, with a tensor `lora_controlnet`: the model's own weights plus up · down,
-                 or whole tensors in their place (Stability AI 2023)
+    control-LoRA LDM's without prefix, with a tensor `lora_controlnet`: the model's own weights plus
+                 up · down, or whole tensors in their place (Stability AI 2023)
 
 No torch before a network is loaded.
 """

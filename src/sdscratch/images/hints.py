@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sdscratch.errors import UsageError
 from sdscratch.images.edges import canny, gaussian
+from sdscratch.images.fit import parse_colour
+from sdscratch.images.open import opened
+from sdscratch.images.read import plain_picture
 from sdscratch.show import printable
 
-__all__ = ["PREPROCESSORS", "Preprocessor", "hint_levels", "make_hint", "parse_preprocessor"]
+__all__ = ["PREPROCESSORS", "Preprocessor", "hint_levels", "make_hint", "parse_preprocessor", "read_hint"]
 
 Pixels = NDArray[np.uint8]  # [height, width, 3], or of an inpainting hint 4
 Floats = NDArray[Any]
@@ -178,6 +181,34 @@ def _refuse(said: str) -> None:
             "another tool and give it as the image"
         )
     raise UsageError(f"no preprocessor is called {said!r}; there are {', '.join(PREPROCESSORS)}")
+
+
+def read_hint(picture: str | Image.Image, preprocess: str | None, background: str = "white") -> Image.Image:
+    """A control's picture as `make_hint` takes it.
+
+    Args:
+        picture: a file, or one of any mode.
+        background: the colour under transparent parts, which `inpaint` keeps apart.
+
+    Raises:
+        ImageError: it is missing or unreadable.
+        UsageError: there is no such preprocessor or colour, or nothing is transparent where that is the mask.
+    """
+    if isinstance(picture, str):
+        parse_colour(background)
+        with opened(picture) as image:
+            return read_hint(image, preprocess, background)
+    plain = plain_picture(picture, background)
+    if preprocess is None or parse_preprocessor(preprocess)[0] != "inpaint":
+        return plain
+    if not picture.has_transparency_data:
+        raise UsageError(
+            "the preprocessor inpaint paints where the picture is transparent, and nothing of it is; erase "
+            "what is to be painted, and save it as a PNG with alpha"
+        )
+    alpha = ImageOps.exif_transpose(picture.convert("RGBA")).getchannel("A")
+    plain.putalpha(alpha)
+    return plain
 
 
 def make_hint(
