@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdscratch.addons.control_requests import ControlRequest, parse_control
 from sdscratch.errors import UsageError
-from sdscratch.images import picture_hash, read_picture, read_records
+from sdscratch.images import parse_infotext, picture_hash, read_picture, read_records
 from support.cli import Result, sdscratch
 from support.controlnets import TINY_ADAPTER, TINY_CONTROL, hint, write_control
 
@@ -61,12 +61,12 @@ def test_a_control_is_drawn_with_and_recorded(draw: Draw, tiny_model: Path) -> N
     assert [each.to_record() for each in records.record.controls or ()] == told
     assert [each["image"] for each in told] == [picture_hash(read_picture(p)) for p in ("a,b.png", "c.png")]
     assert told[0] | {"name": "edges", "weight": 0.8, "end": 0.5, "mode": "prompt"} == told[0]
-    assert records.infotext is not None
-    text = records.infotext.parameters["ControlNet 0"]
+    parameters = parse_infotext(records.record.infotext()).parameters
+    text = parameters["ControlNet 0"]
     assert text.startswith("Module: canny, Model: edges [")
     assert "Weight: 0.8" in text
     assert text.endswith("Control Mode: My prompt is more important")
-    assert "ControlNet 1" in records.infotext.parameters
+    assert "ControlNet 1" in parameters
 
     assert draw("-o", "plain.png").code == 0
     assert np.abs(pixels("x.png").astype(int) - pixels("plain.png")).max() > 1

@@ -178,7 +178,7 @@ def ours(models: Models, *controls: ControlRequest, **options: Any) -> Image.Ima
 
 
 def test_a_controlled_picture_moves_with_all_that_is_asked(models: Models) -> None:
-    told = models.request("one")
+    told = models.request("one", weight=4.0)  # a random network is a weak one
     first = ours(models, told)
     others = [
         ours(models),
