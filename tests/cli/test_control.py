@@ -17,7 +17,7 @@ from support.cli import Result, sdscratch
 from support.controlnets import TINY_ADAPTER, TINY_CONTROL, hint, write_control
 
 Draw = Callable[..., Result]
-SMALL = ["--size", "64x64", "--steps", 2, "--seed", 5, "--device", "cpu", "--dtype", "float32"]
+SMALL = ["--width", 64, "--height", 64, "--steps", 2, "--seed", 5, "--device", "cpu", "--dtype", "float32"]
 
 
 @pytest.fixture(autouse=True)
