@@ -9,6 +9,7 @@ network_file.py   whatever loads as a network
 empty.py          networks without memory, which the tensors then fill
 taesd.py          tiny decoders as files
 tiny_encoder.py   tiny encoders as files
+tiny.py           both in the place of a model's own autoencoder
 changes.py        the port by which add-ons change weights where they are read
 peft.py           what PEFT keeps beside a LoRA: how strong it is
 places.py         where models are on this machine

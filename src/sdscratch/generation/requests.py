@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdscratch.addons.control import OpenedControl
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record
+from sdscratch.images import Record, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions
 
 __all__ = [
@@ -55,6 +55,7 @@ class Request:
     options: ResolvedOptions
     init: Init | None = None
     controls: tuple[OpenedControl, ...] = ()
+    template: TemplateRecord | None = None  # where the prompts had wildcards
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seed is the same."""

@@ -14,16 +14,19 @@ from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from sdscratch.errors import ImageError
+from sdscratch.images.metadata.control import ControlRecord
 from sdscratch.images.metadata.infotext import NEGATIVE, quote
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "ControlRecord", "LoraRecord", "Record"]
+__all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 
 T = TypeVar("T")
 
 # Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
+APPROXIMATIONS = {
+    name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile", "decoder")
+}
 
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
@@ -67,57 +70,12 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
-class ControlRecord:
-    """A ControlNet or adapter that steered a picture, and its hint."""
+class TemplateRecord:
+    """What prompts were before their wildcards were expanded; `options` hold what became of them."""
 
-    name: str  # no path
-    hash: str  # first 10 hex digits of the file's SHA-256
-    image: str  # `picture_hash` of the hint's picture as it was read
-    weight: float = 1.0
-    start: float = 0.0  # share of the steps
-    end: float = 1.0
-    mode: str = "balanced"
-    preprocess: str | None = None
-    webui_hash: str = ""  # eight digits, as the web UI's extension tells a file
-    encoder: str | None = None  # an IP-Adapter's: first 10 hex digits
-
-    def to_record(self) -> dict[str, Any]:
-        """Its fields without what does not apply."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
-
-    def infotext(self) -> str:
-        """As the web UI's ControlNet extension writes it (scripts/infotext.py)."""
-        known = f"{self.name} [{self.webui_hash}]" if self.webui_hash else self.name
-        parts = {
-            "Module": WEBUI_MODULES.get((self.preprocess or "none").split(":")[0], self.preprocess),
-            "Model": known.replace(",", " ").replace(":", " "),  # which part its words
-            "Weight": f"{self.weight:.10g}",
-            "Resize Mode": "Just Resize",
-            "Low Vram": "False",
-            "Guidance Start": f"{self.start:.10g}",
-            "Guidance End": f"{self.end:.10g}",
-            "Pixel Perfect": "True",
-            "Control Mode": WEBUI_MODES.get(self.mode, self.mode),
-        }
-        return ", ".join(f"{key}: {value}" for key, value in parts.items())
-
-
-WEBUI_MODULES = {
-    "blur": "blur_gaussian",
-    "canny": "canny",
-    "inpaint": "inpaint",
-    "invert": "invert",
-    "none": "none",
-    "scribble": "scribble_xdog",
-    "shuffle": "shuffle",
-    "threshold": "threshold",
-    "tile": "tile_resample",
-}
-WEBUI_MODES = {
-    "balanced": "Balanced",
-    "prompt": "My prompt is more important",
-    "control": "ControlNet is more important",
-}
+    prompt: str
+    negative_prompt: str
+    seed: int  # of the wildcards
 
 
 @dataclass(frozen=True)
@@ -140,6 +98,8 @@ class Record:
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
     controls: tuple[ControlRecord, ...] | None = None  # in the order in which they were asked for
+    template: TemplateRecord | None = None  # where prompts had wildcards
+    taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -170,8 +130,10 @@ class Record:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
             if "controls" in values:
                 values["controls"] = tuple(_typed(ControlRecord, each) for each in values["controls"])
-            if "vae" in values:
-                values["vae"] = _typed(AddonRecord, values["vae"])
+            for name in {"vae", "taesd"} & values.keys():
+                values[name] = _typed(AddonRecord, values[name])
+            if "template" in values:
+                values["template"] = _typed(TemplateRecord, values["template"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -209,12 +171,15 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             **{f"ControlNet {i}": each.infotext() for i, each in enumerate(self.controls or ())},
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
+            "Template": self.template.prompt if self.template else "",
+            "Negative Template": self.template.negative_prompt if self.template else "",
         }
 
 
