@@ -7,6 +7,7 @@ arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
 run.py               run, and what it shows:
 run_shown.py         drawing a plan, or a pipe's lines
+replay.py            replay
 convert.py           convert-weights
 tokens.py            tokens, and how a prompt is shown:
 tokens_shown.py      in tables and lines

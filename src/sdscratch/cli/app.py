@@ -31,6 +31,10 @@ class Commands(LazyGroup):
         ),
         "img2img": ("sdscratch.cli.generate:img2img", "Change the picture INIT towards PROMPT."),
         "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
+        "replay": (
+            "sdscratch.cli.replay:replay",
+            "Draw pictures again from what they say of themselves, whichever tool made them.",
+        ),
         "convert-weights": (
             "sdscratch.cli.convert:convert_weights",
             "Convert a checkpoint; no code in it ever runs.",

@@ -393,7 +393,7 @@ class Pipeline:
         resolved = self.resolve(asked, plain)
         fit = fit_of_init(asked, fit)
         fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        init = Init(fitted, fit, picture_hash(plain))
+        init = Init(fitted, fit, picture_hash(plain), background)
         request = Request(resolved, init, open_controls(control, self.files, background))
         return self._draw(request, batch_count, batch_size)
 

@@ -57,8 +57,8 @@ class Models:
 
     def __init__(self) -> None:
         self.opened = lru_cache(MODELS_OPEN)(open_key)
-        self._tagged = lru_cache(MODELS_OPEN * 8)(with_loras)
         self._controls = lru_cache(HINTS_OPEN)(self._opened_controls)
+        self._with = lru_cache(MODELS_OPEN * 8)(self._with_tags)  # by keys: files have no hash
 
     def files(self, job: Job) -> ModelFiles:
         """The model that a job is drawn with.
@@ -89,8 +89,8 @@ class Models:
     ) -> tuple[OpenedControl, ...]:
         return open_controls(controls, self.opened(key).files, background)
 
-    def _with(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
-        return self._tagged(self.opened(key).files, tags)
+    def _with_tags(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
+        return with_loras(self.opened(key).files, tags)
 
 
 def open_key(key: ModelKey) -> Opened:
