@@ -199,6 +199,7 @@ def test_nothing_of_the_references_is_imported_but_to_be_measured(path: Path) ->
             ["evaluate"],
             ["bench"],
             ["replay"],
+            ["verify"],
         ),
         *(
             ["train"],

@@ -17,4 +17,5 @@ theirs.py    what other tools say, likewise
 finding.py   the files that a picture names, by hash and name
 replay.py    a picture as a line with the files that are here
 redraw.py    drawn again, and compared
+verify.py    what proves a picture
 """

@@ -18,6 +18,7 @@ from sdscratch.generation.requests import Event, Failed, Picture, Request
 from sdscratch.images import Record
 from sdscratch.images.compare import Likeness, compare
 from sdscratch.images.open import opened
+from sdscratch.images.write import as_kept
 from sdscratch.jobs.keeping import Inits
 from sdscratch.jobs.names import DEFAULT, Template
 from sdscratch.jobs.plan import Job
@@ -34,12 +35,14 @@ class Drawn:
     """A picture drawn again.
 
     Attributes:
+        as_kept: the source is, level by level, what its lossy format makes of this picture.
         elsewhere: what of the machine is otherwise than the record says: device, dtype.
     """
 
     image: Image.Image
     record: Record
     likeness: Likeness
+    as_kept: bool
     elsewhere: tuple[str, ...]
     timings: Mapping[str, float]
 
@@ -82,9 +85,12 @@ class Redrawer:
                     yield event
                     continue
                 with opened(replay.recipe.source) as source:
-                    likeness = compare(plain(source), event.image)
+                    own, kind = plain(source), source.format or "PNG"
+                likeness = compare(own, event.image)
+                kept = not likeness.identical and kind != "PNG" and likeness.sizes is None
+                kept = kept and compare(own, as_kept(event.image, kind)).identical
                 elsewhere = () if record is None else differences(record, placement)
-                yield Drawn(event.image, event.record(), likeness, elsewhere, event.timings)
+                yield Drawn(event.image, event.record(), likeness, kept, elsewhere, event.timings)
 
     def placement(self, record: Record | None) -> Placement:
         """Where to draw: as it was asked for, else as the record says, else as always."""
