@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTROLS",
+    "Controls",
     "OpenedControl",
     "as_requests",
     "network_name",
@@ -32,6 +33,8 @@ __all__ = [
     "told_of",
 ]
 
+
+Controls = str | ControlRequest | Sequence[str | ControlRequest]  # as Python asks for them
 
 OUTPUTS = r"(zero_convs\.\d+\.0|middle_block_out\.0|controlnet_down_blocks\.\d+|controlnet_mid_block)\.weight"
 PIXELS = 64  # of the hint, a position of an adapter's first level
@@ -62,7 +65,7 @@ class OpenedControl:
         )
 
 
-def as_requests(controls: str | ControlRequest | Sequence[str | ControlRequest]) -> list[ControlRequest]:
+def as_requests(controls: Controls) -> list[ControlRequest]:
     """What was asked for, read.
 
     Raises:
@@ -73,7 +76,7 @@ def as_requests(controls: str | ControlRequest | Sequence[str | ControlRequest])
 
 
 def open_controls(
-    controls: str | ControlRequest | Sequence[str | ControlRequest],
+    controls: Controls,
     model: ModelFiles,
     background: str = "white",
 ) -> tuple[OpenedControl, ...]:

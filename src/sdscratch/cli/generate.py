@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -182,14 +182,10 @@ def draw(
         request = Request(resolved, beginning, controls)
         requests: Iterable[Request] = numbered(request, arguments.batch_count)
         if expanded:
+            settled = (pipeline.resolve(changed(options, **each.asked), picture) for each in expanded)
             requests = (
-                Request(
-                    pipeline.resolve(changed(options, **each.asked), picture),
-                    beginning,
-                    controls,
-                    template=each.template,
-                )
-                for each in expanded
+                replace(request, options=own, template=each.template)
+                for own, each in zip(settled, expanded, strict=True)
             )
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view).all(events)
@@ -341,17 +337,14 @@ class Telling:
 
 def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> dict[str, Any]:
     """What `--json` says of a picture."""
-    options = record.options
+    lists = {name: getattr(record, name) for name in ("loras", "embeddings", "controls")}
     return {
         "path": path,
-        "seed": options.seed,
-        "prompt": options.prompt,
-        "options": asdict(options),
+        "seed": record.options.seed,
+        "prompt": record.options.prompt,
+        "options": asdict(record.options),
         "model_hash": record.model_hash,
-        **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
-        **({"embeddings": [each.to_record() for each in record.embeddings]} if record.embeddings else {}),
-        **({"vae": record.vae.to_record()} if record.vae else {}),
-        **({"controls": [each.to_record() for each in record.controls]} if record.controls else {}),
-        **({"taesd": record.taesd.to_record()} if record.taesd else {}),
+        **{name: [each.to_record() for each in several] for name, several in lists.items() if several},
+        **{name: each.to_record() for name in ("vae", "taesd") if (each := getattr(record, name))},
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

@@ -20,8 +20,17 @@ from sdscratch.checkpoints.hashing import autov3, hash_files
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.tiny import TinyAutoencoder
 from sdscratch.device import Placement
-from sdscratch.errors import SdscratchError
-from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
+from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.generation.requests import (
+    Advanced,
+    Event,
+    Failed,
+    Picture,
+    Progress,
+    Request,
+    Started,
+    numbered,
+)
 from sdscratch.images import AddonRecord, LoraRecord, Record, parse_colour
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
@@ -230,3 +239,22 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
         )
 
     return record
+
+
+def draw(pipeline: Model, request: Request, count: int | None, size: int) -> Image | list[Image]:
+    """A list of `count` pictures, `size` at once; without a count, one picture by itself.
+
+    Raises:
+        UsageError: fewer than one are asked for.
+        SdscratchError: one failed.
+    """
+    wanted = 1 if count is None else count
+    if min(wanted, size) < 1:
+        raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
+    pictures: list[Image] = []
+    for event in generate(pipeline, numbered(request, wanted), batch_size=size):
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, Picture):
+            pictures.append(event.image)
+    return pictures[0] if count is None else pictures

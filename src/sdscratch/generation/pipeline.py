@@ -18,8 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sdscratch.addons.apply import AppliedLora, applied_loras, refuse_ranges, with_loras
-from sdscratch.addons.control import OpenedControl, open_controls
-from sdscratch.addons.control_requests import ControlRequest
+from sdscratch.addons.control import Controls, OpenedControl, open_controls
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
@@ -33,24 +32,21 @@ from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
-from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.controls import ControlRunner
 from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
-from sdscratch.generation.generate import generate
+from sdscratch.generation.generate import draw
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
-from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
+from sdscratch.generation.requests import Init, Progress, Request
 from sdscratch.generation.start import PictureEncoder, TinyPictureEncoder, device_noise, start_latent
 from sdscratch.images import fit_picture, picture_hash, plain_picture
 from sdscratch.images.tensors import to_picture, to_tensor
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, fit_of_init, random_seed, size_of_init
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
-
-Controls = str | ControlRequest | Sequence[str | ControlRequest]
 
 RANGES = "the U-Net is loaded once for all steps"
 
@@ -273,9 +269,8 @@ class Pipeline:
         controls: Sequence[OpenedControl],
     ) -> Iterator[Progress]:
         if SAMPLERS[options.sampler].alone and len(seeds) > 1:
-            yield from one_after_another(
-                [self._denoise(options, [seed], picture, controls) for seed in seeds]
-            )
+            runs = [self._denoise(options, [seed], picture, controls) for seed in seeds]
+            yield from one_after_another(runs)
             return
         config = self.files.config
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
@@ -290,8 +285,7 @@ class Pipeline:
         total = len(path.timesteps)
         denoise = None
         if total:
-            prompt, negative = self.encode_prompts.of(options)
-            prompt, negative = self.steer(controls, options, path, prompt, negative)
+            prompt, negative = self.steer(controls, options, path, *self.encode_prompts.of(options))
             denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
         yield Progress(0, total, x, None)
         if denoise is None:
@@ -354,8 +348,8 @@ class Pipeline:
             options: the fields of `GenerateOptions`, named as on the command line.
         """
         resolved = self.resolve(GenerateOptions(prompt, **options))
-        request = Request(resolved, controls=open_controls(control, self.files))
-        return self._draw(request, batch_count, batch_size)
+        controls = open_controls(control, self.files)
+        return draw(self, Request(resolved, controls=controls), batch_count, batch_size)
 
     @overload
     def img2img(
@@ -385,8 +379,7 @@ class Pipeline:
             batch_size: how many are made at once.
             fit: how it is brought to another size, where one is asked for.
             background: the colour under transparent parts and borders.
-            control: as of `txt2img`.
-            options: the fields of `GenerateOptions`, named as on the command line.
+            control, options: as of `txt2img`.
         """
         plain = plain_picture(image, background)
         asked = GenerateOptions(prompt, **options)
@@ -395,20 +388,7 @@ class Pipeline:
         fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
         init = Init(fitted, fit, picture_hash(plain), background)
         request = Request(resolved, init, open_controls(control, self.files, background))
-        return self._draw(request, batch_count, batch_size)
-
-    def _draw(self, request: Request, count: int | None, size: int) -> Image.Image | list[Image.Image]:
-        """A list of `count` pictures, `size` at once; without a count, one picture by itself."""
-        wanted = 1 if count is None else count
-        if min(wanted, size) < 1:
-            raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
-        pictures: list[Image.Image] = []
-        for event in generate(self, numbered(request, wanted), batch_size=size):
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Picture):
-                pictures.append(event.image)
-        return pictures[0] if count is None else pictures
+        return draw(self, request, batch_count, batch_size)
 
     def __enter__(self) -> Self:
         return self
