@@ -13,6 +13,7 @@ control.py            told apart and opened, with their hints
 control_files.py      what their files have in common
 controlnet.py         ControlNets, in every form of file
 t2i_adapter.py        T2I-Adapters, full and light
+upscaler.py    upscalers of the ESRGAN family, told apart and checked
 apply.py       a model with add-ons: found, opened, checked
 merge.py       models made of models: weighted sums, differences
 describe.py    what there is to say of an add-on's file

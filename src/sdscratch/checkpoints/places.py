@@ -19,6 +19,7 @@ __all__ = [
     "find_embedding",
     "find_local",
     "find_lora",
+    "find_upscaler",
     "is_hub_id",
     "kept",
     "known_embeddings",
@@ -36,6 +37,7 @@ KEPT = {  # in the current folder, and in the user's
 }
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 CONTROL_SUFFIXES = ("", ".safetensors", ".pth", ".ckpt", ".pt", ".bin")
+UPSCALER_SUFFIXES = ("", ".safetensors", ".pth", ".pt")
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
 
@@ -129,13 +131,22 @@ def find_embedding(name: str) -> Path:
     return _find_addon(name, "embedding", "embeddings", EMBEDDING_SUFFIXES)
 
 
+def find_upscaler(name: str) -> Path:
+    """The same for an upscaler, in ./upscalers or the user's upscalers.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    return _find_addon(name, "upscaler", "upscalers", UPSCALER_SUFFIXES)
+
+
 def find_control(name: str) -> Path:
     """The file or diffusers folder meant by `name`: a path, or a name in ./controls or the user's controls.
 
     Raises:
         CheckpointError: it is nowhere.
     """
-    folders = _folders("controls", "controls")
+    folders = control_folders()
     try:
         named = [folder / f"{name}{suffix}" for folder in folders for suffix in CONTROL_SUFFIXES]
         for path in (expanded(name), *named):
@@ -147,6 +158,11 @@ def find_control(name: str) -> Path:
         f"there is no ControlNet or adapter {printable(name)}: no such file or diffusers folder, here, in "
         f"{_in_words(folders)}; check the name"
     )
+
+
+def control_folders() -> list[Path]:
+    """Where ControlNets and adapters are looked for."""
+    return _folders("controls", "controls")
 
 
 def known_embeddings() -> dict[str, Path]:

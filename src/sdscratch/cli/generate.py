@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -28,6 +28,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.options.large import LargeOptions
 from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
 
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = ["img2img", "txt2img"]
 
+ADDONS = ("vae", "taesd", "upscaler")  # of which a picture has one
+
 log = logging.getLogger(__name__)
+
+HIRES = tuple(each.name for each in fields(LargeOptions) if each.name.startswith("hires"))  # from noise alone
 
 
 @with_arguments(without=("strength", "init_img", "fit", "background"))
@@ -72,7 +77,7 @@ def txt2img(
     draw(given, prompt)
 
 
-@with_arguments(without=())
+@with_arguments(without=HIRES)
 def img2img(
     init: Annotated[
         str | None,
@@ -345,6 +350,6 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         "options": asdict(record.options),
         "model_hash": record.model_hash,
         **{name: [each.to_record() for each in several] for name, several in lists.items() if several},
-        **{name: each.to_record() for name in ("vae", "taesd") if (each := getattr(record, name))},
+        **{name: each.to_record() for name in ADDONS if (each := getattr(record, name))},
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

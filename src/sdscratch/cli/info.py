@@ -246,6 +246,11 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
         yield "vectors", f"{embedding['vectors']} of {embedding['width']}, for {embedding['made_for']}"
     if "control" in facts:
         yield from ((key.replace("_", " "), plain(value)) for key, value in facts["control"].items())
+    if "upscaler" in facts:
+        upscaler = dict(facts["upscaler"])
+        yield "names", f"{upscaler.pop('family')}'s"
+        yield "enlarges", f"{upscaler.pop('scale')} times"
+        yield "network", ", ".join(f"{name} {value}" for name, value in upscaler.items())
     if "misfits" in facts:
         told = [printable(text) for text in facts["misfits"]]
         more = f" and {len(told) - MISFITS} more (--json tells all)" if len(told) > MISFITS else ""

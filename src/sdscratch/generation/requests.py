@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdscratch.addons.control import OpenedControl
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record, TemplateRecord
+from sdscratch.images import AddonRecord, Record, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions
 
 __all__ = [
@@ -42,12 +42,14 @@ class Init:
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that.
         background: the colour under its transparent parts, and of borders.
+        upscaler: the file that enlarged it first, if one did.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
     background: str = "white"
+    upscaler: AddonRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ Nothing else here imports torch.
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
 from sdscratch.images.metadata.control import ControlRecord
+from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.infotext import Infotext, parse_infotext
 from sdscratch.images.metadata.record import AddonRecord, LoraRecord, Record, TemplateRecord
 from sdscratch.images.read import picture_size, plain_picture, read_picture
@@ -30,6 +31,7 @@ __all__ = [
     "SUFFIXES",
     "AddonRecord",
     "ControlRecord",
+    "Extras",
     "Infotext",
     "LoraRecord",
     "Record",

@@ -10,5 +10,6 @@ unet.py           noisy latent, time, context → noise
 vae.py            picture ↔ latent
 controlnet.py     hint, noisy latent, time, context → what is added to the U-Net's skips
 t2i_adapter.py    hint → what is added to its levels
+esrgan.py         a picture → a larger one
 taesd.py          latent → picture at a hundredth of the cost
 """
