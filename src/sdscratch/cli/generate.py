@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -18,6 +18,7 @@ import typer
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
+from sdscratch.cli.told import json_of
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import refuse_existing, write_stream
 from sdscratch.options import (
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from sdscratch.jobs.wildcards import Expanded
 
 __all__ = ["img2img", "txt2img"]
-
-ADDONS = ("vae", "taesd", "upscaler")  # of which a picture has one
 
 log = logging.getLogger(__name__)
 
@@ -338,18 +337,3 @@ class Telling:
             print_line(path)
         self.done += 1
         self.view.note(f"seed {options.seed}")
-
-
-def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> dict[str, Any]:
-    """What `--json` says of a picture."""
-    lists = {name: getattr(record, name) for name in ("loras", "embeddings", "controls")}
-    return {
-        "path": path,
-        "seed": record.options.seed,
-        "prompt": record.options.prompt,
-        "options": asdict(record.options),
-        "model_hash": record.model_hash,
-        **{name: [each.to_record() for each in several] for name, several in lists.items() if several},
-        **{name: each.to_record() for name in ADDONS if (each := getattr(record, name))},
-        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
-    }

@@ -26,6 +26,7 @@ from sdscratch.checkpoints.taesd import TaesdFile, find_taesd
 from sdscratch.checkpoints.tiny import TinyAutoencoder, tiny_autoencoder
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.spacing import SigmaSchedule
+from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
