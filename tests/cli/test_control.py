@@ -68,6 +68,10 @@ def test_a_control_is_drawn_with_and_recorded(draw: Draw, tiny_model: Path) -> N
     assert text.endswith("Control Mode: My prompt is more important")
     assert "ControlNet 1" in parameters
 
+    replayed = sdscratch("replay", "x.png", "-o", "again/", "--json", "--look-in", tiny_model.parent)
+    assert replayed.code == 0, replayed.stderr
+    assert json.loads(replayed.lines[0])["identical"], replayed.lines
+
     assert draw("-o", "plain.png").code == 0
     assert np.abs(pixels("x.png").astype(int) - pixels("plain.png")).max() > 1
     plan = {"prompt": "a dog", "control": [edges, "sketch,image=c.png"]}

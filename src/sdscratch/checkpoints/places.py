@@ -34,6 +34,7 @@ KEPT = {  # in the current folder, and in the user's
     "vae": ("weights", "models"),
     "lora": ("loras", "loras"),
     "embedding": ("embeddings", "embeddings"),
+    "control": ("controls", "controls"),
 }
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 CONTROL_SUFFIXES = ("", ".safetensors", ".pth", ".ckpt", ".pt", ".bin")
@@ -92,7 +93,7 @@ def kept(kind: str) -> list[Path]:
     """The folders where files of a kind are kept: here, and the user's own.
 
     Args:
-        kind: model, vae, lora or embedding.
+        kind: model, vae, lora, embedding or control.
     """
     return _folders(*KEPT[kind])
 
