@@ -39,6 +39,8 @@ class Convention:
         sigmas_in_float32: when ᾱ is rounded to float32 before σ is made of it.
         steps_offset: where whole strides begin (diffusers' `steps_offset`).
         controls: how the range of a ControlNet is counted (`generation.controls.acts`).
+        rescales: what `--rescale-cfg` rescales: what the network predicts, or the velocity that it stands
+            for.
         source: where this was read.
     """
 
@@ -59,6 +61,7 @@ class Convention:
     sigmas_in_float32: Literal["always", "zero_snr", "never"] = "never"
     steps_offset: int = 1
     controls: Literal["diffusers", "webui", "comfyui"] = "diffusers"
+    rescales: Literal["prediction", "velocity"] = "prediction"
 
     @property
     def encodes_with_noise(self) -> bool:
@@ -134,7 +137,9 @@ CONVENTIONS: Mapping[str, Convention] = {
             draws="batch",
             clip_skip_none=1,
             controls="comfyui",
-            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py",
+            rescales="velocity",
+            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py, "
+            "comfy_extras/nodes_model_advanced.py",
         ),
         Convention(
             "diffusers",

@@ -19,7 +19,7 @@ from sdscratch.generation.requests import Init, Request
 from sdscratch.images import TemplateRecord, read_picture
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import GenerateOptions, ResolvedOptions, size_of_init
+from sdscratch.options import GenerateOptions, ResolvedOptions, numbered_seeds, size_of_init
 
 __all__ = ["ModelKey", "Models", "Overview", "Task", "look_over", "model_key", "tasks_of"]
 
@@ -164,7 +164,8 @@ def settled(
         return
     first = resolve(job.options)
     for index in range(job.source.batch_count):
-        yield replace(first, seed=first.seed + index), None
+        seeds = numbered_seeds(first.seed, first.variation_seed, index)
+        yield replace(first, **seeds), None  # type: ignore[arg-type]
 
 
 def init_size(path: str, background: str) -> tuple[int, int]:
