@@ -58,6 +58,7 @@ TORCH_FREE = (
     "sdscratch.bench.peers.worker",
     "sdscratch.addons.apply",
     "sdscratch.addons.cards",
+    "sdscratch.addons.control",
     "sdscratch.addons.describe",
     "sdscratch.addons.requests",
     "sdscratch.checkpoints.layouts",
