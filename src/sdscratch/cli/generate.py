@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -19,6 +19,7 @@ from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.masks import WITH_INIT, given_by
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
+from sdscratch.cli.told import json_of
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import refuse_existing, write_stream
 from sdscratch.options import MAX_SEED, changed, random_seed, seeds_of
@@ -61,6 +62,8 @@ def txt2img(
       sdscratch txt2img "an astronaut" -m v1-5.safetensors --sampler dpm++2m
 
       sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
+
+      sdscratch txt2img "a bird" -m v1-5.safetensors --control canny,image=photo.png,preprocess=canny
 
       sdscratch txt2img "pizza" -o - > pizza.png
     """
@@ -114,6 +117,7 @@ def draw(
     init: str | None = None,
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    from sdscratch.addons.control import open_controls
     from sdscratch.generation.opening import open_all
     from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import sidecar_of
@@ -149,10 +153,10 @@ def draw(
     sized, beginning = options, None
     if start_from is not None:
         sized = start_from.sized(options, opened.files.defaults)
-    resolved = opened.files.resolve(sized, seed)
-    if start_from is not None:
+        resolved = opened.files.resolve(sized, seed)
         start_from.notice(options, resolved, opened.files.defaults)
         beginning = start_from.init(options, resolved)
+    controls = open_controls(arguments.control, opened.files, arguments.background)
     for text in dict.fromkeys([options.prompt, *(each.prompt for each in expanded)]):
         opened.check(changed(options, prompt=text))  # what is wrong is said before torch is imported
     parts: list[Part] = (
@@ -172,11 +176,13 @@ def draw(
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(sized)
         pipeline.hash_ahead()
-        requests: Iterable[Request] = numbered(Request(resolved, beginning), arguments.batch_count)
+        request = Request(resolved, beginning, controls)
+        requests: Iterable[Request] = numbered(request, arguments.batch_count)
         if expanded:
+            settled = (pipeline.resolve(changed(sized, **each.asked)) for each in expanded)
             requests = (
-                Request(pipeline.resolve(changed(sized, **each.asked)), beginning, each.template)
-                for each in expanded
+                replace(request, options=own, template=each.template)
+                for own, each in zip(settled, expanded, strict=True)
             )
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view).all(events)
@@ -324,21 +330,3 @@ class Telling:
             print_line(path)
         self.done += 1
         self.view.note(f"seed {options.seed}")
-
-
-def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> dict[str, Any]:
-    """What `--json` says of a picture."""
-    options = record.options
-    return {
-        "path": path,
-        "seed": options.seed,
-        "prompt": options.prompt,
-        "options": asdict(options),
-        "model_hash": record.model_hash,
-        **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
-        **({"embeddings": [each.to_record() for each in record.embeddings]} if record.embeddings else {}),
-        **({"vae": record.vae.to_record()} if record.vae else {}),
-        **({"taesd": record.taesd.to_record()} if record.taesd else {}),
-        **({"upscaler": record.upscaler.to_record()} if record.upscaler else {}),
-        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
-    }

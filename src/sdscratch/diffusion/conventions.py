@@ -40,6 +40,7 @@ class Convention:
         steps_offset: where whole strides begin (diffusers' `steps_offset`).
         blending: how inpainting keeps what lies outside the mask (`inpaint.Blending`).
         latent_mask: how a mask is reduced to a latent's size (`images.masks.REDUCTIONS`).
+        controls: how the range of a ControlNet is counted (`generation.controls.acts`).
         rescales: what `--rescale-cfg` rescales: what the network predicts, or the velocity that it stands
             for.
         source: where this was read.
@@ -63,6 +64,7 @@ class Convention:
     steps_offset: int = 1
     blending: Literal["estimates", "both", "steps"] = "estimates"
     latent_mask: Literal["rounded", "bilinear", "nearest", "greatest"] = "rounded"
+    controls: Literal["diffusers", "webui", "comfyui"] = "diffusers"
     rescales: Literal["prediction", "velocity"] = "prediction"
 
     @property
@@ -106,6 +108,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             draws="continued",
             clip_skip_none=1,
             sigmas_in_float32="always",
+            controls="webui",
             source="AUTOMATIC1111 1.10: modules/sd_schedulers.py, sd_samplers_*.py, rng.py, prompt_parser.py",
         ),
         Convention(
@@ -122,6 +125,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             draws="continued",
             clip_skip_none=1,
             sigmas_in_float32="zero_snr",
+            controls="webui",
             source="Forge dfdcbab6: backend/modules/k_prediction.py, modules/sd_samplers_kdiffusion.py",
         ),
         Convention(
@@ -138,6 +142,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             clip_skip_none=1,
             blending="both",
             latent_mask="bilinear",
+            controls="comfyui",
             rescales="velocity",
             source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py, "
             "comfy_extras/nodes_model_advanced.py",

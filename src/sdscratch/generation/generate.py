@@ -256,6 +256,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(embedding_record(each) for each in embeddings) or None,
             vae=vae_record(files),
+            controls=tuple(each.record() for each in request.controls) or None,
             upscaler=upscaler if init is None else init.upscaler,
             taesd=tiny_record(pipeline.tiny) if request.options.decoder == "tiny" else None,
             fit=None if init is None else init.fit,

@@ -175,6 +175,16 @@ class Networks:
         self._together = frozenset(names)
         return [self[name] for name in names]
 
+    def precision(self, name: str) -> torch.dtype:
+        """In which precision a network is loaded, now or when it is needed."""
+        return self._dtypes.get(name, self.placement.dtype)
+
+    def in_precision(self, name: str, dtype: torch.dtype) -> None:
+        """Have a network in this precision from now on, as the one that it computes with."""
+        if self.precision(name) != dtype:
+            self._forget(name)
+            self._dtypes[name] = dtype
+
     @property
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the weights of what is loaded, by name."""

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sdscratch.addons.apply import AppliedLora, applied_loras, with_loras
+from sdscratch.addons.control import Controls, OpenedControl, open_controls
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
@@ -238,15 +239,17 @@ class Pipeline:
         count: int = 1,
         seeds: Sequence[int] | None = None,
         init: Image.Image | None = None,
+        controls: Sequence[OpenedControl] = (),
     ) -> Iterator[Progress]:
         """Denoise pictures at once: of these seeds, or `count` of seeds `options.seed`, `options.seed` + 1, …
 
         Args:
             init: a picture to start from (img2img), of exactly the options' size.
+            controls: what steers: ControlNets and adapters with their hints.
 
         Yields and raises what `latents` does.
         """
-        request = Request(options, None if init is None else Init(init))
+        request = Request(options, None if init is None else Init(init), tuple(controls))
         each = [one.options for one in numbered(request, count if seeds is None else len(seeds))]
         variations = [one.variation_seed or 0 for one in each]
         yield from self.latents(request, [one.seed for one in each] if seeds is None else seeds, variations)
@@ -325,15 +328,23 @@ class Pipeline:
     def txt2img(self, prompt: str, *, batch_count: int, **options: Any) -> list[Image.Image]: ...
 
     def txt2img(
-        self, prompt: str, *, batch_count: int | None = None, batch_size: int = 1, **options: Any
+        self,
+        prompt: str,
+        *,
+        batch_count: int | None = None,
+        batch_size: int = 1,
+        control: Controls = (),
+        **options: Any,
     ) -> Image.Image | list[Image.Image]:
         """A picture of the prompt, or with `batch_count` a list of them, of seeds `seed`, `seed` + 1, …
 
         Args:
             batch_size: how many are made at once.
+            control: ControlNets and adapters, as --control has them, or as `ControlRequest`s.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
-        request = Request(self.resolve(GenerateOptions(prompt, **options)))
+        resolved = self.resolve(GenerateOptions(prompt, **options))
+        request = Request(resolved, controls=open_controls(control, self.files))
         return drawn(self, request, batch_count, batch_size)
 
     @overload
@@ -357,6 +368,7 @@ class Pipeline:
         strict: bool = False,
         fit: Fit = "cover",
         background: str = "white",
+        control: Controls = (),
         **options: Any,
     ) -> Image.Image | list[Image.Image]:
         """The picture changed towards the prompt, or with `batch_count` a list of such pictures.
@@ -370,7 +382,7 @@ class Pipeline:
             strict: refuse a mask of another size, which is resized else.
             fit: how it is brought to another size, where one is asked for.
             background: the colour under transparent parts and borders.
-            options: the fields of `GenerateOptions`, named as on the command line.
+            control, options: as of `txt2img`.
         """
         if isinstance(mask, Image.Image):
             mask = whole_picture(mask)
@@ -378,7 +390,8 @@ class Pipeline:
         asked = GenerateOptions(prompt, **options)
         given.check(invert=asked.mask_invert)
         resolved = self.resolve(given.sized(asked, self.files.defaults), given.whole)
-        return drawn(self, Request(resolved, given.init(asked, resolved)), batch_count, batch_size)
+        controls = open_controls(control, self.files, background)
+        return drawn(self, Request(resolved, given.init(asked, resolved), controls), batch_count, batch_size)
 
     def __enter__(self) -> Self:
         return self
@@ -387,3 +400,4 @@ class Pipeline:
         self.networks.clear()
         self.encode_prompts.clear()
         self.encode_picture.clear()
+        self.sampling.steer.clear()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL.Image import Image
 
+from sdscratch.addons.control import OpenedControl
 from sdscratch.errors import SdscratchError
 from sdscratch.images import AddonRecord, Record, Repaint, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions, numbered_seeds
@@ -63,13 +64,14 @@ class Request:
 
     options: ResolvedOptions
     init: Init | None = None
+    controls: tuple[OpenedControl, ...] = ()
     template: TemplateRecord | None = None  # where the prompts had wildcards
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seeds is the same."""
         own = first.options
         same = replace(self.options, seed=own.seed, variation_seed=own.variation_seed)
-        return self.init is first.init and same == own
+        return self.init is first.init and self.controls == first.controls and same == own
 
 
 def numbered(request: Request, count: int) -> Iterator[Request]:

@@ -16,6 +16,7 @@ from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, parse_sigmas, shortened
 from sdscratch.generation.conditioning import PromptEncoder
+from sdscratch.generation.controls import ControlRunner
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.inpaint import begin
 from sdscratch.generation.networks import Networks
@@ -52,6 +53,7 @@ class LatentSampler:
         self.encode_prompts = encode_prompts
         self.encoder_for = encoder_for
         self.unet = UNetRunner(networks)
+        self.steer = ControlRunner(networks)
         self.config = networks.files.config.schedule
         self.schedule = Schedule(self.config)
         self.keep: Keep | None = None  # remembers what windows gave
@@ -138,7 +140,8 @@ class LatentSampler:
         denoise: Denoiser | None = None
         ranges = LoraSteps(self.networks, options.sampler)
         if total:
-            prompt, negative = self.encode_prompts.of(options)
+            told = self.encode_prompts.of(options)
+            prompt, negative = self.steer(request.controls, options, path, *told)
             self.unet.window = None
             count, beside = len(seeds), beginning.concat
             denoise = make_denoiser(self.unet, path, options, prompt, negative, count, beside)

@@ -17,7 +17,7 @@ from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
-from sdscratch.images import Infotext
+from sdscratch.images import ControlRecord, Infotext
 from sdscratch.images.metadata.sampling_words import read_sampling
 from sdscratch.jobs.finding import Wanted
 from sdscratch.options import MAX_SEED, ResolvedOptions, parse_upscaler
@@ -125,6 +125,7 @@ class Told:
         model, vae, taesd, embeddings: the files that it names.
         loras: those that stand beside the prompt, not as tags in it.
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
+        controls: ControlNets and adapters, with their hints.
         init_hash: of the pixels that it was drawn from, where they are told.
         from_picture: it was drawn from a picture.
         exact: all options as they were resolved, where our own record tells them.
@@ -138,6 +139,7 @@ class Told:
     embeddings: list[Wanted] = field(default_factory=list)
     loras: list[tuple[LoraRequest, Wanted]] = field(default_factory=list)
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    controls: list[ControlRecord] = field(default_factory=list)
     init_hash: str | None = None
     from_picture: bool = False
     exact: ResolvedOptions | None = None

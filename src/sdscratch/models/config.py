@@ -17,9 +17,11 @@ __all__ = [
     "SD1",
     "SD1_INPAINTING",
     "SD1_INSTRUCTED",
+    "AdapterConfig",
     "AutoencoderConfig",
     "Block",
     "CompactConfig",
+    "ControlNetConfig",
     "ModelConfig",
     "RRDBConfig",
     "ScheduleConfig",
@@ -168,6 +170,34 @@ class TinyDecoderConfig:
     def downscale(self) -> int:
         """How many pixels one latent position stands for along each side."""
         return 1 << (len(self.blocks) - 1)
+
+
+@dataclass(frozen=True)
+class ControlNetConfig:
+    """A ControlNet (`models.controlnet`) upon a U-Net; the sizes are those of the published ones."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)  # with the latent's channels alone
+    hint_channels: int = 3
+    hint_widths: tuple[int, ...] = (16, 32, 96, 256)  # of the hint's encoder, each half as large
+    bgr: bool = False  # whether it was trained on hints with blue first
+    pooled: bool = False  # whether only the means of its outputs count: what "shuffle" was trained with
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """A T2I-Adapter (`models.t2i_adapter`); the sizes are those of the published ones."""
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one a level of the U-Net
+    hint_channels: int = 3
+    blocks: int = 2  # residual blocks a level
+    light: bool = False
+    kernel: int = 1  # of a block's second convolution
+    downscale: int = 8  # pixels a position of the first level
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of the hint a position of the first level."""
+        return self.hint_channels * self.downscale**2
 
 
 @dataclass(frozen=True)

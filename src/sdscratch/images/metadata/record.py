@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
+from sdscratch.images.metadata.control import ControlRecord
 from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
 from sdscratch.images.metadata.sampling_words import sampling_words
 from sdscratch.options import Fit, ResolvedOptions
@@ -127,6 +128,7 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    controls: tuple[ControlRecord, ...] | None = None  # in the order in which they were asked for
     upscaler: AddonRecord | None = None  # between two passes
     template: TemplateRecord | None = None  # where prompts had wildcards
     taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
@@ -137,7 +139,7 @@ class Record:
     def to_json(self) -> str:
         """The record as one line of ASCII JSON; what does not apply is left out."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in ("loras", "embeddings"):
+        for name in ("loras", "embeddings", "controls"):
             if name in own:
                 own[name] = [each.to_record() for each in getattr(self, name)]
         for name in {"vae", "upscaler", "taesd", "mask"} & own.keys():
@@ -165,6 +167,8 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
+            if "controls" in values:
+                values["controls"] = tuple(_typed(ControlRecord, each) for each in values["controls"])
             for name in {"vae", "upscaler", "taesd"} & values.keys():
                 values[name] = _typed(AddonRecord, values[name])
             if "mask" in values:
@@ -218,6 +222,7 @@ class Record:
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
+            **{f"ControlNet {i}": each.infotext() for i, each in enumerate(self.controls or ())},
             "Lora hashes": ", ".join(f"{lora.name}: {lora.autov3 or lora.hash}" for lora in loras),
             "Template": self.template.prompt if self.template else "",
             "Negative Template": self.template.negative_prompt if self.template else "",
