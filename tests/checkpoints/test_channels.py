@@ -12,8 +12,7 @@ import torch
 from sdscratch.checkpoints.convert import convert
 from sdscratch.checkpoints.layouts import weights
 from sdscratch.checkpoints.model import open_model
-from sdscratch.checkpoints.shapes import SHAPES, WHAT
-from sdscratch.models.config import SD1_INPAINTING, SD1_INSTRUCTED
+from sdscratch.checkpoints.shapes import SD1_INPAINTING, SD1_INSTRUCTED, SHAPES, WHAT
 from sdscratch.tensorfiles.identify import Kind
 from support.checkpoints import TINY, ldm_tensors, tiny_tokenizer, write_diffusers, write_ldm
 

@@ -94,7 +94,7 @@ class ModelFiles:
         Raises:
             UsageError: what this model cannot do.
         """
-        if options.strength is None and self.config.unet.follows:
+        if options.strength is None and self.config.unet.beside == "picture":
             options = changed(options, strength=1.0)  # what it follows stands beside the noise
         layers, resolved = self.config.text.layers, options.resolve(self.defaults, seed)
         if resolved.clip_skip >= layers:  # in our own count, whichever tool's was asked in

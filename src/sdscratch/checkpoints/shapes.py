@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sdscratch.models.config import SD1, SD1_INPAINTING, SD1_INSTRUCTED, ModelConfig, UNetConfig
+from sdscratch.models.config import SD1, ModelConfig, UNetConfig
 from sdscratch.tensorfiles.identify import Kind
 
-__all__ = ["SHAPES", "WHAT", "pipeline_of"]
+__all__ = ["SD1_INPAINTING", "SD1_INSTRUCTED", "SHAPES", "WHAT", "pipeline_of"]
+
+# Rombach et al.'s 1.5-inpainting, and InstructPix2Pix (Brooks et al. 2023)
+SD1_INPAINTING = ModelConfig(unet=UNetConfig(in_channels=9))
+SD1_INSTRUCTED = ModelConfig(unet=UNetConfig(in_channels=8))
 
 # What single files are that say nothing of their shape.
 SHAPES: Mapping[Kind, ModelConfig] = {
@@ -25,5 +29,5 @@ WHAT: Mapping[ModelConfig, str] = {
 
 def pipeline_of(unet: UNetConfig) -> str:
     """Which of diffusers' pipelines draws with such a U-Net."""
-    kind = "Inpaint" if unet.inpaints else "InstructPix2Pix" if unet.follows else ""
-    return f"StableDiffusion{kind}Pipeline"
+    kinds = {"mask": "Inpaint", "picture": "InstructPix2Pix", None: ""}
+    return f"StableDiffusion{kinds[unet.beside]}Pipeline"

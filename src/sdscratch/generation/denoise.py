@@ -117,7 +117,7 @@ def make_denoiser(
             def choose(evaluation: int) -> PairPredictor:
                 without = negative[0].at(evaluation)
                 pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
-                if unet.follows and beside is not None:
+                if unet.beside == "picture" and beside is not None:
                     pulls, without = instructed(pulls, without, beside, scale, options.image_cfg_scale)
                 else:
                     pulls = [Pull(with_channels(pull.prompt, beside), pull.weight) for pull in pulls]
@@ -142,7 +142,7 @@ def make_denoiser(
         whole = (
             plain(network)
             if bare
-            else guided(network, guidance_of(options, 1.0 if unet.follows else scale), perturbed)
+            else guided(network, guidance_of(options, 1.0 if unet.beside == "picture" else scale), perturbed)
         )
         if options.cfg_interval is None or (bare and unet.guidance is None):
             return whole

@@ -17,6 +17,7 @@ from sdscratch.images import (
     picture_hash,
     plan_repaint,
     read_whole,
+    whole_picture,
 )
 from sdscratch.images.repaint import ALPHA, Borders, mask_levels, parse_extend, refuse_empty, rounded_up
 from sdscratch.options import (
@@ -30,7 +31,7 @@ from sdscratch.options import (
     size_of_init,
 )
 
-__all__ = ["Given", "drawn_size", "read_given"]
+__all__ = ["Given", "drawn_size", "given_pictures", "read_given"]
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,19 @@ class Given:
             and (told := large_init_notice(size, (defaults.width, defaults.height)))
         ):
             log.warning(told)
+
+
+def given_pictures(
+    image: Image.Image,
+    mask: Image.Image | str | None,
+    extend: str | None,
+    fit: Fit,
+    background: str,
+    strict: bool,
+) -> Given:
+    """Pictures that Pillow has in hand, of any mode; arguments as of `Given`."""
+    mask = whole_picture(mask) if isinstance(mask, Image.Image) else mask
+    return Given(whole_picture(image), mask, extend, fit, background, strict)
 
 
 def drawn_size(

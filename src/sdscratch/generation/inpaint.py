@@ -85,7 +85,7 @@ def begin(
         return _Masked(request, init.repaint, path, whole, draw, encode, posterior).begin()
     picture = None if init is None else to_tensor(init.image)
     concat = None
-    if unet.follows:
+    if unet.beside == "picture":
         if picture is None:
             raise UsageError(
                 "this model changes a picture as it is told (InstructPix2Pix); give it one, with img2img"
@@ -96,7 +96,7 @@ def begin(
             return Beginning(draw() * whole.start_scale, concat)
     asked = given or (None if picture is None else partial(encode, picture))
     x = start_latent(path, count, draw, asked, posterior=posterior)
-    if unet.inpaints and path.timesteps:
+    if unet.beside == "mask" and path.timesteps:
         concat = all_painted(x, encode)
     return Beginning(x, concat)
 
@@ -143,9 +143,9 @@ class _Masked:
     def begin(self) -> Beginning:
         """All of it."""
         picture = to_tensor(self.plan.picture)
-        told_alone = self.unet.inpaints and self.stepwise  # diffusers leaves the rest to such models
+        told_alone = self.unet.beside == "mask" and self.stepwise  # diffusers leaves the rest to such models
         needed = not (told_alone and self.from_noise)
-        if self.unet.inpaints:
+        if self.unet.beside == "mask":
             self.encode.ahead(*([picture] if needed else []), self._masked(picture))
         latent = self.encode(picture, self.posterior) if needed else None
         noise = self.draw()
@@ -167,9 +167,9 @@ class _Masked:
 
     def _beside(self, picture: Tensor) -> Tensor | None:
         """[1|n, k, h, w] of models that take more than the latent."""
-        if self.unet.follows:
+        if self.unet.beside == "picture":
             return self.encode.mean(picture)
-        if not self.unet.inpaints:
+        if self.unet.beside != "mask":
             if self.stepwise and self.posterior is not None:
                 self.posterior()  # drawn all the same, and what is drawn later is other noise
             return None

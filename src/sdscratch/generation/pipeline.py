@@ -32,7 +32,7 @@ from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.generate import drawn
 from sdscratch.generation.hires import SecondPass
-from sdscratch.generation.inits import Given
+from sdscratch.generation.inits import given_pictures
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.ranges import check_ranges, turn_to
@@ -40,7 +40,6 @@ from sdscratch.generation.requests import Init, Progress, Request, numbered
 from sdscratch.generation.sampling import LatentSampler
 from sdscratch.generation.start import Encoder, PictureEncoder, TinyPictureEncoder
 from sdscratch.generation.tiles import tile_by_memory
-from sdscratch.images import whole_picture
 from sdscratch.images.tensors import to_picture
 from sdscratch.options import (
     Fit,
@@ -223,7 +222,7 @@ class Pipeline:
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         wanted: list[Part] = ["text", "unet"] if runs else []
         tiny = self.tiny if options.decoder == "tiny" else None
-        encodes = from_init or self.files.config.unet.inpaints  # which is told of grey
+        encodes = from_init or self.files.config.unet.beside == "mask"  # which is told of grey
         if encodes and (tiny is None or tiny.encoder is None):
             wanted.append("encoder")
         return (*wanted, *(("decoder",) if tiny is None else ()))
@@ -384,9 +383,7 @@ class Pipeline:
             background: the colour under transparent parts and borders.
             control, options: as of `txt2img`.
         """
-        if isinstance(mask, Image.Image):
-            mask = whole_picture(mask)
-        given = Given(whole_picture(image), mask, extend, fit, background, strict)
+        given = given_pictures(image, mask, extend, fit, background, strict)
         asked = GenerateOptions(prompt, **options)
         given.check(invert=asked.mask_invert)
         resolved = self.resolve(given.sized(asked, self.files.defaults), given.whole)

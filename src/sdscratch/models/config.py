@@ -15,8 +15,6 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 __all__ = [
     "SD1",
-    "SD1_INPAINTING",
-    "SD1_INSTRUCTED",
     "AdapterConfig",
     "AutoencoderConfig",
     "Block",
@@ -85,14 +83,9 @@ class UNetConfig:
         return self.out_channels
 
     @property
-    def inpaints(self) -> bool:
-        """Whether a mask and a masked picture's latent stand beside the latent (1.5-inpainting)."""
-        return self.in_channels == 2 * self.out_channels + 1
-
-    @property
-    def follows(self) -> bool:
-        """Whether a picture's latent stands beside the latent (InstructPix2Pix; Brooks et al. 2023)."""
-        return self.in_channels == 2 * self.out_channels
+    def beside(self) -> str | None:
+        """What stands beside the latent: a "mask" and the masked picture, or a "picture" to change as told."""
+        return {1: "mask", 0: "picture"}.get(self.in_channels - 2 * self.out_channels)
 
     def heads_at(self, level: int) -> int:
         """How many heads attention has at a level; the middle belongs to the last."""
@@ -253,8 +246,6 @@ class ModelConfig:
 
 
 SD1 = ModelConfig()
-SD1_INPAINTING = ModelConfig(unet=UNetConfig(in_channels=9))
-SD1_INSTRUCTED = ModelConfig(unet=UNetConfig(in_channels=8))
 
 # What files that are older than a field call it: by class, the old name and what it was.
 FORMER: Mapping[type, Mapping[str, tuple[str, ...]]] = {
