@@ -14,20 +14,24 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
-    "SD1",
-    "AdapterConfig",
-    "AutoencoderConfig",
-    "Block",
-    "CompactConfig",
-    "ControlNetConfig",
-    "ModelConfig",
-    "RRDBConfig",
-    "ScheduleConfig",
-    "TextEncoderConfig",
-    "TinyDecoderConfig",
-    "UNetConfig",
-    "UpscalerConfig",
-    "unet_groups",
+    *(
+        "SD1",
+        "AdapterConfig",
+        "AutoencoderConfig",
+        "Block",
+        "CompactConfig",
+        "ControlNetConfig",
+        "ModelConfig",
+    ),
+    *(
+        "RRDBConfig",
+        "ScheduleConfig",
+        "TextEncoderConfig",
+        "TinyDecoderConfig",
+        "UNetConfig",
+        "UpscalerConfig",
+        "unet_groups",
+    ),
 ]
 
 
@@ -84,7 +88,7 @@ class UNetConfig:
 
     @property
     def beside(self) -> str | None:
-        """What stands beside the latent: a "mask" and the masked picture, or a "picture" to change as told."""
+        """What stands beside the latent: a "mask" and a masked picture, or a "picture" to change."""
         return {1: "mask", 0: "picture"}.get(self.in_channels - 2 * self.out_channels)
 
     def heads_at(self, level: int) -> int:
