@@ -14,24 +14,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
-    *(
-        "SD1",
-        "AdapterConfig",
-        "AutoencoderConfig",
-        "Block",
-        "CompactConfig",
-        "ControlNetConfig",
-        "ModelConfig",
-    ),
-    *(
-        "RRDBConfig",
-        "ScheduleConfig",
-        "TextEncoderConfig",
-        "TinyDecoderConfig",
-        "UNetConfig",
-        "UpscalerConfig",
-        "unet_groups",
-    ),
+    *("SD1", "AdapterConfig", "AutoencoderConfig", "Block", "CompactConfig"),
+    *("ControlNetConfig", "ModelConfig", "RRDBConfig", "ScheduleConfig", "TextEncoderConfig"),
+    *("TinyDecoderConfig", "UNetConfig", "UpscalerConfig", "unet_groups"),
 ]
 
 
