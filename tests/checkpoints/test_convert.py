@@ -24,6 +24,7 @@ from sdscratch.checkpoints.convert import Conversion, convert, default_destinati
 from sdscratch.checkpoints.layouts import PARTS, weights
 from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.names import Layout, canonical
+from sdscratch.checkpoints.shapes import SHAPES
 from sdscratch.checkpoints.writer import Model, save_model
 from sdscratch.errors import CheckpointError, SdscratchError, TokenizerError, UsageError
 from sdscratch.options import Defaults
@@ -79,7 +80,7 @@ def mixed() -> dict[str, Tensor]:
 def test_ckpt_to_ldm_to_diffusers_to_ldm_is_bit_identical(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdscratch.checkpoints.model.SD1", TINY)
+    monkeypatch.setattr("sdscratch.checkpoints.model.SHAPES", dict.fromkeys(SHAPES, TINY))
     tensors = mixed()
     write_ckpt(tmp_path / "model.ckpt", tensors | ldm_extras())
     for name, text in tiny_tokenizer().to_files().items():

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdscratch.checkpoints.layouts import PARTS, weights
 from sdscratch.checkpoints.model import ModelFiles, open_model
+from sdscratch.checkpoints.shapes import SHAPES
 from sdscratch.errors import CheckpointError, TokenizerError
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults
@@ -44,7 +45,7 @@ def tensors() -> Tensors:
 @pytest.fixture
 def tiny_is_sd1(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that say nothing about their shape are taken for `TINY`."""
-    monkeypatch.setattr("sdscratch.checkpoints.model.SD1", TINY)
+    monkeypatch.setattr("sdscratch.checkpoints.model.SHAPES", dict.fromkeys(SHAPES, TINY))
 
 
 def assert_holds(model: ModelFiles, tensors: Mapping[str, Tensor], config: ModelConfig = TINY) -> None:
