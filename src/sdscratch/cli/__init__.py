@@ -5,6 +5,8 @@ parameters.py        from settings to what Typer reads
 help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
+upscale.py           upscale, and what it shows:
+upscale_shown.py     how far a redrawing is
 run.py               run, and what it shows:
 run_shown.py         drawing a plan, or a pipe's lines
 replay.py            replay
@@ -22,6 +24,7 @@ shapes.py            train shapes
 reference.py         docs/options.md, and what other pages say of the code:
 reference_tables.py  samplers, spacings, other tools
 stages.py            what `generate` tells of, as stages
+told.py              what --json says of a picture
 progress.py          which of two ways stages are shown in:
 view.py              lines in a log
 bars.py              bars on a terminal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdscratch.checks import parse_interval
-from sdscratch.options.fields import APPROXIMATIONS, LOW_MEMORY_TILE, asked, check_tile
+from sdscratch.options.fields import APPROXIMATIONS, asked
 
 __all__ = ["ApproximationOptions"]
 
@@ -38,15 +38,5 @@ class ApproximationOptions:
         "many times faster; an encoder in its file then encodes INIT.",
         APPROXIMATIONS,
         choices=("full", "tiny"),
-        off=True,
-    )
-    tile: int = asked(
-        0,
-        "Side of the overlapping tiles to decode in: memory for one tile only. 0 is exact; 512 gives about "
-        "37 dB PSNR against it, 256 about 31.",
-        APPROXIMATIONS,
-        metavar="PIXELS",
-        default=f"0; with --low-memory {LOW_MEMORY_TILE}",
-        check=check_tile,
         off=True,
     )

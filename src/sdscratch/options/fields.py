@@ -11,6 +11,8 @@ from sdscratch.settings import Setting
 
 __all__ = [
     "APPROXIMATIONS",
+    "GUIDANCE",
+    "LARGE",
     "LOW_MEMORY_TILE",
     "MAX_SEED",
     "MIN_SIDE",
@@ -22,6 +24,7 @@ __all__ = [
     "SAMPLING",
     "SCHEDULERS",
     "SIDE_STEP",
+    "VARIATION",
     "asked",
     "check_side",
     "check_tile",
@@ -31,7 +34,7 @@ MAX_SEED = 2**63 - 1
 MIN_SIDE = 64
 SIDE_STEP = 8
 LEAST_TILE = 128
-LOW_MEMORY_TILE = 512  # pixels a side; with --low-memory, larger pictures are decoded in tiles of it
+LOW_MEMORY_TILE = 512  # pixels a side; of the pieces that larger pictures are encoded and decoded in
 
 SAMPLERS = tuple(catalogue.SAMPLERS)
 SCHEDULERS = tuple(catalogue.SPACINGS)
@@ -39,6 +42,8 @@ SCHEDULERS = tuple(catalogue.SPACINGS)
 OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's, rounded down to {SIDE_STEP}"
 PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
+GUIDANCE, VARIATION = "Guidance", "Variation"
+LARGE = "Large pictures"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
 
@@ -49,8 +54,9 @@ def asked(
 
     Args:
         value: what it is unless asked for; None: the model decides (the seed: chance).
-        off: with `value` nothing is done; records then leave the field out, and those that lack it mean so.
-        before: what records mean that are older than the field, where that is something else.
+        off: with `value`, or `before`, nothing is done; records then leave the field out, and those that
+            lack it mean so.
+        before: what records mean that lack the field, where that is something else.
         about: as of `settings.Setting`.
     """
     absent = value if off and before is MISSING else before
@@ -59,7 +65,7 @@ def asked(
 
 
 def check_side(name: str, side: int) -> None:
-    """Refuse a width or height that no latent has.
+    """Refuse a width or height that no latent has; 0 is none.
 
     Raises:
         UsageError: no multiple of 8, or less than 64.
@@ -71,7 +77,7 @@ def check_side(name: str, side: int) -> None:
 
 
 def check_tile(tile: int) -> None:
-    """Refuse a tile that no latent has, or that is mostly overlap.
+    """Refuse a tile that no latent has, or that is mostly border.
 
     Raises:
         UsageError: not 0, and no multiple of 8 or less than 128.

@@ -16,8 +16,11 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
+from sdscratch.images.metadata.control import ControlRecord
 from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
+from sdscratch.images.metadata.sampling_words import sampling_words
 from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.options.large import spelled_upscaler
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
@@ -26,7 +29,7 @@ T = TypeVar("T")
 AUTOV2, AUTOV3 = 10, 12  # hex digits
 
 # Options of which a record says nothing where they do nothing.
-OFF = {each.name: each.metadata["asked"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
+OFF = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
 # What a record means that lacks an option, as those do that are older than it.
 ABSENT = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if "absent" in each.metadata}
 
@@ -62,6 +65,20 @@ class LoraRecord:
         """Its fields without what does not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def tag(self) -> str:
+        """What a prompt would say to ask for it."""
+        items = [self.name, f"{self.weight:.10g}"]
+        if self.unet_weight is not None:
+            items.append(f"{self.unet_weight:.10g}")
+        if self.blocks is not None:
+            items.append("lbw=" + ",".join(f"{block:.10g}" for block in self.blocks))
+        items += [
+            f"{name}={step}"
+            for name, step in (("start", self.start), ("stop", self.stop))
+            if step is not None
+        ]
+        return f"<lora:{':'.join(items)}>"
+
 
 @dataclass(frozen=True)
 class TemplateRecord:
@@ -92,6 +109,8 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    controls: tuple[ControlRecord, ...] | None = None  # in the order in which they were asked for
+    upscaler: AddonRecord | None = None  # between two passes
     template: TemplateRecord | None = None  # where prompts had wildcards
     taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     threads: int | None = None  # of the CPU that drew it
@@ -101,10 +120,10 @@ class Record:
     def to_json(self) -> str:
         """The record as one line of ASCII JSON; what does not apply is left out."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in ("loras", "embeddings"):
+        for name in ("loras", "embeddings", "controls"):
             if name in own:
                 own[name] = [each.to_record() for each in getattr(self, name)]
-        for name in {"vae", "taesd"} & own.keys():
+        for name in {"vae", "upscaler", "taesd"} & own.keys():
             own[name] = getattr(self, name).to_record()
         for name, value in OFF.items():
             if own["options"][name] == value:
@@ -129,7 +148,9 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            for name in {"vae", "taesd"} & values.keys():
+            if "controls" in values:
+                values["controls"] = tuple(_typed(ControlRecord, each) for each in values["controls"])
+            for name in {"vae", "upscaler", "taesd"} & values.keys():
                 values[name] = _typed(AddonRecord, values[name])
             if "template" in values:
                 values["template"] = _typed(TemplateRecord, values["template"])
@@ -145,9 +166,7 @@ class Record:
         A NUL, which PNG text cannot hold, and halves of surrogate pairs become replacement characters.
         """
         options = self.options
-        tags = "".join(
-            f" <lora:{lora.name}:{lora.weight:.10g}>" for lora in self.loras or () if not lora.tagged
-        )
+        tags = "".join(f" {lora.tag()}" for lora in self.loras or () if not lora.tagged)
         negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
         said = [f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value]
         line = ", ".join([*said, self._resources()])
@@ -167,21 +186,44 @@ class Record:
             "Model hash": self.model_hash,
             "Model": self.model,
             "Denoising strength": f"{options.strength:.10g}" if self.mode == "img2img" else "",
+            **self._second_pass(),
+            "Tiling": "True" if options.seamless == "xy" else "",
+            "Tiling axis": options.seamless if options.seamless in ("x", "y") else "",
             "Clip skip": str(options.clip_skip + 1) if options.clip_skip else "",  # theirs counts one more
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
-            "VAE tile": str(options.tile) if options.tile else "",
             "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
+            **sampling_words(options),
             "RNG": options.noise.upper(),  # theirs is a GPU's unless it is said
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
+            **{f"ControlNet {i}": each.infotext() for i, each in enumerate(self.controls or ())},
             "Lora hashes": ", ".join(f"{lora.name}: {lora.autov3 or lora.hash}" for lora in loras),
             "Template": self.template.prompt if self.template else "",
             "Negative Template": self.template.negative_prompt if self.template else "",
             "Record hash": self.hash(),
             "Version": f"sdscratch {self.sdscratch}",
+        }
+
+    def _second_pass(self) -> dict[str, str]:
+        """The second pass in the web UIs' words."""
+        options = self.options
+        if options.hires is None:
+            return {}
+        upscaler = self.upscaler.name if self.upscaler else spelled_upscaler(options.hires_upscaler)
+        scale = options.hires_cfg_scale
+        return {
+            "Denoising strength": f"{options.hires_strength:.10g}",
+            "Hires upscale": f"{options.hires:.10g}",
+            "Hires steps": str(options.hires_steps or ""),
+            "Hires upscaler": upscaler,
+            "Hires sampler": _title(SAMPLERS, options.hires_sampler or ""),
+            "Hires schedule type": _title(SPACINGS, options.hires_scheduler or ""),
+            "Hires CFG Scale": "" if scale is None else f"{scale:.10g}",
+            "Hires prompt": options.hires_prompt or "",
+            "Hires negative prompt": options.hires_negative_prompt or "",
         }
 
     def _resources(self) -> str:
