@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sdscratch.bench import gpu_check
-from sdscratch.bench.gpu_check import GROUPS, Report, check, main, small_work, table
+from sdscratch.bench.gpu_check import GROUPS, check, main, small_work
+from sdscratch.bench.gpu_report import Report, table
 from sdscratch.generation.start import device_noise
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sdscratch.bench.gpu_report import Report, Row, line, table
 from sdscratch.bench.machine import describe_machine
 from sdscratch.bench.measure import measure, named
 from sdscratch.bench.pictures import distance
@@ -38,40 +39,13 @@ from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import SD1
 from sdscratch.options import SD1_DEFAULTS, GenerateOptions, ResolvedOptions
 
-__all__ = ["Report", "Row", "Work", "check", "table"]
+__all__ = ["Work", "check"]
 
 PROMPT, NEGATIVE = "a dog wearing sunglasses", "a cat"
 # dB from the CPU's float32 picture. Samplers with fresh noise carry a rounding to the end, those that choose
 # their own steps may choose others; a wrong path (noise, timestep, scale) gives less than 20.
 EXACT, ROUNDED = 40.0, 24.0
 SAME = 1e-4  # relative: one computation twice on one device, as it is and recorded
-
-
-@dataclass(frozen=True)
-class Row:
-    """One thing that was looked at."""
-
-    group: str
-    name: str
-    value: float | None  # None: the same to the bit, or not measured
-    unit: str
-    bar: float | None  # None: a figure, no test
-    passed: bool | None  # None: a figure, or left out
-    note: str = ""
-
-
-@dataclass
-class Report:
-    """All that was looked at, and where."""
-
-    machine: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing that was looked at is wrong; what was left out does not count."""
-        return all(row.passed is not False for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -297,29 +271,6 @@ def check(work: Work, minutes: float, announce: Callable[[str], None] = lambda _
             break
     report.seconds = time.monotonic() - begin
     return report
-
-
-def line(row: Row) -> str:
-    """A row in words."""
-    verdict = {True: "ok", False: "WRONG", None: ""}[row.passed]
-    return f"{row.group}: {row.name}: {shown(row)} {verdict} {row.note}".rstrip()
-
-
-def shown(row: Row) -> str:
-    """The figure of a row."""
-    if row.value is None:
-        return "identical" if row.passed else "–"
-    return f"{row.value:.3g} {row.unit}"
-
-
-def table(report: Report) -> str:
-    """The rows as Markdown."""
-    lines = ["| | | measured | bar | |", "|---|---|---|---|---|"]
-    for row in report.rows:
-        bar = "" if row.bar is None else f"{row.bar:g}"
-        verdict = {True: "ok", False: "**wrong**", None: row.note}[row.passed]
-        lines.append(f"| {row.group} | {row.name} | {shown(row)} | {bar} | {verdict} |")
-    return "\n".join(lines)
 
 
 def small_work(device: str, model: str) -> Work:
