@@ -5,6 +5,7 @@ parameters.py        from settings to what Typer reads
 help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
+explain.py           explain
 run.py               run
 convert.py           convert-weights
 tokens.py            tokens, and how a prompt is shown:

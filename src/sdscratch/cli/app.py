@@ -30,6 +30,10 @@ class Commands(LazyGroup):
             "Draw a picture of PROMPT; - reads the prompt from stdin.",
         ),
         "img2img": ("sdscratch.cli.generate:img2img", "Change the picture INIT towards PROMPT."),
+        "explain": (
+            "sdscratch.cli.explain:explain",
+            "Draw a picture of PROMPT, and show on a page how it came about.",
+        ),
         "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
         "convert-weights": (
             "sdscratch.cli.convert:convert_weights",

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
     from sdscratch.generation.outputs import OutputPlan
     from sdscratch.generation.pipeline import Pipeline
-    from sdscratch.generation.requests import Event, Picture, Progress, Started
+    from sdscratch.generation.requests import Event, Picture, Progress, Request, Started
     from sdscratch.images import Record
 
 __all__ = ["img2img", "txt2img"]
@@ -105,14 +105,38 @@ def img2img(
     draw(given, prompt, init)
 
 
+def plan_pictures(arguments: Arguments, seeds: Sequence[int]) -> OutputPlan:
+    """Where the pictures go."""
+    from sdscratch.generation.outputs import plan_outputs
+
+    return plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
+
+
+def draw_pictures(
+    arguments: Arguments, pipeline: Pipeline, plan: OutputPlan, view: View, requests: Iterator[Request]
+) -> None:
+    """Draw, show, save and report them."""
+    from sdscratch.generation.generate import generate
+
+    events = generate(pipeline, requests, batch_size=arguments.batch_size)
+    Telling(arguments, pipeline, plan, view).all(events)
+
+
 def draw(
     given: Mapping[str, Any],
     prompt: str,
     init: str | None = None,
+    *,
+    plan: Callable[[Arguments, Sequence[int]], Any] = plan_pictures,
+    carry_out: Callable[[Arguments, Pipeline, Any, View, Iterator[Request]], None] = draw_pictures,
 ) -> None:
-    """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    """Everything between what was typed and the last picture; cheap checks come before slow work.
+
+    Args:
+        plan: where results go: what is refused before anything is loaded.
+        carry_out: what is done with the requests, and with what `plan` gave.
+    """
     from sdscratch.generation.opening import open_all
-    from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import fit_picture, picture_hash, read_picture
 
     if prompt == init == "-":
@@ -131,7 +155,7 @@ def draw(
         fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
     seeds = [seed + index for index in range(arguments.batch_count)]
-    plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
+    planned = plan(arguments, seeds)
     opened = open_all(
         arguments.model,
         tokenizer=arguments.tokenizer,
@@ -149,7 +173,6 @@ def draw(
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
             from sdscratch.device import choose
-            from sdscratch.generation.generate import generate
             from sdscratch.generation.pipeline import start
             from sdscratch.generation.requests import Init, Request, numbered
 
@@ -166,8 +189,7 @@ def draw(
             beginning = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
         requests = numbered(Request(resolved, beginning), arguments.batch_count)
-        events = generate(pipeline, requests, batch_size=arguments.batch_size)
-        Telling(arguments, pipeline, plan, view).all(events)
+        carry_out(arguments, pipeline, planned, view, requests)
 
 
 def read_prompt(prompt: str) -> str:

@@ -58,6 +58,10 @@ class UNetRunner:
         """The U-Net as this device runs it best, with its deep features or without."""
         return self.networks.computation("unet", "predict" if deep else "forward")
 
+    def watched(self, denoise: Denoiser, path: SigmaSchedule) -> Denoiser:
+        """What a sampler is given in the place of `denoise`; whoever looks on (`explain`) wraps it here."""
+        return denoise
+
 
 def make_denoiser(
     runner: UNetRunner,
@@ -97,7 +101,7 @@ def make_denoiser(
             return whole
         return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
 
-    return one() if placement.batches else OneByOne([one() for _ in range(count)])
+    return runner.watched(one() if placement.batches else OneByOne([one() for _ in range(count)]), path)
 
 
 class OneByOne:

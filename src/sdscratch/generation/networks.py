@@ -67,6 +67,7 @@ class Networks:
         self._dtypes: dict[str, torch.dtype] = {}  # of those that need another than the placement's
         self._computations: dict[tuple[str, str], Compute] = {}  # recorded or compiled, by name and method
         self._done: set[str] = set()  # let go because their work was done
+        self.watch: Callable[[str, nn.Module], None] = unwatched  # told of every network once it is loaded
 
     # Files
 
@@ -148,6 +149,7 @@ class Networks:
         with out_of_memory_explained():
             network = file.load(self.placement.device, dtype)
             self._loaded[name] = prepare(network, lambda: trim(self.placement.device))
+        self.watch(name, self._loaded[name])
 
     def _may_stand_beside(self, other: str, name: str) -> bool:
         return self.file(other).small or {other, name} <= self._together
@@ -230,6 +232,10 @@ class Networks:
         self._forget(error.part)
         self._dtypes[error.part] = torch.float32
         self._load(error.part)
+
+
+def unwatched(name: str, network: nn.Module) -> None:
+    """Where nobody wants to look at networks."""
 
 
 def trim(device: torch.device) -> None:
