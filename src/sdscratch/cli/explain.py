@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdscratch.addons.requests import take_loras
 from sdscratch.cli.arguments import OUTPUT, Arguments, with_arguments
 from sdscratch.cli.generate import Telling, draw, json_of, print_line
 from sdscratch.cli.progress import View
@@ -136,10 +137,13 @@ class Explaining:
         requests: Iterator[Request],
     ) -> None:
         """Draw, watch, and write."""
+        from sdscratch.addons.apply import with_loras
         from sdscratch.explain.page import Told, page
         from sdscratch.explain.save import saved
         from sdscratch.generation.outputs import OutputPlan
 
+        if self.compare is not None:
+            with_loras(pipeline.files, take_loras(self.compare)[1])  # what is wrong is said before a long run
         request = next(requests)
         asked = [request]
         if self.compare is not None:

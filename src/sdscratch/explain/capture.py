@@ -190,8 +190,11 @@ class _Watcher:
         self.asked.append(evaluation)
 
     def add_inside(self, inside: Inside) -> None:
-        """Keep what was seen inside the U-Net, and add it to the mean."""
+        """Keep what was seen inside the U-Net, and add it to the mean; what a pass left out is as it was."""
         run = self.run
+        if run.seen:
+            last = run.inside.values()[-1]
+            inside = Inside(last.outputs | inside.outputs, last.attention | inside.attention)
         if not run.seen:
             numbers = sum(maps.numel() for maps in inside.attention.values())
             numbers += sum(output.maps.numel() for output in inside.outputs.values())

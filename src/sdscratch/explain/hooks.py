@@ -46,7 +46,7 @@ def summary(x: Tensor, channels: tuple[int, ...] | None = None) -> BlockOutput:
     """
     x = x.float()
     if channels is None:
-        spread = x.flatten(1).std(1)
+        spread = x.flatten(1).std(1, correction=0)
         most = spread.topk(min(SHOWN_CHANNELS, len(spread))).indices
         channels = tuple(sorted(int(each) for each in most))
     maps = x[list(channels)]
