@@ -37,7 +37,17 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # What is compared with, in tests and measurements: never a part of what runs.
 REFERENCES = {
-    *("compel", "diffusers", "k_diffusion", "lycoris", "open_clip", "openvino", "peft", "skimage"),
+    *(
+        "compel",
+        "diffusers",
+        "dynamicprompts",
+        "k_diffusion",
+        "lycoris",
+        "open_clip",
+        "openvino",
+        "peft",
+        "skimage",
+    ),
     *("stable_diffusion_cpp", "torchsde", "transformers"),
 }
 TORCH_FREE = (
@@ -63,6 +73,8 @@ TORCH_FREE = (
     "sdscratch.generation.outputs",
     "sdscratch.text.reading",
     "sdscratch.text.tokenizer",
+    "sdscratch.text.wildcards",
+    "sdscratch.jobs.plan",
     "sdscratch.training.tasks.architectures",
     "sdscratch.training.run.curve",
     "sdscratch.training.dataset.folder",

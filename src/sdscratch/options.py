@@ -190,6 +190,13 @@ class ResolvedOptions:
         low=1,
         high=100,
     )
+    decoder: str = asked(
+        "full",
+        "Decoder that makes the picture: full, the model's own, or tiny, the tiny autoencoder (--taesd), "
+        "many times faster; an encoder in its file then encodes INIT.",
+        APPROXIMATIONS,
+        choices=("full", "tiny"),
+    )
     tile: int = asked(
         0,
         "Side of the overlapping tiles to decode in: memory for one tile only. 0 is exact; 512 gives about "

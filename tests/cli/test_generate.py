@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -405,12 +406,12 @@ def test_of_two_failures_the_earlier_pictures_is_told(draw: Draw, monkeypatch: p
         decoding.wait(60)
         raise SdscratchError(f"picture {index} is not to be had")
 
-    def fail_at_the_second(self: Pipeline, latents: object, tile: int) -> object:
+    def fail_at_the_second(self: Pipeline, latents: object, tile: int, **more: Any) -> object:
         if "latents" in seen:
             decoding.set()
             raise SdscratchError("the decoder is broken")
         seen.append("latents")
-        return decode(self, latents, tile)  # type: ignore[arg-type]
+        return decode(self, latents, tile, **more)  # type: ignore[arg-type]
 
     seen: list[str] = []
     monkeypatch.setattr(OutputPlan, "save", fail_to_save)
@@ -442,11 +443,11 @@ def fail_at_the_second(monkeypatch: pytest.MonkeyPatch, error: BaseException) ->
     decode = Pipeline.decode
     calls: list[int] = []
 
-    def failing(self: Pipeline, latents: object, tile: int) -> object:
+    def failing(self: Pipeline, latents: object, tile: int, **more: Any) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise error
-        return decode(self, latents, tile)  # type: ignore[arg-type]
+        return decode(self, latents, tile, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Pipeline, "decode", failing)
 

@@ -122,7 +122,7 @@ def test_a_tiny_autoencoder_without_a_preview_or_with_another_models_latents_is_
     tiny_model: Path, tiny: Path, tmp_path: Path
 ) -> None:
     alone = sdscratch("txt2img", "a dog", "-m", tiny_model, "--taesd", tiny)
-    assert (alone.code, "add --preview FILE" in alone.stderr) == (2, True)
+    assert (alone.code, "--taesd draws with --decoder tiny and in --preview" in alone.stderr) == (2, True)
     out = tmp_path / "out.png"
     other = sdscratch("txt2img", "a dog", "--preview", tmp_path / "now.png", "--taesd", tiny, "-o", out)
     assert (other.code, "take one that is made for this model" in other.stderr) == (3, True)

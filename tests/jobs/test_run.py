@@ -16,7 +16,8 @@ from sdscratch.images import Record
 from sdscratch.jobs.journal import Journal, Shard, held, settled_seed
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Plan
-from sdscratch.jobs.run import Done, Lost, Models, look_over, run_plan
+from sdscratch.jobs.run import Done, Lost, run_plan
+from sdscratch.jobs.tasks import Models, look_over
 
 
 class Drawing:

@@ -9,11 +9,13 @@ network_file.py   whatever loads as a network
 empty.py          networks without memory, which the tensors then fill
 taesd.py          tiny decoders as files
 tiny_encoder.py   tiny encoders as files
+tiny.py           both in the place of a model's own autoencoder
 changes.py        the port by which add-ons change weights where they are read
 peft.py           what PEFT keeps beside a LoRA: how strong it is
 places.py         where models are on this machine
 hub.py            and where they are not
 tokenizers.py     the tokenizer that belongs to a model
+clip_table.py     CLIP's, where other programs keep it on this machine
 hashing.py        a model's fingerprint
 writer.py         a model as one file, or as a folder
 convert.py        any model in, either out, compared bit by bit

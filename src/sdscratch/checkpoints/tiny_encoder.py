@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sdscratch.models.taesd import TinyEncoder
 
-__all__ = ["TinyEncoderFile", "encoder_tensor_names", "open_tiny_encoder"]
+__all__ = ["TinyEncoderFile", "encoder_tensor_names", "holds_encoder", "open_tiny_encoder"]
 
 # A decoder's names never count: bare, it begins with number 1.
 PREFIXES = ("encoder.layers.", "taesd_encoder.", "encoder.", "")
@@ -62,6 +62,8 @@ class TinyEncoderFile:
     config: TinyDecoderConfig
     file: TensorFile
     stored: Mapping[str, str]  # our name of each tensor, and the file's
+    title: str = "tiny encoder"
+    small: bool = True  # 5 MB: it may stand beside any other network
 
     def load(self, device: torch.device, dtype: torch.dtype) -> TinyEncoder:
         """The network, ready to run."""
@@ -72,6 +74,16 @@ class TinyEncoderFile:
         state = {name: placed(self.file.read(stored), device, dtype) for name, stored in self.stored.items()}
         network.load_state_dict(state, assign=True)
         return network.eval().requires_grad_(False)
+
+
+def holds_encoder(path: Path) -> bool:
+    """Whether a file has an encoder's tensors, by their names.
+
+    Raises:
+        CheckpointError: unreadable, or no file of weights.
+    """
+    tensors = open_tensors(path).tensors
+    return any(f"{prefix}0.weight" in tensors for prefix in PREFIXES)
 
 
 def open_tiny_encoder(name: str, autoencoder: AutoencoderConfig) -> TinyEncoderFile:

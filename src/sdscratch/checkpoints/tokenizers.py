@@ -1,4 +1,5 @@
-"""The tokenizer that belongs to a model: with it, beside it, in the user's folder, or from the hub.
+"""The tokenizer that belongs to a model: with it, beside it, in the user's folder, elsewhere on this machine,
+or from the hub.
 
 This module imports no torch.
 """
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sdscratch.checkpoints import hub
+from sdscratch.checkpoints.clip_table import find_clip, keep
 from sdscratch.checkpoints.places import tokenizer_folder
 from sdscratch.errors import TokenizerError
 from sdscratch.models.config import TextEncoderConfig
@@ -57,7 +59,11 @@ def _search(path: Path, text: TextEncoderConfig) -> Tokenizer:
             return Tokenizer.from_path(folder)
     if text.vocabulary != CLIP_VOCABULARY:
         raise TokenizerError(f"{path} comes without its tokenizer; name it with --tokenizer")
-    return Tokenizer.from_path(hub.fetch_tokenizer(path))
+    found = find_clip(path)
+    if found is None:
+        found = Tokenizer.from_path(hub.fetch_tokenizer(path))
+        keep(found)
+    return found
 
 
 def _fitting(tokenizer: Tokenizer, text: TextEncoderConfig, name: str) -> Tokenizer:

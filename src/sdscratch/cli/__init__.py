@@ -6,7 +6,8 @@ help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
 explain.py           explain
-run.py               run
+run.py               run, and what it shows:
+run_shown.py         drawing a plan, or a pipe's lines
 convert.py           convert-weights
 tokens.py            tokens, and how a prompt is shown:
 tokens_shown.py      in tables and lines

@@ -64,13 +64,6 @@ class Arguments(LineOptions):
         OUTPUT,
         metavar="FILE",
     )
-    taesd: str | None = setting(
-        None,
-        "Tiny autoencoder that draws --preview: finer than a sketch, for a little time each step.",
-        OUTPUT,
-        metavar="FILE",
-        default="MODEL-taesd.safetensors beside the model, if it is there",
-    )
     overwrite: bool = setting(False, "Replace files that exist.", OUTPUT, negative="")
     json: bool = setting(False, "Print a line of JSON for each picture, not its path.", OUTPUT, negative="")
     quiet: bool = setting(False, "Show nothing but errors.", OUTPUT, aliases=("-q",), negative="")
@@ -100,8 +93,10 @@ class Arguments(LineOptions):
             from sdscratch.images import check_suffix  # not for the help alone
 
             check_suffix(Path(self.preview))
-        elif self.taesd is not None:
-            raise UsageError("--taesd draws --preview, so it goes with it alone; add --preview FILE")
+        elif self.taesd is not None and typed.get("decoder") != "tiny":
+            raise UsageError(
+                "--taesd draws with --decoder tiny and in --preview, and neither is asked for; add one"
+            )
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
         values = sized({**typed, "size": self.size})

@@ -68,6 +68,10 @@ class BarView(View):
         """Print a line, above the bar that moves."""
         self.console.print(escaped(text), markup=False, highlight=False, soft_wrap=True)
 
+    def error(self, text: str) -> None:
+        """The same of what failed."""
+        self.note(f"sdscratch: error: {text}")
+
 
 class RateColumn(ProgressColumn):
     """Units a second, as `rate` writes it."""

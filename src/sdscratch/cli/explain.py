@@ -123,6 +123,8 @@ class Explaining:
         """Check where everything goes, and the second prompt."""
         from sdscratch.explain.places import plan_page
 
+        if len(seeds) > 1:
+            raise UsageError("--combinations asks for several pictures, and one is explained; leave it out")
         names = NAMES[0] if self.compare is None else (*NAMES[0], *NAMES[1])
         if self.compare is not None:
             GenerateOptions(prompt=self.compare)  # refuses what is no prompt

@@ -28,6 +28,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Event, Picture, Progress, Request, Started
     from sdscratch.images import Record
+    from sdscratch.jobs.wildcards import Expanded
 
 __all__ = ["img2img", "txt2img"]
 
@@ -142,8 +144,12 @@ def draw(
     if prompt == init == "-":
         raise UsageError("INIT and PROMPT are both -, but stdin can be only one of them")
     typed, arguments = split(given)
-    options = arguments.generate_options({"prompt": read_prompt(prompt), **typed})
-    seed = random_seed() if options.seed is None else options.seed
+    asked = {"prompt": read_prompt(prompt), "negative_prompt": "", "seed": random_seed(), **typed}
+    expanded = expanded_prompts(asked, arguments)
+    if expanded:
+        asked |= {"prompt": expanded[0].prompt, "negative_prompt": expanded[0].negative_prompt}
+    options = arguments.generate_options(asked)
+    seed = asked["seed"]
     if seed + arguments.batch_count - 1 > MAX_SEED:
         raise UsageError(
             f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
@@ -154,7 +160,7 @@ def draw(
         picture = read_picture(init, arguments.background)
         fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
-    seeds = [seed + index for index in range(arguments.batch_count)]
+    seeds = [each.seed for each in expanded] or [seed + index for index in range(arguments.batch_count)]
     planned = plan(arguments, seeds)
     opened = open_all(
         arguments.model,
@@ -164,7 +170,8 @@ def draw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
-    opened.check_prompt(options.prompt)  # what is wrong is said before torch is imported
+    for text in dict.fromkeys([options.prompt, *(each.prompt for each in expanded)]):
+        opened.check(changed(options, prompt=text))  # what is wrong is said before torch is imported
     parts: list[Part] = (
         ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
     )
@@ -179,7 +186,7 @@ def draw(
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
             pipeline = start(opened, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
-            resolved = pipeline.resolve(changed(options, seed=seed), picture)
+            resolved = pipeline.resolve(options, picture)
         beginning = None
         if picture is not None:
             own = (opened.files.defaults.width, opened.files.defaults.height)
@@ -188,8 +195,35 @@ def draw(
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
             beginning = Init(fitted, fit, picture_hash(picture))
         pipeline.hash_ahead()
-        requests = numbered(Request(resolved, beginning), arguments.batch_count)
-        carry_out(arguments, pipeline, planned, view, requests)
+        requests: Iterable[Request] = numbered(Request(resolved, beginning), arguments.batch_count)
+        if expanded:
+            requests = (
+                Request(pipeline.resolve(changed(options, **each.asked), picture), beginning, each.template)
+                for each in expanded
+            )
+        carry_out(arguments, pipeline, planned, view, iter(requests))
+
+
+def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Expanded]:
+    """Every picture's prompts, where wildcards are to be expanded and there are some.
+
+    Raises:
+        UsageError: a template makes no sense, or options that do not go together.
+    """
+    if not arguments.wildcards:
+        for name in ("wildcard_seed", "wildcard_folder", "combinations"):
+            if getattr(arguments, name) not in (None, False):
+                raise UsageError(f"{option_name(name)} says how wildcards are expanded; add --wildcards")
+        return []
+    from sdscratch.jobs.wildcards import Expander
+
+    prompts, expander = (asked["prompt"], asked["negative_prompt"]), Expander()
+    if not expander.applies(arguments, *prompts):
+        return []
+    found = list(expander.pictures(arguments, *prompts, asked["seed"]))
+    if not found:
+        raise UsageError("the wildcards have no combination at all")
+    return found
 
 
 def read_prompt(prompt: str) -> str:
@@ -236,7 +270,7 @@ class Telling:
 
     def all(self, events: Iterable[Event]) -> None:
         """Take every event; the first picture that fails ends the run, and those before it are kept."""
-        count = self.arguments.batch_count
+        count = len(self.plan.seeds)
         try:
             with self.writer:
                 try:
@@ -270,7 +304,7 @@ class Telling:
 
     def stage_name(self, event: Started) -> str:
         """The stage in words, and which of several pictures it is for."""
-        count, name = self.arguments.batch_count, STAGES[event.stage]
+        count, name = len(self.plan.seeds), STAGES[event.stage]
         if count == 1 or event.stage == "load":
             return name
         last = f"-{event.first + event.count}" if event.count > 1 else ""
@@ -320,5 +354,6 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
         **({"embeddings": [asdict(each) for each in record.embeddings]} if record.embeddings else {}),
         **({"vae": asdict(record.vae)} if record.vae else {}),
+        **({"taesd": asdict(record.taesd)} if record.taesd else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

@@ -47,6 +47,10 @@ class View:
     def note(self, text: str) -> None:
         """Show a line of text."""
 
+    def error(self, text: str) -> None:
+        """Show what failed though the command goes on: with --quiet too."""
+        print(f"sdscratch: error: {escaped(text)}", file=sys.stderr, flush=True)
+
 
 class PlainView(View):
     """A line a stage, once it is done: logs stay readable."""

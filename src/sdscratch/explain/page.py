@@ -55,6 +55,7 @@ def page(pipeline: Pipeline, told: Sequence[Told]) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "marked": marked, "anchor": anchor}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.globals["initial"] = lambda run: initial_step(run["frames"].steps)
     views = [view_of(pipeline, each) for each in told]
     html = environment.get_template("page.html").render(

@@ -17,11 +17,14 @@ from sdscratch.images.tensors import to_picture
 __all__ = ["decode", "previewer"]
 
 
-def decode(networks: Networks, latents: Tensor, tile: int = 0) -> list[Image.Image]:
+def decode(
+    networks: Networks, latents: Tensor, tile: int = 0, tiny: TaesdFile | None = None
+) -> list[Image.Image]:
     """Latents [n, c, h, w] as the U-Net sees them → n pictures, one at a time (memory).
 
     Args:
         tile: decode in overlapping tiles of so many pixels a side (`tiles`); 0: whole, which is exact.
+        tiny: what decodes in the place of the model's own decoder, which is an approximation.
 
     Raises:
         SdscratchError: not finite in float32 either; no black picture is ever given.
@@ -32,14 +35,18 @@ def decode(networks: Networks, latents: Tensor, tile: int = 0) -> list[Image.Ima
     if not networks.placement.batches:
         trim(networks.placement.device)  # the decoder wants other pieces of memory than the U-Net
 
+    if tiny is not None:
+        networks.attach("taesd", tiny)
+    name, scale = ("decoder", config.latent_scale) if tiny is None else ("taesd", 1.0)
+
     def decode_one(latent: Tensor) -> Image.Image:
         def run(network: Any) -> Tensor:
-            cast = latent.to(dtype_of(network))
+            cast = latent.to(networks.placement.device, dtype_of(network))
             return in_tiles(network, cast, side) if side else network(cast)
 
-        return to_picture(networks.run("decoder", run))
+        return to_picture(networks.run(name, run))
 
-    return [decode_one(latent) for latent in (latents / config.latent_scale).split(1)]
+    return [decode_one(latent) for latent in (latents / scale).split(1)]
 
 
 def previewer(

@@ -16,6 +16,7 @@ from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.model import ModelFiles, Part
+from sdscratch.checkpoints.tiny import TinyAutoencoder
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
@@ -23,7 +24,7 @@ from sdscratch.images import AddonRecord, LoraRecord, Record
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
 
-__all__ = ["Model", "generate"]
+__all__ = ["Model", "generate", "generator"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ class Model(Protocol):
     def steps(
         self, options: ResolvedOptions, *, seeds: Sequence[int], init: Image | None
     ) -> Iterator[Progress]: ...
-    def decode(self, latents: Tensor, tile: int = 0) -> list[Image]: ...
+    @property
+    def tiny(self) -> TinyAutoencoder: ...
+    def decode(self, latents: Tensor, tile: int = 0, *, tiny: bool = False) -> list[Image]: ...
     def model_hash(self) -> str: ...
 
 
@@ -61,6 +64,15 @@ def generate(pipeline: Model, requests: Iterable[Request], *, batch_size: int = 
             once.
     """
     yield from _Generation(pipeline).all(requests, batch_size)
+
+
+def generator(pipeline: Model) -> Callable[[Iterable[Request], int], Iterator[Event]]:
+    """`generate` for requests that come a few at a time: what is loaded stays, and is told of once.
+
+    Returns:
+        What takes the next requests, and the size of batches.
+    """
+    return _Generation(pipeline).all
 
 
 class _Generation:
@@ -123,7 +135,8 @@ class _Generation:
         for index, (request, latent) in enumerate(zip(batch, last.latent.split(1), strict=True), start=first):
             yield Started("decode", 1, index, 1)
             with self.timed("decode"):
-                (image,) = self.pipeline.decode(latent, request.options.tile)
+                options = request.options
+                (image,) = self.pipeline.decode(latent, options.tile, tiny=options.decoder == "tiny")
             yield Advanced(1)
             self.made += 1
             yield Picture(index, request, image, recorder(self.pipeline, request), dict(self.timings))
@@ -154,6 +167,11 @@ def vae_record(files: ModelFiles) -> AddonRecord | None:
     return AddonRecord(paths[0].stem, hash_files(paths)) if paths else None
 
 
+def tiny_record(tiny: TinyAutoencoder) -> AddonRecord:
+    """The tiny autoencoder in the place of the model's own."""
+    return AddonRecord(tiny.name, tiny.hash)
+
+
 def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
@@ -174,8 +192,10 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(AddonRecord(each.name, each.digest()[:12]) for each in embeddings) or None,
             vae=vae_record(files),
+            taesd=tiny_record(pipeline.tiny) if request.options.decoder == "tiny" else None,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,
+            template=request.template,
         )
 
     return record

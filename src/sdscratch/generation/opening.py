@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sdscratch.addons.apply import open_with_addons, with_loras
 from sdscratch.addons.embedding import Embedding, open_embedding
 from sdscratch.addons.requests import take_loras
 from sdscratch.checkpoints.model import ModelFiles
-from sdscratch.checkpoints.taesd import TaesdFile, open_taesd
+from sdscratch.checkpoints.taesd import TaesdFile, find_taesd, open_taesd
+from sdscratch.checkpoints.tiny import TinyAutoencoder, tiny_autoencoder
+from sdscratch.options import GenerateOptions
 
 __all__ = ["Opened", "open_all"]
 
@@ -19,17 +22,29 @@ class Opened:
     """A model with what was given beside it; nothing of it is in memory yet."""
 
     files: ModelFiles
-    taesd: TaesdFile | None = None  # what draws previews, in the place of what lies beside the model
+    taesd: TaesdFile | None = None  # the tiny autoencoder, in the place of what lies beside the model
     embeddings: tuple[Embedding, ...] = ()  # that prompts may name, beside those in the usual folders
 
-    def check_prompt(self, prompt: str) -> None:
-        """Find and check the LoRAs that a prompt's tags ask for.
+    @cached_property
+    def tiny(self) -> TinyAutoencoder:
+        """What decodes in the place of the model's own autoencoder.
+
+        Raises:
+            CheckpointError: there is none, or it is refused.
+        """
+        path, autoencoder = self.files.path, self.files.config.autoencoder
+        return tiny_autoencoder(self.taesd or find_taesd(path, autoencoder), path, autoencoder)
+
+    def check(self, options: GenerateOptions) -> None:
+        """Find and check what a picture asks for: the LoRAs of its prompt's tags, a tiny autoencoder.
 
         Raises:
             CheckpointError: one is missing, unreadable or refused.
             UsageError: a tag that makes no sense.
         """
-        with_loras(self.files, take_loras(prompt)[1])
+        with_loras(self.files, take_loras(options.prompt)[1])
+        if options.decoder == "tiny":
+            _ = self.tiny
 
 
 def open_all(

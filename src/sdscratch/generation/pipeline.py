@@ -17,16 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import (
-    AppliedLora,
-    applied_loras,
-    refuse_ranges,
-    with_loras,
-)
+from sdscratch.addons.apply import AppliedLora, applied_loras, refuse_ranges, with_loras
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd
+from sdscratch.checkpoints.tiny import TinyAutoencoder, tiny_autoencoder
 from sdscratch.device import Placement, choose, out_of_memory_explained
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.conventions import convention_of
@@ -44,17 +40,10 @@ from sdscratch.generation.generate import generate
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
-from sdscratch.generation.start import PictureEncoder, device_noise, start_latent
+from sdscratch.generation.start import PictureEncoder, TinyPictureEncoder, device_noise, start_latent
 from sdscratch.images import fit_picture, picture_hash, plain_picture
 from sdscratch.images.tensors import to_picture, to_tensor
-from sdscratch.options import (
-    Fit,
-    GenerateOptions,
-    ResolvedOptions,
-    fit_of_init,
-    random_seed,
-    size_of_init,
-)
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, fit_of_init, random_seed, size_of_init
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
 
@@ -85,7 +74,8 @@ def load(
         compile: compile the U-Net at the first step, which takes a minute and makes the others faster on a
             GPU.
         low_memory: hold one network at a time, each loaded when its turn comes.
-        taesd: a tiny autoencoder that draws previews; by default the model's own, if one lies beside it.
+        taesd: a tiny autoencoder that draws previews, and pictures with `decoder="tiny"`; by default the
+            model's own, if one lies beside it.
         vae: a file or folder whose autoencoder takes the place of the model's.
         embedding: textual inversions that prompts may name, each a file or a name in ./embeddings or the
             user's; what lies in those folders need not be given.
@@ -172,12 +162,27 @@ class Pipeline:
 
     @cached_property
     def taesd(self) -> TaesdFile | None:
-        """What draws previews, where a linear map does not: as given, else what lies beside the model.
+        """The tiny autoencoder, which draws previews: as given, else what lies beside the model.
 
         Raises:
             CheckpointError: what lies there is unreadable, or made for another model.
         """
         return self._taesd or find_taesd(self.files.path, self.files.config.autoencoder)
+
+    @cached_property
+    def tiny(self) -> TinyAutoencoder:
+        """What decodes, and encodes if it can, with `decoder="tiny"`.
+
+        Raises:
+            CheckpointError: there is none, or it is refused.
+        """
+        return tiny_autoencoder(self.taesd, self.files.path, self.files.config.autoencoder)
+
+    def encoder_for(self, options: ResolvedOptions) -> Callable[[Tensor, Any], Tensor]:
+        """What makes latents of init pictures; arguments as of `PictureEncoder`."""
+        if options.decoder == "full" or self.tiny.encoder is None:
+            return self.encode_picture
+        return TinyPictureEncoder(self.networks, self.tiny.encoder)
 
     def hash_ahead(self) -> None:
         """Begin to find the model's hash, beside other work: all of its file is read."""
@@ -202,8 +207,11 @@ class Pipeline:
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs."""
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
-        first: tuple[Part, ...] = ("text", "unet") if runs else ()
-        return (*first, "encoder", "decoder") if from_init else (*first, "decoder")
+        wanted: list[Part] = ["text", "unet"] if runs else []
+        tiny = self.tiny if options.decoder == "tiny" else None
+        if from_init and (tiny is None or tiny.encoder is None):
+            wanted.append("encoder")
+        return (*wanted, *(("decoder",) if tiny is None else ()))
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
@@ -262,7 +270,7 @@ class Pipeline:
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
         sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
         start, noise = (device_noise(source, self.placement.device) for source in sources)
-        encode = None if picture is None else partial(self.encode_picture, picture)
+        encode = None if picture is None else partial(self.encoder_for(options), picture)
         own_noise = convention_of(options.like).encodes_with_noise
         x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
         total = len(path.timesteps)
@@ -281,17 +289,18 @@ class Pipeline:
 
     # From latents to pictures
 
-    def decode(self, latents: Tensor, tile: int = 0) -> list[Image.Image]:
+    def decode(self, latents: Tensor, tile: int = 0, *, tiny: bool = False) -> list[Image.Image]:
         """Latents [n, c, h, w] as the last `Progress` holds them → n pictures (one at a time: memory).
 
         Args:
             tile: decode in overlapping tiles of so many pixels a side (`tiles`); 0: whole, which is exact.
+            tiny: by the tiny autoencoder, which is an approximation.
 
         Raises:
             SdscratchError: not finite in float32 either; no black picture is ever given.
             DeviceError: out of memory.
         """
-        return decode(self.networks, latents, tile)
+        return decode(self.networks, latents, tile, self.tiny.decoder if tiny else None)
 
     def preview(self, latents: Tensor) -> list[Image.Image]:
         """What `decode` would show of latents, roughly and at once.

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record
+from sdscratch.images import Record, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions
 
 __all__ = [
@@ -53,6 +53,7 @@ class Request:
 
     options: ResolvedOptions
     init: Init | None = None
+    template: TemplateRecord | None = None  # where the prompts had wildcards
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seed is the same."""

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdscratch.checkpoints.tiny_encoder import TinyEncoderFile
 from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 
-__all__ = ["PictureEncoder", "device_noise", "start_latent"]
+__all__ = ["PictureEncoder", "TinyPictureEncoder", "device_noise", "start_latent"]
 
 Draw = NoiseSource
 
@@ -45,6 +46,22 @@ class PictureEncoder:
             self._newest = picture, self.networks.run("encoder", encode)
             self.networks.done("encoder")
         return self._newest[1]
+
+
+class TinyPictureEncoder:
+    """The same by a tiny encoder, which knows no posterior: its latents are the same for all pictures."""
+
+    def __init__(self, networks: Networks, file: TinyEncoderFile) -> None:
+        self.networks = networks
+        networks.attach("tiny_encoder", file)
+
+    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
+        """[1, 3, H, W] → latents [1, c, h, w]; no noise is drawn, as diffusers draws none for it."""
+
+        def encode(network: Any) -> Tensor:
+            return network(picture.to(self.networks.placement.device, dtype_of(network)))  # type: ignore[no-any-return]
+
+        return self.networks.run("tiny_encoder", encode)
 
 
 def device_noise(source: NoiseSource, device: torch.device) -> Draw:

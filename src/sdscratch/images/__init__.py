@@ -16,7 +16,7 @@ Nothing else here imports torch.
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
 from sdscratch.images.metadata.infotext import Infotext, parse_infotext
-from sdscratch.images.metadata.record import AddonRecord, LoraRecord, Record
+from sdscratch.images.metadata.record import AddonRecord, LoraRecord, Record, TemplateRecord
 from sdscratch.images.read import picture_size, plain_picture, read_picture
 from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 
@@ -27,6 +27,7 @@ __all__ = [
     "LoraRecord",
     "Record",
     "Records",
+    "TemplateRecord",
     "check_suffix",
     "fit_picture",
     "parse_colour",

@@ -7,5 +7,9 @@ source.py    a plan's file line by line
 plan.py      any of them as jobs
 names.py     file names by a template
 journal.py   what is done, beside the pictures; shards; who is at work
-run.py       checked whole, then drawn
+wildcards.py prompts with wildcards as pictures' prompts
+tasks.py     the pictures of a plan with their models, all of it checked
+keeping.py   what every picture needs: its init picture, its file, or its line kept
+run.py       what is missing, drawn
+stream.py    lines of a pipe, each drawn as it comes
 """

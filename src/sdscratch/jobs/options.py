@@ -11,10 +11,12 @@ from dataclasses import dataclass, fields, make_dataclass
 from typing import Any, get_type_hints
 
 from sdscratch.errors import UsageError
-from sdscratch.options import MODEL, PICTURE, Fit, GenerateOptions
+from sdscratch.options import MAX_SEED, MODEL, PICTURE, Fit, GenerateOptions
 from sdscratch.settings import check_ranges, kind_of, read_values, setting
 
 __all__ = ["LINE", "LineOptions", "line_values", "parse_size", "sized"]
+
+WILDCARDS = "Wildcards"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,38 @@ class LineOptions:
         metavar="FILE",
         default="the model's own",
     )
+    taesd: str | None = setting(
+        None,
+        "Tiny autoencoder, which draws with --decoder tiny and in --preview: a file, a diffusers folder, or "
+        "a name in ./weights.",
+        MODEL,
+        metavar="FILE",
+        default="MODEL-taesd.safetensors beside the model, if it is there",
+    )
+    wildcards: bool | None = setting(
+        None,
+        "Expand wildcards in prompts before anything else: {a|b}, {2$$a|b|c}, __list__, ${variable}.",
+        WILDCARDS,
+        default="in plans only",
+    )
+    wildcard_seed: int | None = setting(
+        None,
+        "Seed of the wildcards' choices; picture i has it + i.",
+        WILDCARDS,
+        low=0,
+        high=MAX_SEED,
+        default="the picture's seed",
+    )
+    wildcard_folder: str | None = setting(
+        None,
+        "Folder with the lists that __name__ means: .txt, .json or .yaml. ./wildcards and wildcards in the "
+        "user's data folder come after it.",
+        WILDCARDS,
+        metavar="FOLDER",
+    )
+    combinations: bool = setting(
+        False, "Draw every combination of the wildcards, not one by chance.", WILDCARDS, negative=""
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -91,6 +125,8 @@ LINE: type[Any] = make_dataclass(
     kw_only=True,
 )
 
+HINTS = get_type_hints(LINE)
+
 
 def line_values(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     """A line's values by field, from text (CSV) or JSON and TOML; None and "" say nothing.
@@ -106,10 +142,14 @@ def _from_text(key: str, value: Any, place: str) -> Any:
     """A value that was written as text, in its field's type; others, and unknown keys, as they are."""
     if key == "lora" and isinstance(value, str):
         return [value]
-    hint = get_type_hints(LINE).get(key.replace("-", "_"))
+    hint = HINTS.get(key.replace("-", "_"))
     if not isinstance(value, str) or hint is None:
         return value
     kind = kind_of(hint)
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise UsageError(f"{place}: {key} is {value!r}, but must be true or false")
+        return value.lower() == "true"
     if kind in (int, float):
         try:
             return kind(value)

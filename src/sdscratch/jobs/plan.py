@@ -9,18 +9,21 @@ from __future__ import annotations
 import csv
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from sdscratch.errors import ImageError, UsageError
+from sdscratch.images import TemplateRecord
 from sdscratch.jobs.axes import expand
 from sdscratch.jobs.lines import read_line
 from sdscratch.jobs.options import LineOptions, line_values, sized
 from sdscratch.jobs.source import NumberedLine, read_lines
-from sdscratch.options import MAX_SEED, GenerateOptions
+from sdscratch.jobs.wildcards import Expanded, Expander
+from sdscratch.options import MAX_SEED, GenerateOptions, changed
 
 __all__ = ["Job", "Plan", "job_of"]
 
@@ -36,8 +39,9 @@ class Job:
         number: counted from 1 over all lines that ask for something.
         place: how an error names it.
         said: what the line itself says, by field, for a file of failed lines.
-        options: what is asked of its pictures; the seed is settled.
+        options: what is asked of its pictures, of the first one where they differ; the seed is settled.
         source: what they are drawn with, and from.
+        expanded: tells the prompts of each picture, where they have wildcards.
     """
 
     number: int
@@ -45,6 +49,23 @@ class Job:
     said: Mapping[str, Any]
     options: GenerateOptions
     source: LineOptions
+    expanded: Callable[[], Iterator[Expanded]] | None = None
+
+    def pictures(self) -> Iterator[tuple[GenerateOptions, TemplateRecord | None]]:
+        """What is asked of each picture, and what its prompts were before their wildcards were expanded.
+
+        Raises:
+            UsageError: a template makes no sense, or the prompt that came of it; names the line.
+        """
+        if self.expanded is None:
+            for index in range(self.source.batch_count):
+                yield changed(self.options, seed=index + (self.options.seed or 0)), None
+            return
+        try:
+            for each in self.expanded():
+                yield changed(self.options, **each.asked), each.template
+        except UsageError as error:
+            raise UsageError(f"{self.place}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,7 @@ class Plan:
     path: Path
     defaults: Mapping[str, Any]
     seed: int
+    expander: Expander = field(default_factory=Expander)
 
     def __iter__(self) -> Iterator[Job]:
         """Every job, each checked by itself.
@@ -69,7 +91,7 @@ class Plan:
             ImageError: the file is missing, unreadable, or no such file.
         """
         for number, (place, said) in enumerate(self._lines(), start=1):
-            yield job_of(number, place, said, self.defaults, self.seed)
+            yield job_of(number, place, said, self.defaults, self.seed, self.expander)
 
     def _lines(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         match self.path.suffix.lower():
@@ -131,7 +153,14 @@ def json_line(text: str, place: str) -> Mapping[str, Any]:
     return record
 
 
-def job_of(number: int, place: str, said: Mapping[str, Any], defaults: Mapping[str, Any], seed: int) -> Job:
+def job_of(
+    number: int,
+    place: str,
+    said: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    seed: int,
+    expander: Expander,
+) -> Job:
     """A line as a job.
 
     Raises:
@@ -154,7 +183,15 @@ def job_of(number: int, place: str, said: Mapping[str, Any], defaults: Mapping[s
             )
         if source.init_img is None and "strength" in own:
             raise UsageError("it has a strength, but no init_img to start from")
-        return Job(number, place, said, GenerateOptions(**values), source)
+        prompts = values["prompt"], values.get("negative_prompt", "")
+        expanded = None
+        if expander.applies(source, *prompts):
+            expanded = partial(expander.pictures, source, *prompts, values["seed"])
+            first = next(expanded(), None)
+            if first is None:
+                raise UsageError("its wildcards have no combination at all")
+            values |= {"prompt": first.prompt, "negative_prompt": first.negative_prompt}
+        return Job(number, place, said, GenerateOptions(**values), source, expanded)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from None
 

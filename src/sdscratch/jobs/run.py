@@ -6,56 +6,23 @@ journal does not say is drawn again, unless the very picture is there: then only
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from PIL.Image import Image
-
-from sdscratch.addons.apply import AppliedLora, with_loras
-from sdscratch.addons.requests import LoraRequest, take_loras
-from sdscratch.checkpoints.model import ModelFiles
-from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.errors import SdscratchError
 from sdscratch.generation.generate import vae_record
-from sdscratch.generation.opening import Opened, open_all
+from sdscratch.generation.opening import Opened
 from sdscratch.generation.requests import Event, Failed, Init, Picture, Request
-from sdscratch.images import Record, fit_picture, picture_hash, read_picture, read_records, save_picture
-from sdscratch.jobs.journal import FAILED, Journal, Shard, append, picture_key
+from sdscratch.images import Record
+from sdscratch.jobs.journal import FAILED, Journal, Shard, picture_key
+from sdscratch.jobs.keeping import Inits, keep_failed, save
 from sdscratch.jobs.names import Template
-from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import ResolvedOptions, fit_of_init, size_of_init
+from sdscratch.jobs.plan import Plan
+from sdscratch.jobs.tasks import ModelKey, Models, Overview, Task, model_key, tasks_of
 
-__all__ = ["Done", "Lost", "Models", "Outcome", "Overview", "Task", "look_over", "run_plan", "tasks_of"]
-
-MODELS_OPEN = 4  # files of models that stay open: headers alone
-
-ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One picture of a plan."""
-
-    number: int  # in the plan, from 1
-    job: Job
-    options: ResolvedOptions
-    name: str  # the file's
-
-    def request(self, init: Init | None) -> Request:
-        """As `generate` takes it."""
-        return Request(self.options, init)
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What a plan comes to."""
-
-    jobs: int
-    pictures: int
-    models: tuple[ModelKey, ...]  # in the order in which they are met
-    steps: int  # of all pictures
+__all__ = ["Done", "Lost", "Outcome", "run_plan"]
 
 
 @dataclass(frozen=True)
@@ -81,104 +48,6 @@ Outcome = Done | Lost
 Draw = Callable[[Opened, Iterator[Request]], Iterator[Event]]
 
 
-class Models:
-    """The models of a plan as files, each opened and checked once, the newest kept."""
-
-    def __init__(self) -> None:
-        self.opened = lru_cache(MODELS_OPEN)(open_key)
-        self._tagged = lru_cache(MODELS_OPEN * 8)(with_loras)
-
-    def files(self, job: Job) -> ModelFiles:
-        """The model that a job is drawn with.
-
-        Raises:
-            CheckpointError: as `open_with_addons`.
-        """
-        return self.opened(model_key(job)).files
-
-    def changes(self, job: Job) -> tuple[AppliedLora, ...]:
-        """Its add-ons, those of the prompt's tags included."""
-        files = self.files(job)
-        tags = take_loras(job.options.prompt)[1]
-        applied = self._with(model_key(job), tags) if tags else files
-        return tuple(change for change in applied.changes if isinstance(change, AppliedLora))
-
-    def _with(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
-        return self._tagged(self.opened(key).files, tags)
-
-
-def open_key(key: ModelKey) -> Opened:
-    """The model with that key."""
-    model, tokenizer, lora, vae, embedding = key
-    return open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding)
-
-
-def model_key(job: Job) -> ModelKey:
-    """What says which model a job is drawn with."""
-    source = job.source
-    return source.model, source.tokenizer, source.lora, source.vae, source.embedding
-
-
-def tasks_of(jobs: Iterable[Job], models: Models, template: Template) -> Iterator[Task]:
-    """Every picture of some jobs, with all options settled.
-
-    Raises:
-        SdscratchError: a model, an add-on or an init picture is missing or refused; names the line.
-    """
-    number = 0
-    sizes = lru_cache(1024)(init_size)
-    for job in jobs:
-        try:
-            files = models.files(job)
-            models.changes(job)
-            options = job.options
-            if job.source.init_img is not None:
-                options = size_of_init(options, sizes(job.source.init_img, job.source.background))
-            first = files.resolve(options, options.seed)
-        except SdscratchError as error:
-            raise type(error)(f"{job.place}: {error}") from error
-        for index in range(job.source.batch_count):
-            number += 1
-            resolved = replace(first, seed=first.seed + index)
-            values = {**asdict(resolved), "n": number, "job": job.number, "model": files.name}
-            yield Task(number, job, resolved, template.name(values))
-
-
-def init_size(path: str, background: str) -> tuple[int, int]:
-    """An init picture's sides; reads it whole, so that a damaged one is said before the first picture."""
-    return read_picture(path, background).size
-
-
-def look_over(
-    plan: Plan, models: Models, template: Template, seen: Callable[[Task], None] = lambda task: None
-) -> Overview:
-    """Go through the whole plan, and check all of it.
-
-    Args:
-        seen: told of every picture.
-
-    Raises:
-        SdscratchError: what is wrong with a line, by its place; two pictures of one name.
-    """
-    jobs = pictures = steps = 0
-    keys: dict[ModelKey, None] = {}
-    names: Counter[str] = Counter()
-    for task in tasks_of(plan, models, template):
-        jobs, pictures, steps = task.job.number, pictures + 1, steps + task.options.steps
-        keys[model_key(task.job)] = None
-        if not template.numbers:
-            names[task.name.casefold()] += 1
-            if names[task.name.casefold()] > 1:
-                raise UsageError(
-                    f"{task.job.place}: a second picture would be called {task.name}; "
-                    "put {n} into --name, which numbers them"
-                )
-        seen(task)
-    if not pictures:
-        raise UsageError(f"{plan.path} asks for no picture")
-    return Overview(jobs, pictures, tuple(keys), steps)
-
-
 @dataclass
 class _Run:
     """One process's way through a plan."""
@@ -192,7 +61,7 @@ class _Run:
     journal: Journal
     fed: deque[tuple[Task, str]] = field(default_factory=deque)  # asked of `draw`, and not answered yet
     found: deque[Done] = field(default_factory=deque)  # found done, and not told of yet
-    init: tuple[tuple[object, ...], Init] | None = None  # the newest init picture, fitted
+    inits: Inits = field(default_factory=Inits)
 
     def all(self, overview: Overview) -> Iterator[Event | Outcome]:
         """Every model's pictures; the plan is gone through once for each."""
@@ -209,7 +78,7 @@ class _Run:
         for task in tasks_of(self.plan, self.models, self.template):
             if model_key(task.job) != key or not self.shard.has(task.job.number):
                 continue
-            init = self._init(task)
+            init = self.inits(task)
             digest = self._key(task, init)
             path = self.folder / task.name
             if self.journal.done.get(digest) == task.name:
@@ -225,24 +94,14 @@ class _Run:
             {
                 "options": asdict(task.options),
                 "model": files.hash(),
+                **({"taesd": opened.tiny.hash} if task.options.decoder == "tiny" else {}),
                 "vae": None if (vae := vae_record(files)) is None else vae.hash,
                 "embeddings": [each.digest() for each in opened.embeddings],
-                "changes": [change.record() for change in self.models.changes(task.job)],
+                "changes": [change.record() for change in self.models.changes(task.job, task.options.prompt)],
+                **({} if task.template is None else {"template": asdict(task.template)}),
                 "init": None if init is None else [init.hash, init.fit, task.job.source.background],
             }
         )
-
-    def _init(self, task: Task) -> Init | None:
-        source, options = task.job.source, task.options
-        if source.init_img is None:
-            return None
-        fit = fit_of_init(task.job.options, source.fit)
-        key = (source.init_img, source.background, fit, options.width, options.height)
-        if self.init is None or self.init[0] != key:
-            picture = read_picture(source.init_img, source.background)
-            fitted = fit_picture(picture, options.width, options.height, fit, source.background)
-            self.init = key, Init(fitted, fit, picture_hash(picture))
-        return self.init[1]
 
     def _events(self, events: Iterable[Event]) -> Iterator[Event | Outcome]:
         for event in events:
@@ -251,39 +110,16 @@ class _Run:
                 case Picture():
                     task, digest = self.fed.popleft()
                     record = event.record()
-                    path = self.save(event.image, record, task)
+                    path = save(event.image, record, self.folder / task.name)
                     self.journal.add(digest, task.name, task.job.number)
                     yield Done(task, path, record, event.timings, found=False)
                 case Failed():
                     for _ in event.requests:
                         task, _ = self.fed.popleft()
-                        self.lose(task)
+                        keep_failed(self.folder, self.shard, task)
                         yield Lost(task, event.error)
                 case _:
                     yield event
-
-    def save(self, image: Image, record: Record, task: Task) -> Path:
-        """Write a picture; the very one may be there from a run that ended before it noted it.
-
-        Raises:
-            UsageError: something else has its name.
-            SdscratchError: it cannot be written.
-        """
-        path = self.folder / task.name
-        if path.exists() and read_records(path).record == record:
-            return path
-        save_picture(image, path, record)
-        return path
-
-    def lose(self, task: Task) -> None:
-        """Keep a line that failed, in a form that can be run again."""
-        path = self.folder / self.shard.named(FAILED.removesuffix(".jsonl"))
-        said = dict(task.job.said) | {"seed": task.options.seed, "batch_count": 1}
-        try:
-            with path.open("ab") as file:
-                append(file, path, said)
-        except OSError as error:
-            raise SdscratchError(f"cannot write {path}: {error.strerror}") from error
 
 
 def run_plan(

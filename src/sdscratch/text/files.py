@@ -16,7 +16,7 @@ from sdscratch.errors import TokenizerError
 from sdscratch.text.vocabulary import WORD_END, AddedToken, Merge, Vocabulary
 from sdscratch.texts import decode
 
-__all__ = ["folder_files", "read_vocabulary"]
+__all__ = ["folder_files", "read_merges", "read_vocabulary"]
 
 Record = dict[str, Any]  # a JSON object
 Ids = dict[str, int]
@@ -78,6 +78,18 @@ def read_vocabulary(path: Path) -> Vocabulary:
         raise TokenizerError(f"the tokenizer {shown(path)} cannot be read ({reason}); {ADVICE}") from None
     except MISSHAPEN as error:
         raise TokenizerError(f"the tokenizer {shown(path)} is broken ({error}); {ADVICE}") from None
+
+
+def read_merges(path: Path) -> list[Merge]:
+    """The merges alone of a `merges.txt`, of CLIP's own table, or of a `tokenizer.json`.
+
+    Raises:
+        TokenizerError: missing, broken, or not in CLIP's form.
+    """
+    try:
+        return _read_table(path)[1] if path.suffix == ".json" else _read_merges(path)
+    except (OSError, *MISSHAPEN) as error:
+        raise TokenizerError(f"the tokenizer {shown(path)} cannot be read ({error}); {ADVICE}") from None
 
 
 def _read_folder(folder: Path) -> Vocabulary:

@@ -63,7 +63,9 @@ def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
 
 
 def test_the_record_holds_every_option() -> None:
-    options = json.loads(record(cfg_interval="0.28:5.42", deep_cache=3, tile=512).to_json())["options"]
+    options = json.loads(record(cfg_interval="0.28:5.42", deep_cache=3, tile=512, decoder="tiny").to_json())[
+        "options"
+    ]
     assert options.keys() == {field.name for field in fields(ResolvedOptions)}
 
 

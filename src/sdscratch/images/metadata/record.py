@@ -18,12 +18,14 @@ from sdscratch.images.metadata.infotext import NEGATIVE, quote
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "LoraRecord", "Record"]
+__all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 
 T = TypeVar("T")
 
 # Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile")}
+APPROXIMATIONS = {
+    name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile", "decoder")
+}
 
 # The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
 SAMPLER_NAMES = {
@@ -67,6 +69,15 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
+class TemplateRecord:
+    """What prompts were before their wildcards were expanded; `options` hold what became of them."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int  # of the wildcards
+
+
+@dataclass(frozen=True)
 class Record:
     """All that a picture depends on; the model's weights and the init picture it names by hash.
 
@@ -85,6 +96,8 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    template: TemplateRecord | None = None  # where prompts had wildcards
+    taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     sdscratch: str = __version__
 
     def to_json(self) -> str:
@@ -111,8 +124,10 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            if "vae" in values:
-                values["vae"] = _typed(AddonRecord, values["vae"])
+            for name in {"vae", "taesd"} & values.keys():
+                values[name] = _typed(AddonRecord, values[name])
+            if "template" in values:
+                values["template"] = _typed(TemplateRecord, values["template"])
             return _typed(cls, {**values, "options": options})
         # RecursionError: JSON nested deeper than the interpreter's stack
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
@@ -150,11 +165,14 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
+            "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             "RNG": "NV" if options.noise == "nv" else "",
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
             "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
+            "Template": self.template.prompt if self.template else "",
+            "Negative Template": self.template.negative_prompt if self.template else "",
         }
 
 

@@ -1,0 +1,180 @@
+"""The pictures of a plan, with all options settled, and the models they are drawn with; all of it checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from sdscratch.addons.apply import AppliedLora, with_loras
+from sdscratch.addons.requests import LoraRequest, take_loras
+from sdscratch.checkpoints.model import ModelFiles
+from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.generation.opening import Opened, open_all
+from sdscratch.generation.requests import Init, Request
+from sdscratch.images import TemplateRecord, read_picture
+from sdscratch.jobs.names import Template
+from sdscratch.jobs.plan import Job, Plan
+from sdscratch.options import GenerateOptions, ResolvedOptions, size_of_init
+
+__all__ = ["ModelKey", "Models", "Overview", "Task", "look_over", "model_key", "tasks_of"]
+
+MODELS_OPEN = 4  # files of models that stay open: headers alone
+
+ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...], str | None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture of a plan."""
+
+    number: int  # in the plan, from 1
+    job: Job
+    options: ResolvedOptions
+    name: str  # the file's
+    template: TemplateRecord | None = None  # where its prompts had wildcards
+
+    def request(self, init: Init | None) -> Request:
+        """As `generate` takes it."""
+        return Request(self.options, init, self.template)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a plan comes to."""
+
+    jobs: int
+    pictures: int
+    models: tuple[ModelKey, ...]  # in the order in which they are met
+    steps: int  # of all pictures
+
+
+class Models:
+    """The models of a plan as files, each opened and checked once, the newest kept."""
+
+    def __init__(self) -> None:
+        self.opened = lru_cache(MODELS_OPEN)(open_key)
+        self._tagged = lru_cache(MODELS_OPEN * 8)(with_loras)
+
+    def files(self, job: Job) -> ModelFiles:
+        """The model that a job is drawn with.
+
+        Raises:
+            CheckpointError: as `open_with_addons`.
+        """
+        return self.opened(model_key(job)).files
+
+    def changes(self, job: Job, prompt: str) -> tuple[AppliedLora, ...]:
+        """Its add-ons, those of a prompt's tags included."""
+        files = self.files(job)
+        tags = take_loras(prompt)[1]
+        applied = self._with(model_key(job), tags) if tags else files
+        return tuple(change for change in applied.changes if isinstance(change, AppliedLora))
+
+    def _with(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
+        return self._tagged(self.opened(key).files, tags)
+
+
+def open_key(key: ModelKey) -> Opened:
+    """The model with that key."""
+    model, tokenizer, lora, vae, embedding, taesd = key
+    return open_all(model, tokenizer=tokenizer, lora=lora, vae=vae, embedding=embedding, taesd=taesd)
+
+
+def model_key(job: Job) -> ModelKey:
+    """What says which model a job is drawn with."""
+    source = job.source
+    return source.model, source.tokenizer, source.lora, source.vae, source.embedding, source.taesd
+
+
+def tasks_of(
+    jobs: Iterable[Job],
+    models: Models,
+    template: Template,
+    *,
+    before: int = 0,
+    taken: Callable[[str], bool] = lambda name: False,
+) -> Iterator[Task]:
+    """Every picture of some jobs, with all options settled.
+
+    Args:
+        before: the number of the picture before the first.
+        taken: whether something has that name; the next number is then tried, where names have one.
+
+    Raises:
+        SdscratchError: a model, an add-on or an init picture is missing or refused; names the line.
+    """
+    number = before
+    sizes = lru_cache(1024)(init_size)
+    for job in jobs:
+        try:
+            files = models.files(job)
+            for resolved, template_record in settled(job, models, sizes):
+                number += 1
+                values = {**vars(resolved), "n": number, "job": job.number, "model": files.name}
+                name = template.name(values)
+                while template.numbers and taken(name):
+                    number += 1
+                    name = template.name(values | {"n": number})
+                yield Task(number, job, resolved, name, template_record)
+        except SdscratchError as error:
+            told = str(error).removeprefix(f"{job.place}: ")
+            raise type(error)(f"{job.place}: {told}") from error
+
+
+def settled(
+    job: Job, models: Models, sizes: Callable[[str, str], tuple[int, int]]
+) -> Iterator[tuple[ResolvedOptions, TemplateRecord | None]]:
+    """Every picture of a job with all its options, and the template of its prompts."""
+
+    def resolve(options: GenerateOptions) -> ResolvedOptions:
+        models.changes(job, options.prompt)
+        if options.decoder == "tiny":
+            _ = models.opened(model_key(job)).tiny
+        if job.source.init_img is not None:
+            options = size_of_init(options, sizes(job.source.init_img, job.source.background))
+        return models.files(job).resolve(options, options.seed)
+
+    if job.expanded is not None:
+        for options, template in job.pictures():
+            yield resolve(options), template
+        return
+    first = resolve(job.options)
+    for index in range(job.source.batch_count):
+        yield replace(first, seed=first.seed + index), None
+
+
+def init_size(path: str, background: str) -> tuple[int, int]:
+    """An init picture's sides; reads it whole, so that a damaged one is said before the first picture."""
+    return read_picture(path, background).size
+
+
+def look_over(
+    plan: Plan, models: Models, template: Template, seen: Callable[[Task], None] = lambda task: None
+) -> Overview:
+    """Go through the whole plan, and check all of it.
+
+    Args:
+        seen: told of every picture.
+
+    Raises:
+        SdscratchError: what is wrong with a line, by its place; two pictures of one name.
+    """
+    jobs = pictures = steps = 0
+    keys: dict[ModelKey, None] = {}
+    names: Counter[str] = Counter()
+    for task in tasks_of(plan, models, template):
+        jobs, pictures, steps = task.job.number, pictures + 1, steps + task.options.steps
+        keys[model_key(task.job)] = None
+        if not template.numbers:
+            names[task.name.casefold()] += 1
+            if names[task.name.casefold()] > 1:
+                raise UsageError(
+                    f"{task.job.place}: a second picture would be called {task.name}; "
+                    "put {n} into --name, which numbers them"
+                )
+        seen(task)
+    if not pictures:
+        raise UsageError(f"{plan.path} asks for no picture")
+    return Overview(jobs, pictures, tuple(keys), steps)
