@@ -27,6 +27,8 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
+	# a public reader of pictures' texts: it asks for an old Pillow, and does with the new one
+	$(BIN)/python -m pip install --quiet --no-deps "sd-prompt-reader==1.3.5"
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test

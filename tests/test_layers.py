@@ -67,6 +67,7 @@ TORCH_FREE = (
     "sdscratch.diffusion.spacing",
     "sdscratch.diffusion.spellings",
     "sdscratch.images",
+    "sdscratch.images.compare",
     "sdscratch.models.config",
     "sdscratch.options",
     "sdscratch.settings",
@@ -197,6 +198,8 @@ def test_nothing_of_the_references_is_imported_but_to_be_measured(path: Path) ->
             ["info"],
             ["evaluate"],
             ["bench"],
+            ["replay"],
+            ["verify"],
         ),
         *(
             ["train"],

@@ -99,7 +99,7 @@ def test_a_hash_is_remembered_until_the_file_changes(home: Path, monkeypatch: py
     first = hash_files([path])
     assert first == hashlib.sha256(b"x").hexdigest()[:10]
     with monkeypatch.context() as patch:
-        patch.setattr("sdscratch.checkpoints.hashing._hash", lambda paths: pytest.fail("read again"))
+        patch.setattr("sdscratch.checkpoints.hashing._hash", lambda *_: pytest.fail("read again"))
         assert hash_files([path]) == first
     path.write_bytes(b"y")
     os.utime(path, (1, 1))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sdscratch.errors import SdscratchError
@@ -99,6 +100,21 @@ def test_json_has_one_line_a_picture(draw: Draw) -> None:
         assert line["options"] == asdict(record.options)
         assert line["model_hash"] == record.model_hash
         assert set(line["timings"]) == {"load", "encode", "denoise", "decode"}
+
+
+def test_strip_writes_no_record_and_sidecar_writes_it_beside(draw: Draw) -> None:
+    assert draw("-o", "a.png", "--strip", "--sidecar").code == 0
+    with Image.open("a.png") as image:
+        assert not image.info
+    record = read_records("a.png").record
+    assert record is not None
+    assert (record.options.prompt, record.threads) == ("a dog", torch.get_num_threads())
+    assert draw("-o", "b.png", "--strip").code == 0
+    assert read_records("b.png").tool is None
+    Path("c.json").touch()
+    again = draw("-o", "c.png", "--sidecar")
+    assert (again.code, "c.json exists already" in again.stderr, Path("c.png").exists()) == (2, True, False)
+    assert draw("-o", "-", "--sidecar").code == 2
 
 
 def test_a_path_is_printed_as_the_bytes_it_was_typed_in(draw: Draw) -> None:
@@ -233,7 +249,8 @@ def test_a_picture_says_how_it_was_made(draw: Draw, tiny_model: Path, suffix: st
             text = image.getexif().get_ifd(0x8769)[0x9286][8:].decode("utf-16-be")
     assert text == (
         "a dog\nNegative prompt: a cat\nSteps: 2, Sampler: Euler, CFG scale: 3.5, Seed: 5, Size: 64x64, "
-        f"Model hash: {record.model_hash}, Model: tiny"
+        f"Model hash: {record.model_hash}, Model: tiny, RNG: CPU, Record hash: {record.hash()}, "
+        f'Version: sdscratch {record.sdscratch}, Hashes: {{"model": "{record.model_hash}"}}'
     )
 
 

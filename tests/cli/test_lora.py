@@ -82,13 +82,19 @@ def test_the_same_seed_gives_the_same_file_in_any_batch(draw: Draw) -> None:
     assert Path("alone.png").read_bytes() == Path("batch-2.png").read_bytes()
 
 
+def after_header(path: Path) -> bytes:
+    data = path.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
+
+
 def test_the_picture_and_the_json_line_say_which_loras(draw: Draw) -> None:
     result = draw("--json", "-o", "dog.png", "--lora", "chalk:-0.5", prompt="a dog <lora:ink:0.6>")
     files = {"chalk": "XDG_DATA_HOME/sdscratch/loras/chalk.safetensors", "ink": "loras/ink.safetensors"}
     hashes = {name: hashlib.sha256(Path(f).read_bytes()).hexdigest()[:10] for name, f in files.items()}
+    tensors = {name: hashlib.sha256(after_header(Path(f))).hexdigest()[:12] for name, f in files.items()}
     expected = (
-        LoraRecord("chalk", -0.5, hashes["chalk"], tagged=False),
-        LoraRecord("ink", 0.6, hashes["ink"], tagged=True),
+        LoraRecord("chalk", -0.5, hashes["chalk"], tagged=False, autov3=tensors["chalk"]),
+        LoraRecord("ink", 0.6, hashes["ink"], tagged=True, autov3=tensors["ink"]),
     )
     record = read_records("dog.png").record
     assert record is not None
@@ -98,7 +104,7 @@ def test_the_picture_and_the_json_line_say_which_loras(draw: Draw) -> None:
     with Image.open("dog.png") as image:
         text = parse_infotext(image.info["parameters"])
     assert text.prompt == "a dog <lora:ink:0.6> <lora:chalk:-0.5>"
-    assert text.parameters["Lora hashes"] == f"chalk: {hashes['chalk']}, ink: {hashes['ink']}"
+    assert text.parameters["Lora hashes"] == f"chalk: {tensors['chalk']}, ink: {tensors['ink']}"
     assert sdscratch("info", "dog.png").code == 0
 
 

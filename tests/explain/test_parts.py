@@ -89,7 +89,7 @@ def test_a_step_as_a_sum_is_the_step_that_the_sampler_made(sampler: str) -> None
         else:
             assert rest == pytest.approx(told.noise, rel=0.15, abs=1e-6)
         assert told.exact == (sampler in ("euler", "ddim", "ddpm", "euler_a", "dpm++2m"))
-        before, x, earlier = sigma, step.latent, [asked[0][0], *earlier][:3]
+        before, x, earlier = sigma, step.latent, [step.denoised[0], *earlier][:3]
         asked.clear()
 
 

@@ -5,7 +5,6 @@ This module imports no torch; a LoRA's alphas do.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from sdscratch.addons.lora import Module, alpha, kind_of, misfits, rank, read_mo
 from sdscratch.addons.lora_names import part_of
 from sdscratch.addons.vae import open_vae, with_vae
 from sdscratch.checkpoints.describe import Facts, describe_file, describe_model, is_model
-from sdscratch.checkpoints.hashing import digest_files
+from sdscratch.checkpoints.hashing import AUTOV2, autov3, digest_files
 from sdscratch.checkpoints.model import open_model
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import ModelConfig
@@ -31,7 +30,6 @@ __all__ = ["describe"]
 
 EMBEDDINGS = (Kind.EMBEDDING, Kind.EMBEDDING_SD2, Kind.EMBEDDING_SDXL)
 VAES = (Kind.VAE, Kind.DIFFUSERS_VAE)
-AUTOV2, AUTOV3, BLOCK = 10, 12, 1 << 20
 MOST_TAGS = 20  # trained words that are told, the commonest first
 
 
@@ -197,19 +195,6 @@ def _vae(path: Path, against: str | None) -> Facts:
 def _hashes(path: Path) -> Facts:
     """As CivitAI counts them: AutoV2 is of the file, AutoV3 of a safetensors file without its header."""
     facts: Facts = {"hash": digest_files([path])[:AUTOV2]}
-    if (tensors := _tensors_digest(path)) is not None:
-        facts["autov3"] = tensors[:AUTOV3]
+    if (tensors := autov3(path)) is not None:
+        facts["autov3"] = tensors
     return facts
-
-
-def _tensors_digest(path: Path) -> str | None:
-    """SHA-256 of a safetensors file after its header; None for any other file."""
-    with path.open("rb") as file:
-        length, start = int.from_bytes(file.read(8), "little"), file.read(1)
-        if start != b"{" or length > path.stat().st_size:
-            return None
-        file.seek(8 + length)
-        digest = hashlib.sha256()
-        while block := file.read(BLOCK):
-            digest.update(block)
-        return digest.hexdigest()

@@ -22,7 +22,7 @@ from typing import Any
 from sdscratch.addons.blocks import Blocks, is_blocks, parse_blocks
 from sdscratch.errors import UsageError
 
-__all__ = ["LoraRequest", "other_tags", "parse_lora", "take_loras"]
+__all__ = ["TAG", "LoraRequest", "other_tags", "parse_lora", "take_loras"]
 
 NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 TAG = re.compile(r"<(?:lora|lyco):([^>]*)>", re.IGNORECASE)  # the web UIs' spelling; lyco is LyCORIS'

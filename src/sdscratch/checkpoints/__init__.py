@@ -16,7 +16,7 @@ places.py         where models are on this machine
 hub.py            and where they are not
 tokenizers.py     the tokenizer that belongs to a model
 clip_table.py     CLIP's, where other programs keep it on this machine
-hashing.py        a model's fingerprint
+hashing.py        files' fingerprints, remembered
 writer.py         a model as one file, or as a folder
 convert.py        any model in, either out, compared bit by bit
 describe.py       what there is to say of a file

@@ -1,26 +1,45 @@
-"""A model's fingerprint: the first ten hex digits of a SHA-256, as the web UIs write it beside a picture.
+"""Files' fingerprints: the first ten hex digits of a SHA-256, as the web UIs write it beside a picture.
 
 For a file it is the file's; for a diffusers folder, that of its weight files one after the other, in the
 order in which they are read. Reading 4 GB takes seconds, so results are remembered in the user's cache
-folder until a file's size or time changes. This module imports no torch.
+folder until a file's size or time changes; processes that do so at once lose nothing of each other's. This
+module imports no torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sdscratch.checkpoints.places import cache_folder
 from sdscratch.errors import CheckpointError, SdscratchError
 from sdscratch.files import atomic_write
 
-__all__ = ["digest_files", "hash_files"]
+if sys.platform != "win32":
+    import fcntl
 
-DIGITS = 10
+__all__ = [
+    "AUTOV2",
+    "AUTOV3",
+    "autov3",
+    "digest_files",
+    "hash_files",
+    "is_known",
+    "old_hash",
+    "tensors_digest",
+]
+
+AUTOV2, AUTOV3 = 10, 12  # hex digits, as CivitAI calls and counts them
 BLOCK = 1 << 20
-REMEMBERED = 1000  # files; the oldest are forgotten
+REMEMBERED = 20_000  # digests; the oldest are forgotten
+TENSORS = "tensors"  # marks what was found of a file without its header
+OLD_START, OLD_SIZE, OLD_DIGITS = 0x100000, 0x10000, 8  # the web UIs' hash of models until 2022
+LARGEST_HEADER = 100 << 20  # bytes: the safetensors library's own line
 
 
 def hash_files(paths: Iterable[Path]) -> str:
@@ -29,7 +48,7 @@ def hash_files(paths: Iterable[Path]) -> str:
     Raises:
         CheckpointError: one cannot be read.
     """
-    return digest_files(paths)[:DIGITS]
+    return digest_files(paths)[:AUTOV2]
 
 
 def digest_files(paths: Iterable[Path]) -> str:
@@ -38,16 +57,73 @@ def digest_files(paths: Iterable[Path]) -> str:
     Raises:
         CheckpointError: one cannot be read.
     """
-    paths = list(paths)
+    return _of(list(paths), "", 0)
+
+
+def tensors_digest(path: Path) -> str | None:
+    """The whole SHA-256 of a safetensors file after its header; None for any other file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     try:
-        key = json.dumps([_identity(path) for path in paths])
-        known = _remembered()
-        if key not in known:
-            known[key] = _hash(paths)
-            _remember(known)
-        return known[key]
+        with path.open("rb") as file:
+            length, start = int.from_bytes(file.read(8), "little"), file.read(1)
+        if start != b"{" or length > min(path.stat().st_size, LARGEST_HEADER):
+            return None
     except OSError as error:
-        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from None
+        raise _unreadable(error) from None
+    return _of([path], TENSORS, 8 + length)
+
+
+def autov3(path: Path) -> str | None:
+    """Twelve digits of `tensors_digest`, by which CivitAI knows LoRAs; training's notes do not change it.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    digest = tensors_digest(path)
+    return None if digest is None else digest[:AUTOV3]
+
+
+def old_hash(path: Path) -> str | None:
+    """The eight digits that the web UIs knew a model by until 2022: of 64 KB behind its first megabyte."""
+    try:
+        with path.open("rb") as file:
+            file.seek(OLD_START)
+            return hashlib.sha256(file.read(OLD_SIZE)).hexdigest()[:OLD_DIGITS]
+    except OSError:  # a folder, above all
+        return None
+
+
+def is_known(path: Path) -> bool:
+    """Whether a file's digest is remembered, so that asking for it costs nothing."""
+    try:
+        return _key([path], "") in _remembered()
+    except OSError:
+        return False
+
+
+def _of(paths: list[Path], what: str, start: int) -> str:
+    """A digest, remembered or made now."""
+    try:
+        key = _key(paths, what)
+        found = _remembered().get(key)
+        if found is None:
+            found = _hash(paths, start)
+            _remember(key, found)
+        return found
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> CheckpointError:
+    return CheckpointError(f"{error.filename} cannot be read: {error.strerror}")
+
+
+def _key(paths: list[Path], what: str) -> str:
+    """What a digest is remembered by: it holds no longer when a file's size or time is another."""
+    return json.dumps([*([what] if what else []), *map(_identity, paths)])
 
 
 def _identity(path: Path) -> tuple[str, int, int]:
@@ -55,10 +131,11 @@ def _identity(path: Path) -> tuple[str, int, int]:
     return str(path.resolve()), state.st_size, state.st_mtime_ns
 
 
-def _hash(paths: list[Path]) -> str:
+def _hash(paths: list[Path], start: int) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
+            file.seek(start)
             while block := file.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()
@@ -79,13 +156,31 @@ def _remembered() -> dict[str, str]:
     return record if isinstance(record, dict) and all(isinstance(v, str) for v in record.values()) else {}
 
 
-def _remember(known: dict[str, str]) -> None:
+def _remember(key: str, digest: str) -> None:
+    """Add a digest to what is remembered by now, perhaps by other processes too."""
     path = _cache()
     if path is None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, overwrite=True) as file:
-            file.write(json.dumps(dict(list(known.items())[-REMEMBERED:])).encode())
+        with _held(path.with_suffix(".lock")):
+            known = {**_remembered(), key: digest}
+            with atomic_write(path, overwrite=True) as file:
+                file.write(json.dumps(dict(list(known.items())[-REMEMBERED:])).encode())
     except (OSError, SdscratchError):  # no cache, no harm
         return
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """One process at a time; where a file system has no locks, a digest may have to be found again."""
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

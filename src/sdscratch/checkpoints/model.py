@@ -93,10 +93,10 @@ class ModelFiles:
         Raises:
             UsageError: what this model cannot do.
         """
-        layers = self.config.text.layers
-        if options.clip_skip >= layers:
+        layers, resolved = self.config.text.layers, options.resolve(self.defaults, seed)
+        if resolved.clip_skip >= layers:  # in our own count, whichever tool's was asked in
             raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
-        return options.resolve(self.defaults, seed)
+        return resolved
 
     @property
     def parts(self) -> tuple[Part, ...]:

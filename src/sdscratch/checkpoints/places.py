@@ -19,6 +19,7 @@ __all__ = [
     "find_local",
     "find_lora",
     "is_hub_id",
+    "kept",
     "known_embeddings",
     "missing",
     "tokenizer_folder",
@@ -26,6 +27,12 @@ __all__ = [
 
 EMBEDDED = "default"
 SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
+KEPT = {  # in the current folder, and in the user's
+    "model": ("weights", "models"),
+    "vae": ("weights", "models"),
+    "lora": ("loras", "loras"),
+    "embedding": ("embeddings", "embeddings"),
+}
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
@@ -75,6 +82,15 @@ def _candidates(name: str) -> Iterator[Path]:
     for folder in _folders("weights", "models"):
         for suffix in SUFFIXES:
             yield folder / f"{name}{suffix}"
+
+
+def kept(kind: str) -> list[Path]:
+    """The folders where files of a kind are kept: here, and the user's own.
+
+    Args:
+        kind: model, vae, lora or embedding.
+    """
+    return _folders(*KEPT[kind])
 
 
 def find_local(name: str) -> Path | None:

@@ -8,6 +8,8 @@ generate.py          txt2img and img2img
 explain.py           explain
 run.py               run, and what it shows:
 run_shown.py         drawing a plan, or a pipe's lines
+replay.py            replay
+verify.py            verify
 convert.py           convert-weights
 tokens.py            tokens, and how a prompt is shown:
 tokens_shown.py      in tables and lines

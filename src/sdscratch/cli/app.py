@@ -35,6 +35,14 @@ class Commands(LazyGroup):
             "Draw a picture of PROMPT, and show on a page how it came about.",
         ),
         "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
+        "replay": (
+            "sdscratch.cli.replay:replay",
+            "Draw pictures again from what they say of themselves, whichever tool made them.",
+        ),
+        "verify": (
+            "sdscratch.cli.verify:verify",
+            "Prove that pictures are what their records say: draw them again, compare every pixel.",
+        ),
         "convert-weights": (
             "sdscratch.cli.convert:convert_weights",
             "Convert a checkpoint; no code in it ever runs.",

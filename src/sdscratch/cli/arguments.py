@@ -64,6 +64,10 @@ class Arguments(LineOptions):
         OUTPUT,
         metavar="FILE",
     )
+    strip: bool = setting(False, "Write nothing into the picture of how it was made.", OUTPUT, negative="")
+    sidecar: bool = setting(
+        False, "Write the record into NAME.json beside the picture, too.", OUTPUT, negative=""
+    )
     overwrite: bool = setting(False, "Replace files that exist.", OUTPUT, negative="")
     json: bool = setting(False, "Print a line of JSON for each picture, not its path.", OUTPUT, negative="")
     quiet: bool = setting(False, "Show nothing but errors.", OUTPUT, aliases=("-q",), negative="")
@@ -97,6 +101,8 @@ class Arguments(LineOptions):
             raise UsageError(
                 "--taesd draws with --decoder tiny and in --preview, and neither is asked for; add one"
             )
+        if self.output == "-" and self.sidecar:
+            raise UsageError("--sidecar writes beside a file, so it does not go with --output -")
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
         values = sized({**typed, "size": self.size})

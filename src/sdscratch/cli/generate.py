@@ -19,7 +19,7 @@ from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.files import write_stream
+from sdscratch.files import refuse_existing, write_stream
 from sdscratch.options import (
     MAX_SEED,
     changed,
@@ -110,8 +110,13 @@ def img2img(
 def plan_pictures(arguments: Arguments, seeds: Sequence[int]) -> OutputPlan:
     """Where the pictures go."""
     from sdscratch.generation.outputs import plan_outputs
+    from sdscratch.images import sidecar_of
 
-    return plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
+    plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
+    if arguments.sidecar and not arguments.overwrite:
+        for name in plan.names:
+            refuse_existing(sidecar_of(Path(name)))
+    return plan
 
 
 def draw_pictures(
@@ -193,7 +198,7 @@ def draw(
             if keeps_size and (notice := large_init_notice((resolved.width, resolved.height), own)):
                 log.warning(notice)
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
-            beginning = Init(fitted, fit, picture_hash(picture))
+            beginning = Init(fitted, fit, picture_hash(picture), arguments.background)
         pipeline.hash_ahead()
         requests: Iterable[Request] = numbered(Request(resolved, beginning), arguments.batch_count)
         if expanded:
@@ -320,8 +325,14 @@ class Telling:
 
     def write(self, picture: Picture) -> Written:
         """Save one picture with its records; on a GPU the next one is made meanwhile."""
+        from sdscratch.images import write_sidecar
+
         record = picture.record()
-        return Written(self.plan.save(picture.index, picture.image, record), record, picture.timings)
+        arguments = self.arguments
+        path = self.plan.save(picture.index, picture.image, None if arguments.strip else record)
+        if arguments.sidecar and path is not None:
+            write_sidecar(Path(path), record, overwrite=arguments.overwrite)
+        return Written(path, record, picture.timings)
 
     def tell(self) -> None:
         """Say where the picture is that was made last, once it is there, and which seed it has.
@@ -352,8 +363,8 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         "options": asdict(options),
         "model_hash": record.model_hash,
         **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
-        **({"embeddings": [asdict(each) for each in record.embeddings]} if record.embeddings else {}),
-        **({"vae": asdict(record.vae)} if record.vae else {}),
-        **({"taesd": asdict(record.taesd)} if record.taesd else {}),
+        **({"embeddings": [each.to_record() for each in record.embeddings]} if record.embeddings else {}),
+        **({"vae": record.vae.to_record()} if record.vae else {}),
+        **({"taesd": record.taesd.to_record()} if record.taesd else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

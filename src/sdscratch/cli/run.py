@@ -31,7 +31,7 @@ __all__ = ["run"]
 OWN = "Plan"
 
 
-@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img"))
+@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img", "strip", "sidecar"))
 def run(
     plan: Annotated[
         Path,

@@ -26,6 +26,7 @@ __all__ = ["Run", "Step", "watched"]
 
 STEPS_KEPT = 32  # whose tensors are kept; of the others, numbers alone
 INSIDE_KEPT = 2**25  # numbers of attention and blocks that are kept at most: 128 MB
+RECENT = 8  # evaluations among which a step's first one is looked for
 EARLIER = 3  # estimates of the steps before that a step may go back to
 
 
@@ -134,6 +135,7 @@ class _Watcher:
         self.unet = UNetWatch()
         self.runner = WatchedRunner(pipeline.unet, self.unet, self.heard)
         self.asked: list[Evaluation] = []  # in the step that lasts
+        self.recent: list[Evaluation] = []  # and before it
         self.earlier: list[Tensor] = []  # estimates of the steps before, the newest first
         self.x: Tensor | None = None
         self.handles: list[RemovableHandle] = []
@@ -210,25 +212,39 @@ class _Watcher:
         latent, asked, self.asked = kept(progress.latent[0]), self.asked, []
         if progress.done <= 1:
             self.begin(asked[0].x if asked else latent)
-        if self.x is not None and asked:
-            self.step(self.x, latent, asked, last=progress.done == progress.total)
+        self.recent = [*self.recent, *asked][-RECENT:]
+        if self.x is not None and self.recent and progress.done:
+            first = self.first_of(progress, asked)
+            self.step(self.x, latent, first, asked, last=progress.done == progress.total)
         self.x, self.run.end = latent, latent
+
+    def first_of(self, progress: Progress, asked: list[Evaluation]) -> Evaluation:
+        """The evaluation that a step began with; some samplers make it in the step before, looking ahead."""
+        if progress.denoised is not None:
+            denoised = kept(progress.denoised[0])
+            for each in reversed(self.recent):
+                if torch.equal(each.denoised, denoised):
+                    return each
+        return (asked or self.recent)[0]
 
     def begin(self, latent: Tensor) -> None:
         """Begin, for the first time or (in float32 after NaN) anew."""
         run = self.run
-        run.start, self.x, self.earlier = latent, latent, []
+        run.start, self.x, self.earlier, self.recent = latent, latent, [], []
         run.steps, run.numbers = Thinned(STEPS_KEPT), []
         run.inside, run.inside_steps, run.sums, run.seen = Thinned(STEPS_KEPT), [], {}, 0
 
-    def step(self, before: Tensor, after: Tensor, asked: list[Evaluation], *, last: bool) -> None:
+    def step(
+        self, before: Tensor, after: Tensor, first: Evaluation, asked: list[Evaluation], *, last: bool
+    ) -> None:
         """Keep a step."""
         run, path, index = self.run, self.run.path, len(self.run.numbers)
         assert path is not None
-        first, options = asked[0], run.request.options
+        options = run.request.options
         on_grid = index + 1 < len(path.sigmas) and path.sigmas[index] == first.sigma
         next_sigma = path.sigmas[index + 1] if on_grid else None
-        estimates = [each.denoised for each in reversed(asked)] + self.earlier
+        own = [each.denoised for each in reversed(asked)] or [first.denoised]
+        estimates = own + self.earlier
         update = update_of(
             options.sampler,
             before,
@@ -239,7 +255,7 @@ class _Watcher:
             previous_sigma=run.numbers[-1].sigma if run.numbers else None,
             eta=options.eta,
         )
-        step = Step(index, next_sigma, before, after, replace(first, inside=None), len(asked), update)
+        step = Step(index, next_sigma, before, after, replace(first, inside=None), len(own), update)
         self.earlier = [first.denoised, *self.earlier][:EARLIER]
         for each in asked:
             if each.inside is not None:

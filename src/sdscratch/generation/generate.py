@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.addons.apply import AppliedLora, applied_loras
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
-from sdscratch.checkpoints.hashing import hash_files
+from sdscratch.checkpoints.hashing import autov3, hash_files
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.tiny import TinyAutoencoder
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
-from sdscratch.images import AddonRecord, LoraRecord, Record
+from sdscratch.images import AddonRecord, LoraRecord, Record, parse_colour
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
 
@@ -164,7 +165,24 @@ def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
 def vae_record(files: ModelFiles) -> AddonRecord | None:
     """The VAE in the place of the model's own, if there is one."""
     paths = list(dict.fromkeys(stored.file.path for stored in files.exchanged.values()))
-    return AddonRecord(paths[0].stem, hash_files(paths)) if paths else None
+    if not paths:
+        return None
+    return AddonRecord(paths[0].stem, hash_files(paths), autov3(paths[0]) if len(paths) == 1 else None)
+
+
+def threads_of(placement: Placement) -> int | None:
+    """How many threads the CPU draws with; on a GPU they change nothing."""
+    return torch.get_num_threads() if placement.device.type == "cpu" else None
+
+
+def embedding_record(embedding: Embedding) -> AddonRecord:
+    """A textual inversion by name and hashes."""
+    return AddonRecord(embedding.name, embedding.digest()[:12], autov3(embedding.path))
+
+
+def told_colour(background: str) -> str | None:
+    """A background as records say it: nothing for white."""
+    return None if parse_colour(background) == parse_colour("white") else background
 
 
 def tiny_record(tiny: TinyAutoencoder) -> AddonRecord:
@@ -177,10 +195,12 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     placement, name = pipeline.placement, pipeline.files.name
     given, applied = len(applied_loras(pipeline.files)), pipeline.loras
     embeddings, files = pipeline.embeddings, pipeline.files
+    threads = threads_of(placement)
 
     def record() -> Record:
         loras = tuple(
-            LoraRecord(**lora.record(), tagged=index >= given) for index, lora in enumerate(applied)
+            LoraRecord(**lora.record(), tagged=index >= given, autov3=autov3(lora.lora.path))
+            for index, lora in enumerate(applied)
         )
         return Record(
             mode="txt2img" if request.init is None else "img2img",
@@ -190,11 +210,14 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             dtype=placement.dtype_name,
             device=placement.device.type,
             loras=loras or None,
-            embeddings=tuple(AddonRecord(each.name, each.digest()[:12]) for each in embeddings) or None,
+            embeddings=tuple(embedding_record(each) for each in embeddings) or None,
             vae=vae_record(files),
             taesd=tiny_record(pipeline.tiny) if request.options.decoder == "tiny" else None,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,
+            background=None if request.init is None else told_colour(request.init.background),
+            threads=threads,
+            compiled=placement.compiled or None,
             template=request.template,
         )
 

@@ -368,7 +368,9 @@ class Pipeline:
         resolved = self.resolve(asked, plain)
         fit = fit_of_init(asked, fit)
         fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        return self._draw(resolved, batch_count, batch_size, Init(fitted, fit, picture_hash(plain)))
+        return self._draw(
+            resolved, batch_count, batch_size, Init(fitted, fit, picture_hash(plain), background)
+        )
 
     def _draw(
         self, options: ResolvedOptions, count: int | None, size: int, init: Init | None = None

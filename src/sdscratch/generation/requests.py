@@ -40,11 +40,13 @@ class Init:
         image: RGB, of exactly the options' size.
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that.
+        background: the colour under its transparent parts, and of borders.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
+    background: str = "white"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@
     metadata/    how a picture was made, as it says itself: our record, and every tool's dialect
     exif.py      EXIF data as they are written
     carry.py     how the records ride in a file
+    sidecar.py   a record beside a picture
+    compare.py   how near one picture comes to another
     tensors.py   pixels as the networks see them, and back (the one file with torch)
     write.py     complete or absent, and the same bytes for the same picture and record
 
@@ -18,6 +20,7 @@ from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
 from sdscratch.images.metadata.infotext import Infotext, parse_infotext
 from sdscratch.images.metadata.record import AddonRecord, LoraRecord, Record, TemplateRecord
 from sdscratch.images.read import picture_size, plain_picture, read_picture
+from sdscratch.images.sidecar import sidecar_of, write_sidecar
 from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 
 __all__ = [
@@ -38,4 +41,6 @@ __all__ = [
     "read_picture",
     "read_records",
     "save_picture",
+    "sidecar_of",
+    "write_sidecar",
 ]

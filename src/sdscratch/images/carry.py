@@ -11,6 +11,7 @@ from sdscratch.images.metadata.dialects import Records, records_in
 from sdscratch.images.metadata.record import Record
 from sdscratch.images.metadata.texts import texts_of
 from sdscratch.images.open import opened
+from sdscratch.images.sidecar import texts_beside
 
 __all__ = ["Records", "exif_bytes", "png_text", "read_records"]
 
@@ -36,10 +37,14 @@ def exif_bytes(record: Record, kind: str) -> bytes:
 
 
 def read_records(path: str | Path) -> Records:
-    """Read what a picture says about how it was made: our own record, or another tool's.
+    """Read what a picture says about how it was made, or a file beside it: our own record, or another tool's.
 
     Raises:
         ImageError: as `read_picture`, or a record of ours that this version cannot read.
     """
     with opened(path) as image:
-        return records_in(texts_of(image))
+        found = records_in(texts_of(image))
+    if found.tool is not None or str(path) == "-":
+        return found
+    beside = records_in(texts_beside(Path(path)))
+    return found if beside.tool is None else beside

@@ -13,7 +13,7 @@ from sdscratch.files import atomic_write, write_stream
 from sdscratch.images.carry import exif_bytes, png_text
 from sdscratch.images.metadata.record import Record
 
-__all__ = ["SUFFIXES", "check_suffix", "save_picture"]
+__all__ = ["SUFFIXES", "as_kept", "check_suffix", "save_picture"]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY: dict[
@@ -60,6 +60,12 @@ def check_suffix(path: Path) -> str:
     if kind is None:
         raise UsageError(f"{path} has no suffix of a picture; end it in {', '.join(SUFFIXES)}")
     return kind
+
+
+def as_kept(image: Image.Image, kind: str) -> Image.Image:
+    """What is left of a picture's pixels when it is written in a format, and read again."""
+    with Image.open(io.BytesIO(_encode(image, kind, None)), formats=[kind]) as kept:
+        return kept.copy()
 
 
 def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:

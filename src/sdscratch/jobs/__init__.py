@@ -12,4 +12,10 @@ tasks.py     the pictures of a plan with their models, all of it checked
 keeping.py   what every picture needs: its init picture, its file, or its line kept
 run.py       what is missing, drawn
 stream.py    lines of a pipe, each drawn as it comes
+ours.py      what our own record says of a picture, as a line of a plan
+theirs.py    what other tools say, likewise
+finding.py   the files that a picture names, by hash and name
+replay.py    a picture as a line with the files that are here
+redraw.py    drawn again, and compared
+verify.py    what proves a picture
 """

@@ -41,7 +41,7 @@ class Inits:
         if key not in self._kept:
             picture = read_picture(source.init_img, source.background)
             fitted = fit_picture(picture, options.width, options.height, fit, source.background)
-            self._kept[key] = Init(fitted, fit, picture_hash(picture))
+            self._kept[key] = Init(fitted, fit, picture_hash(picture), source.background)
         self._kept.move_to_end(key)
         while len(self._kept) > INITS_KEPT:
             self._kept.popitem(last=False)

@@ -55,7 +55,7 @@ class Models:
 
     def __init__(self) -> None:
         self.opened = lru_cache(MODELS_OPEN)(open_key)
-        self._tagged = lru_cache(MODELS_OPEN * 8)(with_loras)
+        self._with = lru_cache(MODELS_OPEN * 8)(self._with_tags)  # by keys: files have no hash
 
     def files(self, job: Job) -> ModelFiles:
         """The model that a job is drawn with.
@@ -72,8 +72,8 @@ class Models:
         applied = self._with(model_key(job), tags) if tags else files
         return tuple(change for change in applied.changes if isinstance(change, AppliedLora))
 
-    def _with(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
-        return self._tagged(self.opened(key).files, tags)
+    def _with_tags(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
+        return with_loras(self.opened(key).files, tags)
 
 
 def open_key(key: ModelKey) -> Opened:

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
 from sdscratch.images import read_records, save_picture
+from support.absent import absent
 from support.pictures import gradient, record
 
 
@@ -26,6 +27,24 @@ def test_ours_is_read(tmp_path: Path, suffix: str) -> None:
     assert sampler.name == "Euler a"
     assert sampler.parameters["seed"] == "12"
     assert (sampler.model.name, sampler.model.hash) == ("v1-5", "6ce0161689")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_ours_is_read_by_sd_prompt_reader(tmp_path: Path, suffix: str) -> None:
+    """It asks for an old Pillow; `pip install --no-deps sd-prompt-reader` serves the test."""
+    try:
+        from sd_prompt_reader.image_data_reader import ImageDataReader
+    except ImportError:
+        absent("sd-prompt-reader")
+    made = record(
+        prompt="a fox, (red:1.2)\nat night", negative_prompt="bad, worse", sampler="euler_a", seed=12
+    )
+    save_picture(gradient(), tmp_path / f"a.{suffix}", made)
+    found = ImageDataReader(str(tmp_path / f"a.{suffix}"))
+    assert (found.positive, found.negative) == ("a fox, (red:1.2)\nat night", "bad, worse")
+    assert found.parameter == {
+        "model": "v1-5", "sampler": "Euler a", "seed": "12", "cfg": "7.5", "steps": "30", "size": "512x512",
+    }  # fmt: skip
 
 
 GRAPH = {

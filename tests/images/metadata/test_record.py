@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import fields
 
@@ -9,8 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdscratch.errors import ImageError
-from sdscratch.images import Infotext, LoraRecord, Record, parse_infotext
+from sdscratch.images import AddonRecord, Infotext, LoraRecord, Record, parse_infotext
+from sdscratch.images.metadata.infotext import pairs
 from sdscratch.options import ResolvedOptions
+from sdscratch.version import __version__
 from support.pictures import record
 
 # Any text at all, halves of surrogate pairs and NUL included, mixed with what an infotext is made of.
@@ -22,8 +25,14 @@ PLAIN = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs
 EXAMPLE = (
     "a red apple\nNegative prompt: blurry, dark\n"
     "Steps: 30, Sampler: Euler a, Schedule type: Karras, CFG scale: 7.5, Seed: 7, Size: 512x512, "
-    "Model hash: 6ce0161689, Model: v1-5, Denoising strength: 0.6, Clip skip: 2"
+    "Model hash: 6ce0161689, Model: v1-5, Denoising strength: 0.6, Clip skip: 2, RNG: CPU, "
 )
+ENDING = {"RNG": "CPU", "Version": f"sdscratch {__version__}", "Hashes": '{"model": "6ce0161689"}'}
+
+
+def ending(made: Record) -> str:
+    """What every infotext ends in."""
+    return f"Record hash: {made.hash()}, Version: {ENDING['Version']}, Hashes: {ENDING['Hashes']}"
 
 
 @given(HOSTILE, HOSTILE, HOSTILE, st.integers(0, 2**63 - 1), st.floats(0, 1000))
@@ -45,7 +54,10 @@ def test_the_record_of_img2img_names_init_picture_and_fit() -> None:
     assert "fit" not in json.loads(record().to_json())
 
 
-LORAS = (LoraRecord("ink", 0.7, "ab" * 5, tagged=False), LoraRecord("a, b", -1.0, "cd" * 5, tagged=True))
+LORAS = (
+    LoraRecord("ink", 0.7, "ab" * 5, tagged=False),
+    LoraRecord("a, b", -1.0, "cd" * 5, tagged=True, autov3="0123456789ab"),
+)
 
 
 def test_the_record_names_the_loras() -> None:
@@ -58,8 +70,45 @@ def test_the_infotext_has_a_tag_and_a_hash_for_every_lora() -> None:
     made = record(prompt="a dog<lora:a, b:-1>", loras=LORAS)
     text = parse_infotext(made.infotext())
     assert text.prompt == "a dog<lora:a, b:-1> <lora:ink:0.7>"
-    assert text.parameters["Lora hashes"] == "ink: ababababab, a, b: cdcdcdcdcd"
+    assert text.parameters["Lora hashes"] == "ink: ababababab, a, b: 0123456789ab"
     assert "Lora" not in record().infotext()
+
+
+def test_hashes_are_what_civitai_finds_files_by() -> None:
+    embeddings = (AddonRecord("bad: {hand}", "0123456789ab"),)
+    made = record(loras=LORAS, embeddings=embeddings, vae=AddonRecord("mse", "735e4c3a44"))
+    text = made.infotext()
+    # CivitAI's own expression: automatic.metadata.ts
+    found = re.search(r", Hashes:\s*({[^}]+})", text)
+    assert found is not None
+    assert json.loads(found[1]) == {
+        "model": "6ce0161689", "vae": "735e4c3a44", "lora:ink": "ababababab", "lora:a, b": "cdcdcdcdcd",
+        "embed:bad: {hand}": "0123456789",
+    }  # fmt: skip
+    read = parse_infotext(text).parameters
+    assert json.loads(read["Hashes"]) == json.loads(found[1])
+    assert (read["TI hashes"], read["VAE"], read["VAE hash"]) == (
+        "bad: {hand}: 0123456789ab",
+        "mse",
+        "735e4c3a44",
+    )
+    # A1111, whose values end at a comma, finds no key in it that is none
+    own = {key for key, _ in pairs(text.rpartition("\n")[2])}
+    assert own == read.keys()
+
+
+def test_the_record_says_what_add_ons_are_in_both_of_civitais_hashes() -> None:
+    made = record(loras=LORAS, embeddings=(AddonRecord("a", "0123456789ab", "cdefcdefcdef"),), threads=2)
+    values = json.loads(made.to_json())
+    assert [lora.get("autov3") for lora in values["loras"]] == [None, "0123456789ab"]
+    assert values["embeddings"] == [{"name": "a", "hash": "0123456789ab", "autov3": "cdefcdefcdef"}]
+    assert values["threads"] == 2
+    assert Record.from_json(made.to_json()) == made
+
+
+def test_every_record_has_a_hash_of_its_own() -> None:
+    made = [record(), record(threads=1), record(seed=8), record(prompt="a red appl")]
+    assert len({each.hash() for each in made}) == 4
 
 
 def test_the_record_holds_every_option() -> None:
@@ -125,26 +174,28 @@ def test_the_infotext_is_spelled_as_the_web_uis_do() -> None:
         mode="img2img", negative_prompt="blurry, dark", sampler="euler_a", scheduler="karras",
         strength=0.6, clip_skip=1,
     )  # fmt: skip
-    assert made.infotext() == EXAMPLE
+    assert made.infotext() == EXAMPLE + ending(made)
 
 
 def test_what_does_not_apply_is_left_out_of_the_infotext() -> None:
     text = record().infotext()
     assert text == (
         "a red apple\nSteps: 30, Sampler: DDPM, CFG scale: 7.5, Seed: 7, Size: 512x512, "
-        "Model hash: 6ce0161689, Model: v1-5"
+        "Model hash: 6ce0161689, Model: v1-5, RNG: CPU, " + ending(record())
     )
     assert "Eta DDIM: 0.5" in record(sampler="ddim", eta=0.5).infotext()
 
 
 def test_the_infotext_is_taken_apart() -> None:
-    assert parse_infotext(EXAMPLE) == Infotext(
+    text = EXAMPLE + 'Record hash: ab12, Version: sdscratch 1, Hashes: {"model": "6ce0161689", "vae": "12"}'
+    assert parse_infotext(text) == Infotext(
         "a red apple",
         "blurry, dark",
         {
             "Steps": "30", "Sampler": "Euler a", "Schedule type": "Karras", "CFG scale": "7.5", "Seed": "7",
             "Size": "512x512", "Model hash": "6ce0161689", "Model": "v1-5", "Denoising strength": "0.6",
-            "Clip skip": "2",
+            "Clip skip": "2", "RNG": "CPU", "Record hash": "ab12", "Version": "sdscratch 1",
+            "Hashes": '{"model": "6ce0161689", "vae": "12"}',
         },
     )  # fmt: skip
 
@@ -152,6 +203,7 @@ def test_the_infotext_is_taken_apart() -> None:
 @given(PLAIN, PLAIN, PLAIN.filter(bool))
 @example(PARAMETERS, PARAMETERS, 'a "b", c: \\d')
 @example(" leading", " x ", "  spaces  ")
+@example("", "", 'x, Hashes: {"model": "no"}')
 def test_the_infotext_comes_back_for_prompts_of_one_line(prompt: str, negative: str, model: str) -> None:
     made = record(prompt=prompt, negative_prompt=negative, model=model)
     if prompt.strip().startswith("Negative prompt:"):
@@ -167,7 +219,9 @@ def test_the_infotext_always_ends_in_its_own_parameters(prompt: str, negative: s
     text = record(prompt=prompt, negative_prompt=negative).infotext()
     assert "\0" not in text
     text.encode("utf-8")
-    assert parse_infotext(text).parameters == parse_infotext(record().infotext()).parameters
+    found, usual = (dict(parse_infotext(each).parameters) for each in (text, record().infotext()))
+    assert len(found.pop("Record hash")) == len(usual.pop("Record hash")) == 12
+    assert found == usual
 
 
 def test_a_prompt_of_several_lines_stays_whole() -> None:

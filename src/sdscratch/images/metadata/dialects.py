@@ -21,7 +21,7 @@ from sdscratch.images.metadata.record import Record
 from sdscratch.images.metadata.texts import Texts
 from sdscratch.images.metadata.webui import web_uis_text
 
-__all__ = ["READERS", "Records", "records_in"]
+__all__ = ["OWN", "OWN_START", "READERS", "Records", "records_in"]
 
 Reader = Callable[[Texts], tuple[str, Infotext] | None]
 

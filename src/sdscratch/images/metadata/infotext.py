@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NEGATIVE", "Infotext", "pairs", "parse_infotext", "quote", "unquote"]
+__all__ = ["HASHES", "NEGATIVE", "Infotext", "pairs", "parse_infotext", "quote", "unquote"]
 
 NEGATIVE = "Negative prompt:"
+HASHES = "Hashes"  # CivitAI's key, whose JSON stands without quotation marks, full of commas
+RESOURCES = re.compile(rf", {HASHES}:\s*({{[^{{}}]*}})")
 LEAST_PAIRS = 3  # fewer on the last line, and it belongs to the prompt
 
 # A1111's pattern is \s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$), quadratic in time on hostile text.
@@ -38,12 +40,13 @@ class Infotext:
 def parse_infotext(text: str) -> Infotext:
     """Take an infotext apart as the web UIs do.
 
-    The last line counts as parameters only with at least three pairs in it. Blanks around a line do not
-    count, nor do line ends at the text's ends. The negative prompt starts at the first line that says so;
-    a second one loses its label and joins.
+    The last line counts as parameters only with at least three pairs in it. CivitAI's `Hashes` are taken out
+    of it first, as CivitAI does. Blanks around a line do not count, nor do line ends at the text's ends. The
+    negative prompt starts at the first line that says so; a second one loses its label and joins.
     """
     *lines, last = text.strip().split("\n")
-    found = list(pairs(last))
+    resources = next(reversed(list(RESOURCES.finditer(last))), None)
+    found = list(pairs(last if resources is None else last[: resources.start()] + last[resources.end() :]))
     if len(found) < LEAST_PAIRS:
         lines, found = [*lines, last], []
     prompts: tuple[list[str], list[str]] = ([], [])
@@ -55,6 +58,8 @@ def parse_infotext(text: str) -> Infotext:
         if line or prompts[negative]:  # empty lines before the first word are nothing
             prompts[negative].append(line)
     known = {key: unquote(value) for key, value in found if value}
+    if resources is not None and found:
+        known[HASHES] = resources[1]
     return Infotext("\n".join(prompts[0]), "\n".join(prompts[1]), known)
 
 

@@ -10,33 +10,25 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
-from sdscratch.images.metadata.infotext import NEGATIVE, quote
+from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
 from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 
 T = TypeVar("T")
+AUTOV2, AUTOV3 = 10, 12  # hex digits
 
 # Options that old records do not have; a picture that is exact says nothing of them.
 APPROXIMATIONS = {
     name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile", "decoder")
 }
-
-# The web UIs' spellings; where they have no such sampler or spacing, theirs would look like this.
-SAMPLER_NAMES = {
-    "ddpm": "DDPM",
-    "ddim": "DDIM",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "heun": "Heun",
-    "dpm++2m": "DPM++ 2M",
-}
-
 
 # What records say nothing of where a version did not know it, or a picture is exact.
 BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain", "like": "sdscratch", "noise": "cpu"}
@@ -47,7 +39,12 @@ class AddonRecord:
     """A file besides the model that a picture depends on."""
 
     name: str  # no path
-    hash: str  # hex digits of the file's SHA-256, as many as the web UIs write
+    hash: str  # hex digits of the file's SHA-256, as many as the web UIs write; the first ten are AutoV2
+    autov3: str | None = None  # twelve of a safetensors file without its header
+
+    def to_record(self) -> dict[str, Any]:
+        """Its fields without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,13 @@ class LoraRecord:
 
     name: str  # no path
     weight: float
-    hash: str  # first 10 hex digits of the file's SHA-256
+    hash: str  # AutoV2: first 10 hex digits of the file's SHA-256
     tagged: bool  # a tag in the prompt asked for it, no option
     unet_weight: float | None = None  # where the U-Net's is another
     blocks: tuple[float, ...] | None = None  # weights of the U-Net's blocks
     start: int | None = None  # the first sampling step with it, where it is not there from the beginning
     stop: int | None = None  # the first one without
+    autov3: str | None = None  # first 12 hex digits of the SHA-256 of a safetensors file without its header
 
     def to_record(self) -> dict[str, Any]:
         """Its fields without what does not apply."""
@@ -93,22 +91,32 @@ class Record:
     device: str  # its kind: cpu, cuda, mps
     fit: Fit | None = None  # img2img: how the init picture was brought to size
     init_hash: str | None = None  # img2img: picture_hash of the init picture as read, before fitting
+    background: str | None = None  # img2img: the colour of borders and under transparency, unless white
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
     template: TemplateRecord | None = None  # where prompts had wildcards
     taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
+    threads: int | None = None  # of the CPU that drew it
+    compiled: bool | None = None  # true where torch.compile made the U-Net
     sdscratch: str = __version__
 
     def to_json(self) -> str:
         """The record as one line of ASCII JSON; what does not apply is left out."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
-        if self.loras is not None:
-            own["loras"] = [lora.to_record() for lora in self.loras]
+        for name in ("loras", "embeddings"):
+            if name in own:
+                own[name] = [each.to_record() for each in getattr(self, name)]
+        for name in {"vae", "taesd"} & own.keys():
+            own[name] = getattr(self, name).to_record()
         for name, exact in APPROXIMATIONS.items():
             if own["options"][name] == exact:
                 del own["options"][name]
         return json.dumps({"sdscratch": own.pop("sdscratch"), **own}, separators=(",", ":"))
+
+    def hash(self) -> str:
+        """Of the record itself: the infotext says it, so that no character of either can be another."""
+        return sha256(self.to_json().encode()).hexdigest()[:AUTOV3]
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -144,16 +152,18 @@ class Record:
             f" <lora:{lora.name}:{lora.weight:.10g}>" for lora in self.loras or () if not lora.tagged
         )
         negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
-        line = ", ".join(f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value)
+        said = [f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value]
+        line = ", ".join([*said, self._resources()])
         text = f"{options.prompt}{tags}\n{negative}{line}".replace("\0", "\ufffd")
         return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
     def _parameters(self) -> dict[str, str]:
         options = self.options
+        loras = self.loras or ()
         return {
             "Steps": str(options.steps),
-            "Sampler": SAMPLER_NAMES.get(options.sampler, options.sampler),
-            "Schedule type": (options.scheduler or "").capitalize(),
+            "Sampler": _title(SAMPLERS, options.sampler),
+            "Schedule type": _title(SPACINGS, options.scheduler or ""),
             "CFG scale": f"{options.cfg_scale:.10g}",
             "Seed": str(options.seed),
             "Size": f"{options.width}x{options.height}",
@@ -166,14 +176,38 @@ class Record:
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE tile": str(options.tile) if options.tile else "",
             "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
-            "RNG": "NV" if options.noise == "nv" else "",
+            "RNG": options.noise.upper(),  # theirs is a GPU's unless it is said
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
-            "Lora hashes": ", ".join(f"{lora.name}: {lora.hash}" for lora in self.loras or ()),
+            "Lora hashes": ", ".join(f"{lora.name}: {lora.autov3 or lora.hash}" for lora in loras),
             "Template": self.template.prompt if self.template else "",
             "Negative Template": self.template.negative_prompt if self.template else "",
+            "Record hash": self.hash(),
+            "Version": f"sdscratch {self.sdscratch}",
         }
+
+    def _resources(self) -> str:
+        """`Hashes` as CivitAI reads it: JSON without quotation marks around it, at the line's end.
+
+        Colons, commas and braces in names are escaped, so that A1111 finds no further keys in it.
+        """
+        hashes = {"model": self.model_hash}
+        if self.vae:
+            hashes["vae"] = self.vae.hash[:AUTOV2]
+        hashes |= {f"lora:{lora.name}": lora.hash for lora in self.loras or ()}
+        hashes |= {f"embed:{each.name}": each.hash[:AUTOV2] for each in self.embeddings or ()}
+        pairs = (f"{_escaped(json.dumps(name))}: {json.dumps(value)}" for name, value in hashes.items())
+        return f"{HASHES}: {{{', '.join(pairs)}}}"
+
+
+def _title(rows: Mapping[str, Any], name: str) -> str:
+    """What the web UIs list a sampler or a spacing as; where they have none, theirs would look like this."""
+    return str(rows[name].title) if name in rows else name
+
+
+def _escaped(text: str) -> str:
+    return re.sub("[:,{}]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _with_tuples(values: Any) -> dict[str, Any]:
