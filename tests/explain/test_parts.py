@@ -67,7 +67,7 @@ def test_a_step_as_a_sum_is_the_step_that_the_sampler_made(sampler: str) -> None
     before, earlier = None, []
     for step in SAMPLERS[sampler](denoise, x, path.sigmas, noise):
         sigma, next_sigma = path.sigmas[step.index], path.sigmas[step.index + 1]
-        estimates = [each[0] for each in reversed(asked)]
+        estimates = [each[0] for each in reversed(asked)] or [step.denoised[0]]
         told = update_of(
             sampler,
             x[0],
