@@ -34,6 +34,10 @@ class Commands(LazyGroup):
             "sdscratch.cli.explain:explain",
             "Draw a picture of PROMPT, and show on a page how it came about.",
         ),
+        "upscale": (
+            "sdscratch.cli.upscale:upscale",
+            "Enlarge IMAGE, by an upscaler's file, or drawn over by a model.",
+        ),
         "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
         "replay": (
             "sdscratch.cli.replay:replay",
