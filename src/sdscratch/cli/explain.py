@@ -105,6 +105,10 @@ def explain(
                 raise UsageError(f"{option_name(name)} goes with a picture to start from; add --init PICTURE")
     if output == "-" and given["json"]:
         raise UsageError("--output - and --json both write to stdout; give one of them")
+    if given["window"]:
+        raise UsageError(
+            "a page shows a picture that is drawn whole, so it goes with no --window; leave it out"
+        )
     work = Explaining(given, output, init, compare, save)
     draw(given, prompt, init, plan=work.plan, carry_out=work.carry_out)
 

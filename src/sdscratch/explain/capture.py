@@ -80,6 +80,7 @@ class Run:
         prompt, negative: as the U-Net was told them, part by part; empty where it was not asked.
         words: the prompt's words in the order of the first axis of attention maps.
         start: [c, h, w], the latent that sampling began with, in σ-space; None before.
+        second: whether another pass at a larger size followed, of which nothing but the end is kept.
         total: mean attention of all passes, [words, h, w] by (h, w).
     """
 
@@ -99,6 +100,7 @@ class Run:
     inside_steps: list[int] = field(default_factory=list)  # in which step each pass that was seen inside was
     sums: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     seen: int = 0  # passes in the sums
+    second: bool = False
     picture: Picture | None = None
 
     @property
@@ -133,7 +135,7 @@ class _Watcher:
     def __init__(self, pipeline: Pipeline, run: Run) -> None:
         self.pipeline, self.run = pipeline, run
         self.unet = UNetWatch()
-        self.runner = WatchedRunner(pipeline.unet, self.unet, self.heard)
+        self.runner = WatchedRunner(pipeline.sampling.unet, self.unet, self.heard)
         self.asked: list[Evaluation] = []  # in the step that lasts
         self.recent: list[Evaluation] = []  # and before it
         self.earlier: list[Tensor] = []  # estimates of the steps before, the newest first
@@ -143,17 +145,17 @@ class _Watcher:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Look on, at what is loaded and what will be; afterwards look away."""
-        pipeline, plain = self.pipeline, self.pipeline.unet
+        pipeline, plain = self.pipeline, self.pipeline.sampling.unet
         networks, unwatched = pipeline.networks, pipeline.networks.watch
         pipeline.encode_prompts.clear()  # what is known already would not be computed again
         pipeline.encode_picture.clear()
         for name in networks.sizes:
             self.loaded(name, networks[name])
-        networks.watch, pipeline.unet = self.loaded, self.runner
+        networks.watch, pipeline.sampling.unet = self.loaded, self.runner
         try:
             yield
         finally:
-            networks.watch, pipeline.unet = unwatched, plain
+            networks.watch, pipeline.sampling.unet = unwatched, plain
             for handle in self.handles:
                 handle.remove()
 
@@ -210,13 +212,18 @@ class _Watcher:
     def progress(self, progress: Progress) -> None:
         """A step is done, or the first one begins."""
         latent, asked, self.asked = kept(progress.latent[0]), self.asked, []
+        self.run.end = latent
+        if self.run.numbers and asked and asked[0].x.shape != self.run.steps.values()[0].before.shape:
+            self.run.second = True  # a second pass at another size (hires): the first one is shown
+        if self.run.second:
+            return
         if progress.done <= 1:
             self.begin(asked[0].x if asked else latent)
         self.recent = [*self.recent, *asked][-RECENT:]
         if self.x is not None and self.recent and progress.done:
             first = self.first_of(progress, asked)
             self.step(self.x, latent, first, asked, last=progress.done == progress.total)
-        self.x, self.run.end = latent, latent
+        self.x = latent
 
     def first_of(self, progress: Progress, asked: list[Evaluation]) -> Evaluation:
         """The evaluation that a step began with; some samplers make it in the step before, looking ahead."""

@@ -102,7 +102,7 @@ def view_of(pipeline: Pipeline, told: Told) -> dict[str, Any]:
         "tokens": tokens_view(run, pipeline.files.tokenizer) if ran else None,
         "text": text_view(run, pipeline.files.tokenizer) if ran else None,
         "noise": noise_view(run, config.autoencoder.latent_scale) if ran else None,
-        "schedule": schedule_view(run, pipeline.schedule, config.unet.channels) if ran else None,
+        "schedule": schedule_view(run, pipeline.sampling.schedule, config.unet.channels) if ran else None,
         "loop": loop_view(run, frames, show) if ran else None,
         "unet": inside_view(run, config.unet, frames) if ran and len(run.inside) else None,
         "autoencoder": pixels_view(run, config.autoencoder),

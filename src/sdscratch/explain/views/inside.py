@@ -57,8 +57,8 @@ def named_blocks(config: UNetConfig) -> list[Named]:
 def inside_view(run: Run, config: UNetConfig, frames: Frames) -> dict[str, Any]:
     """What the stage shows, with its pictures put into `frames`."""
     seen = list(run.inside.items())
-    blocks = named_blocks(config)
     first = seen[0][1].outputs
+    blocks = [block for block in named_blocks(config) if block.name in first]
     per_frame = sum(output.maps.numel() for output in first.values())
     shown = [seen[i] for i in spread(len(seen), max(3, BLOCK_NUMBERS // max(per_frame, 1)))]
     frames.index("blocks", [run.inside_steps[index] for index, _ in shown])

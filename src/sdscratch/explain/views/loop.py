@@ -61,6 +61,7 @@ def loop_view(run: Run, frames: Frames, show: Shown) -> dict[str, Any]:
         "evaluations": sum(step.evaluations for step in steps),
         "measured": not steps[-1].update.exact,
         "kept": len(steps),
+        "second": run.second,
     }
 
 
