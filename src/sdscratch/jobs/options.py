@@ -14,7 +14,7 @@ from sdscratch.errors import UsageError
 from sdscratch.options import MAX_SEED, MODEL, PICTURE, Fit, GenerateOptions
 from sdscratch.settings import check_ranges, kind_of, read_values, setting
 
-__all__ = ["LINE", "LineOptions", "line_values", "parse_size", "sized"]
+__all__ = ["HINTS", "LINE", "LineOptions", "line_values", "parse_size", "sized"]
 
 WILDCARDS = "Wildcards"
 
