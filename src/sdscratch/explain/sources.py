@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sdscratch
-
 __all__ = ["Source", "source_of"]
 
-ROOT = Path(sdscratch.__file__).parent
+ROOT = Path(__file__).parent.parent
 MOST_LINES = 24
 
 
