@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sdscratch.cli.arguments import Arguments
-from sdscratch.cli.generate import json_of, print_line
+from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View
 from sdscratch.cli.stages import STAGES, Stages
+from sdscratch.cli.told import json_of
 from sdscratch.cli.view import duration
 from sdscratch.errors import SdscratchError
 from sdscratch.options import random_seed

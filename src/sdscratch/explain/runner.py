@@ -14,6 +14,8 @@ from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.explain.hooks import Attentions, BlockOutput, UNetWatch
 from sdscratch.generation.conditioning import ToldPart
 from sdscratch.generation.denoise import UNetRunner
+from sdscratch.generation.networks import PLAIN
+from sdscratch.models.altered import Alteration
 from sdscratch.models.conditioning import Conditioning
 
 __all__ = ["Evaluation", "Inside", "Told", "WatchedRunner"]
@@ -100,9 +102,9 @@ class WatchedRunner(UNetRunner):
         self._asking: _Asking | None = None
         self._planned, self._asked = 1, 0
 
-    def network(self, deep_cache: int) -> Network:
+    def network(self, deep_cache: int, alteration: Alteration = PLAIN) -> Network:
         """The U-Net, watched; as of `UNetRunner.network`."""
-        run = super().network(deep_cache)
+        run = super().network(deep_cache, alteration)
         recorded = self.networks.placement.accelerates
 
         def watched(x: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from itertools import pairwise
 
 from sdscratch.addons.apply import AppliedLora, with_loras
+from sdscratch.addons.control import OpenedControl, open_controls
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.errors import SdscratchError, UsageError
@@ -18,11 +19,12 @@ from sdscratch.generation.requests import Init, Request
 from sdscratch.images import TemplateRecord, read_picture
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import GenerateOptions, ResolvedOptions, size_of_init
+from sdscratch.options import GenerateOptions, ResolvedOptions, numbered_seeds, size_of_init
 
 __all__ = ["ModelKey", "Models", "Overview", "Task", "look_over", "model_key", "tasks_of"]
 
 MODELS_OPEN = 4  # files of models that stay open: headers alone
+HINTS_OPEN = 16  # hints that stay in memory
 
 ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...], str | None]
 
@@ -37,9 +39,9 @@ class Task:
     name: str  # the file's
     template: TemplateRecord | None = None  # where its prompts had wildcards
 
-    def request(self, init: Init | None) -> Request:
+    def request(self, init: Init | None, controls: tuple[OpenedControl, ...] = ()) -> Request:
         """As `generate` takes it."""
-        return Request(self.options, init, self.template)
+        return Request(self.options, init, controls, template=self.template)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Models:
 
     def __init__(self) -> None:
         self.opened = lru_cache(MODELS_OPEN)(open_key)
+        self._controls = lru_cache(HINTS_OPEN)(self._opened_controls)
         self._with = lru_cache(MODELS_OPEN * 8)(self._with_tags)  # by keys: files have no hash
 
     def files(self, job: Job) -> ModelFiles:
@@ -75,6 +78,20 @@ class Models:
         tags = take_loras(prompt)[1]
         applied = self._with(model_key(job), tags) if tags else files
         return tuple(change for change in applied.changes if isinstance(change, AppliedLora))
+
+    def controls(self, job: Job) -> tuple[OpenedControl, ...]:
+        """Its controls with their hints; the very ones for lines that say the same.
+
+        Raises:
+            CheckpointError, ImageError: as `open_controls`.
+        """
+        source = job.source
+        return self._controls(model_key(job), source.control, source.background) if source.control else ()
+
+    def _opened_controls(
+        self, key: ModelKey, controls: tuple[str, ...], background: str
+    ) -> tuple[OpenedControl, ...]:
+        return open_controls(controls, self.opened(key).files, background)
 
     def _with_tags(self, key: ModelKey, tags: tuple[LoraRequest, ...]) -> ModelFiles:
         return with_loras(self.opened(key).files, tags)
@@ -134,6 +151,7 @@ def settled(
 
     def resolve(options: GenerateOptions) -> ResolvedOptions:
         models.changes(job, options.prompt)
+        models.controls(job)
         if options.decoder == "tiny":
             _ = models.opened(model_key(job)).tiny
         if job.source.init_img is not None:
@@ -146,7 +164,8 @@ def settled(
         return
     first = resolve(job.options)
     for index in range(job.source.batch_count):
-        yield replace(first, seed=first.seed + index), None
+        seeds = numbered_seeds(first.seed, first.variation_seed, index)
+        yield replace(first, **seeds), None  # type: ignore[arg-type]
 
 
 def init_size(path: str, background: str) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
-from sdscratch.images import Infotext
+from sdscratch.images import ControlRecord, Infotext
+from sdscratch.images.metadata.sampling_words import read_sampling
 from sdscratch.jobs.finding import Wanted
 from sdscratch.options import MAX_SEED, ResolvedOptions, parse_upscaler
 
@@ -98,6 +99,11 @@ SAME = {  # values with which a setting does nothing
     "Pad conds": {"False"},
     "Face restoration": {"None"},
     "Tiling": {"False"},
+    # how dynamic thresholding is done here
+    "Separate Feature Channels": {"True"},
+    "Scaling Startpoint": {"MEAN"},
+    "Variability Measure": {"AD"},
+    "Interpolate Phi": {"1"},
     "Hires resize": {"0x0"},
     "Hires sampler": {"Use same sampler"},
     "Hires schedule type": {"Use same scheduler"},
@@ -119,6 +125,7 @@ class Told:
         model, vae, taesd, embeddings: the files that it names.
         loras: those that stand beside the prompt, not as tags in it.
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
+        controls: ControlNets and adapters, with their hints.
         init_hash: of the pixels that it was drawn from, where they are told.
         from_picture: it was drawn from a picture.
         exact: all options as they were resolved, where our own record tells them.
@@ -132,6 +139,7 @@ class Told:
     embeddings: list[Wanted] = field(default_factory=list)
     loras: list[tuple[LoraRequest, Wanted]] = field(default_factory=list)
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    controls: list[ControlRecord] = field(default_factory=list)
     init_hash: str | None = None
     from_picture: bool = False
     exact: ResolvedOptions | None = None
@@ -150,8 +158,12 @@ def told_by(tool: str, text: Infotext, like: str | None = None) -> Told:
         told.unmatched.append(note)
     told.values |= {"prompt": text.prompt, "negative_prompt": text.negative_prompt}
     convention = convention_of(told.values["like"])
+    of_sampling = read_sampling(text.parameters)
     for key, value in text.parameters.items():
         if key in SILENT or value in SAME.get(key, ()):
+            continue
+        if key in of_sampling:
+            told.values |= of_sampling[key]
             continue
         try:
             found = READ[key](value, convention.clip_skip_none) if key in READ else None
