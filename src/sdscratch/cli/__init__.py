@@ -5,6 +5,7 @@ parameters.py        from settings to what Typer reads
 help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
+look.py              films, and pictures in the terminal
 run.py               run, and what it shows:
 run_shown.py         drawing a plan, or a pipe's lines
 replay.py            replay

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
+from sdscratch.cli.look import Film, film_names, show_picture
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.files import refuse_existing, write_stream
+from sdscratch.files import make_folder, refuse_existing, write_stream
 from sdscratch.options import (
     MAX_SEED,
     changed,
@@ -182,7 +183,7 @@ def draw(
                 for each in expanded
             )
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
-        Telling(arguments, pipeline, plan, view).all(events)
+        Telling(arguments, pipeline, plan, view, film=film_of(arguments, len(seeds))).all(events)
 
 
 def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Expanded]:
@@ -205,6 +206,15 @@ def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Exp
     if not found:
         raise UsageError("the wildcards have no combination at all")
     return found
+
+
+def film_of(arguments: Arguments, count: int) -> Film | None:
+    """What makes the films that are asked for."""
+    if arguments.film is None:
+        return None
+    names = film_names(arguments.film, count)
+    make_folder(names[0].parent)
+    return Film(names, arguments.frames, arguments.film_loop, arguments.overwrite)
 
 
 def read_prompt(prompt: str) -> str:
@@ -247,6 +257,7 @@ class Telling:
     view: View
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     writing: Future[Written] | None = None  # the newest picture, until it is told of
+    film: Film | None = None
     done: int = 0  # pictures saved and reported
 
     def all(self, events: Iterable[Event]) -> None:
@@ -273,6 +284,10 @@ class Telling:
                     case Picture():
                         stages.close()
                         self.tell()
+                        if self.film is not None:
+                            self.film.end(event.image)
+                        if self.arguments.show:
+                            show_picture(event.image)
                         self.writing = self.writer.submit(self.write, event)
                         if not self.pipeline.placement.batches:
                             self.tell()  # on a CPU the next one takes long, and writing no time to speak of
@@ -295,8 +310,13 @@ class Telling:
         """Show the batch's first picture as far as it is, where that was asked for."""
         from sdscratch.images import save_picture
 
-        if self.arguments.preview is not None and progress.denoised is not None:
-            (picture,) = self.pipeline.preview(progress.denoised[:1])
+        wanted = self.arguments.preview is not None or self.film is not None
+        if progress.denoised is None or not wanted:
+            return
+        (picture,) = self.pipeline.preview(progress.denoised[:1])
+        if self.film is not None:
+            self.film.add(picture)
+        if self.arguments.preview is not None:
             save_picture(picture, Path(self.arguments.preview), overwrite=True)
 
     def write(self, picture: Picture) -> Written:

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 OWN = "Plan"
+LOOKS = ("film", "frames", "film_loop", "show")
 
 
-@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img", "strip", "sidecar"))
+@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img", "strip", "sidecar", *LOOKS))
 def run(
     plan: Annotated[
         Path,
