@@ -9,7 +9,7 @@ From the ground up; imports run strictly downward:
     version.py    the version
     settings.py   one line a field: for the command line, files and errors
     checks.py     checks of what was typed that no range says
-    options.py    what a picture is asked for, and resolved
+    options/      what a picture is asked for, and resolved
     texts.py      text that comes in, whatever its encoding
     files.py      files that are complete or absent
     device.py     where to compute, and how exactly

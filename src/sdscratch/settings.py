@@ -54,6 +54,7 @@ class Setting:
         aliases: what else it is typed as: `-n`, `--cfg`. Long ones are keys of files, too.
         envvar: the environment's variable that holds a default.
         choices: the values, where the field's type does not list them.
+        check: looks at a value that is there, and raises `UsageError` in its own words.
     """
 
     help: str
@@ -66,6 +67,7 @@ class Setting:
     aliases: tuple[str, ...] = ()
     envvar: str | None = None
     choices: tuple[str, ...] = ()
+    check: Callable[[Any], object] | None = None
 
 
 def setting(value: Any, help: str, panel: str, **about: Any) -> Any:
@@ -131,6 +133,8 @@ def check_ranges(options: Any, spell: Callable[[str], str] = option_name) -> Non
             raise UsageError(f"{spell(name)} is {value!r}, but must be one of {', '.join(choices)}")
         if isinstance(value, int | float) and not isinstance(value, bool) and about.low is not None:
             _check_range(spell(name), value, about.low, about.high)
+        if about.check is not None and value is not None:
+            about.check(value)
 
 
 def read_values(kind: type[Any], record: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sdscratch import load
 from sdscratch.addons.apply import open_with_addons
 from sdscratch.addons.vae import VAE_PARTS, open_vae
 from sdscratch.checkpoints.convert import convert
@@ -24,6 +27,7 @@ from support.checkpoints import (
     TINY,
     ldm_tensors,
     self_contained,
+    tiny_tokenizer,
     write_diffusers,
     write_ldm,
 )
@@ -107,6 +111,71 @@ def test_every_form_takes_the_place_of_the_models_own(tmp_path: Path, tiny_model
     state = files.load("decoder", "cpu", torch.float32).state_dict()
     assert torch.equal(state["conv_in.weight"], OTHER[f"{PREFIX}decoder.conv_in.weight"])
     assert files.hash() == own.hash()  # the model's, whatever decodes
+
+
+def without_one(path: Path, form: str) -> Path:
+    """A model that comes without its VAE."""
+    if form == "folder":
+        folder = write_diffusers(path, TINY, tokenizer=tiny_tokenizer())
+        shutil.rmtree(folder / "vae")
+        return folder
+    tensors = {name: tensor for name, tensor in ldm_tensors().items() if not name.startswith(PREFIX)}
+    return write_ldm(path.with_suffix(".safetensors"), tensors, self_contained())
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_a_model_without_one_is_given_one(tmp_path: Path, tiny_model: Path, form: str) -> None:
+    bare_model = without_one(tmp_path / "bare", form)
+    with pytest.raises(CheckpointError, match="--vae FILE"):
+        open_with_addons(bare_model)
+    files = open_with_addons(bare_model, vae=str(tiny_model))
+    whole = open_model(tiny_model)
+    for weight in whole.stored:
+        assert torch.equal(files.read(weight), whole.read(weight))
+    assert set(files.stored) == set(whole.stored)
+    another = write_ldm(tmp_path / "other.safetensors", OTHER, self_contained())
+    other = open_with_addons(bare_model, vae=str(another))
+    assert files.hash() == other.hash() != whole.hash()  # the model's own file, not the VAE's
+    convert(files, tmp_path / "baked.safetensors", "ldm")
+    baked = open_model(tmp_path / "baked.safetensors")
+    assert all(torch.equal(baked.read(weight), whole.read(weight)) for weight in whole.stored)
+    picture = load(str(bare_model), vae=str(tiny_model), device="cpu", dtype="float32")
+    reference = load(str(tiny_model), device="cpu", dtype="float32")
+    words = {"seed": 1, "steps": 2, "width": 64, "height": 64}
+    assert picture.txt2img("a dog", **words) == reference.txt2img("a dog", **words)
+
+
+def test_a_part_of_a_vae_is_damage_even_where_another_is_given(tmp_path: Path, tiny_model: Path) -> None:
+    tensors = ldm_tensors()
+    del tensors["first_stage_model.decoder.conv_in.weight"]
+    broken = write_ldm(tmp_path / "broken.safetensors", tensors, self_contained())
+    with pytest.raises(CheckpointError, match=r"lacks first_stage_model\.decoder\.conv_in\.weight"):
+        open_with_addons(broken, vae=str(tiny_model))
+
+
+def test_sdxs_folders_hold_a_whole_vae_beside_a_tiny_one(tmp_path: Path) -> None:
+    folder = write_diffusers(tmp_path / "sdxs", TINY, tokenizer=tiny_tokenizer())
+    (folder / "vae").rename(folder / "vae_large")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from diffusers import AutoencoderTiny
+    torch.manual_seed(0)
+    eights = (8,) * 4
+    AutoencoderTiny(
+        encoder_block_out_channels=eights, decoder_block_out_channels=eights, latent_channels=4
+    ).save_pretrained(folder / "vae")
+    files = open_model(folder)
+    whole = ldm_tensors()
+    assert all(
+        torch.equal(files.read(weight), whole[weight.ldm].reshape(weight.shape)) for weight in files.stored
+    )
+    pipeline = load(str(folder), device="cpu")
+    assert pipeline.taesd is not None
+    assert pipeline.tiny.encoder is not None
+    assert pipeline.tiny.name == "vae"
+    shutil.rmtree(folder / "vae_large")
+    with pytest.raises(CheckpointError, match="--vae FILE"):
+        open_model(folder)
 
 
 def test_it_can_be_baked_in(tmp_path: Path, tiny_model: Path) -> None:

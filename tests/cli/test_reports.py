@@ -198,7 +198,7 @@ def test_a_large_picture_at_its_own_size_is_told_with_an_estimate(size: tuple[in
 def test_the_notice_is_given_with_a_large_picture_and_not_with_a_size(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdscratch.options.LARGE_INIT", 100 * 100)
+    monkeypatch.setattr("sdscratch.options.sizes.LARGE_INIT", 100 * 100)
     gradient(520, 520).save("init.png")
     options = ["-m", tiny_model, "--steps", "1", "--strength", "0", "--overwrite", "-o", "a.png"]
     assert "megapixels" in sdscratch("img2img", "init.png", "a dog", *options).stderr

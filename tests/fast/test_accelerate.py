@@ -155,10 +155,10 @@ def test_recordings_go_with_the_network_that_they_were_made_of(
     monkeypatch.setattr(torch, "compile", lambda compute, dynamic: compute)
     placement = replace(choose("cpu", "float32"), compiled=True)
     with Pipeline(load(str(tiny_model), device="cpu").files, placement) as pipeline:
-        first = pipeline.unet.computation(deep=False)
-        assert pipeline.unet.computation(deep=False) is first
-        assert pipeline.unet.computation(deep=True) is not first
-    assert pipeline.unet.computation(deep=False) is not first
+        first = pipeline.sampling.unet.computation(deep=False)
+        assert pipeline.sampling.unet.computation(deep=False) is first
+        assert pipeline.sampling.unet.computation(deep=True) is not first
+    assert pipeline.sampling.unet.computation(deep=False) is not first
 
 
 # --- Compiling -------------------------------------------------------------------------------------------

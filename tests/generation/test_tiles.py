@@ -1,4 +1,4 @@
-"""Tiles: exact where a decoder sees one position at a time, seamless, and close for the real one."""
+"""Tiles: the same picture as the whole, chosen by memory, said in the record."""
 
 from __future__ import annotations
 
@@ -7,49 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from PIL import Image
 
+from sdscratch.device import Placement
+from sdscratch.generation import tiles
 from sdscratch.generation.pipeline import Pipeline, load
-from sdscratch.generation.tiles import in_tiles, starts
+from sdscratch.generation.tiles import tile_by_memory
+from sdscratch.models.config import SD1
+from sdscratch.options import GenerateOptions
 
-SHAPES = [(16, 16), (17, 40), (8, 33), (40, 16), (31, 31)]
-
-
-def repeat(latent: Tensor) -> Tensor:
-    """A decoder of which each position makes its own pixels."""
-    return F.interpolate(latent[:, :3], scale_factor=8)
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_decoder_that_sees_one_position_gives_the_whole_picture(shape: tuple[int, int]) -> None:
-    latent = torch.randn(1, 4, *shape, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(in_tiles(repeat, latent, 16), repeat(latent), rtol=0.0, atol=1e-6)
-
-
-def test_tiles_that_differ_are_faded_into_each_other() -> None:
-    count = iter(range(100))
-
-    def decode(latent: Tensor) -> Tensor:
-        return torch.full((1, 3, 8 * latent.shape[2], 8 * latent.shape[3]), float(next(count)))
-
-    picture = in_tiles(decode, torch.zeros(1, 4, 16, 28), 16)  # two tiles that share 4 columns
-    assert next(count) == 2
-    row = picture[0, 0, 64]
-    assert row[:96].eq(0.0).all()
-    assert row[128:].eq(1.0).all()
-    assert row[96:128].diff().gt(0.0).all()
-    assert row.diff().max() < 0.05  # no seam
-
-
-@pytest.mark.parametrize(("length", "side"), [(16, 16), (8, 16), (17, 16), (28, 16), (29, 16), (100, 20)])
-def test_tiles_cover_everything_and_overlap(length: int, side: int) -> None:
-    found = list(starts(length, side))
-    assert found[0] == 0
-    assert found[-1] + side == max(length, side)
-    steps = np.diff(found)
-    assert (steps > 0).all()
-    assert (steps <= side - side // 4).all()
+CPU = Placement(torch.device("cpu"), torch.float32, "")
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +24,51 @@ def pipeline(tiny_model: Path) -> Pipeline:
     return load(str(tiny_model), device="cpu", dtype="float32")
 
 
-def test_only_larger_pictures_are_decoded_in_tiles(pipeline: Pipeline) -> None:
-    options = {"width": 128, "height": 128, "steps": 1, "seed": 5}
-    whole = np.asarray(pipeline.txt2img("a dog", **options))
-    assert np.array_equal(whole, pipeline.txt2img("a dog", tile=128, **options))
-    options["width"] = 192
-    whole = np.asarray(pipeline.txt2img("a dog", **options), dtype=int)
-    tiled = np.asarray(pipeline.txt2img("a dog", tile=128, **options), dtype=int)
-    assert whole.shape == tiled.shape
-    assert 0.0 < np.abs(whole - tiled).mean() < 12.0
+def difference(one: Image.Image, other: Image.Image) -> int:
+    assert one.size == other.size
+    return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
+
+
+@pytest.mark.parametrize("size", [(192, 128), (136, 264)], ids=str)
+def test_a_picture_in_tiles_is_the_picture(pipeline: Pipeline, size: tuple[int, int]) -> None:
+    options = {"width": size[0], "height": size[1], "steps": 1, "seed": 5}
+    whole = pipeline.txt2img("a dog", tile=0, **options)
+    assert np.asarray(whole).std() > 5.0
+    assert difference(whole, pipeline.txt2img("a dog", tile=128, **options)) <= 1
+    changed = [
+        pipeline.img2img(whole, "a cat", tile=tile, strength=0.5, steps=2, seed=1, sampler="ddim")
+        for tile in (0, 128)
+    ]
+    assert difference(*changed) <= 1
+
+
+def test_only_larger_pictures_are_drawn_in_tiles(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(tiles, "decode_in_bands", refuse)
+    pipeline.txt2img("a dog", width=128, height=128, steps=1, seed=5, tile=128)
+    with pytest.raises(AssertionError):
+        pipeline.txt2img("a dog", width=136, height=128, steps=1, seed=5, tile=128)
+
+
+def test_memory_decides_by_the_machine_not_by_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "memory_of", lambda device: 16 * 10**9)
+    config = SD1.autoencoder
+    assert tile_by_memory((1024, 1024), config, CPU) == 0
+    assert tile_by_memory((2048, 2048), config, CPU) == 512
+    assert tile_by_memory((512, 512), config, CPU, low_memory=True) == 0
+    assert tile_by_memory((520, 512), config, CPU, low_memory=True) == 512
+    monkeypatch.setattr(tiles, "memory_of", lambda device: 10**12)
+    assert tile_by_memory((2048, 2048), config, CPU) == 0
+
+
+def test_what_was_decided_is_resolved_and_what_is_asked_wins(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "memory_of", lambda device: 1)
+    assert pipeline.resolve(GenerateOptions("a dog")).tile == 512
+    assert pipeline.resolve(GenerateOptions("a dog", tile=0)).tile == 0
+    assert pipeline.resolve(GenerateOptions("a dog", tile=256)).tile == 256
+    monkeypatch.undo()
+    assert pipeline.resolve(GenerateOptions("a dog")).tile == 0

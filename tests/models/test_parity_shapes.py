@@ -21,6 +21,7 @@ from sdscratch.fast.unet import FastUNet
 from sdscratch.models.clip import TextEncoder
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, TextEncoderConfig, UNetConfig
+from sdscratch.models.unet import guidance_embedding
 from support.checkpoints import TINY, our_tensors
 from support.diffusion import relative_error
 
@@ -47,7 +48,24 @@ SDXL = UNetConfig(
 INPAINTING = replace(TINY.unet, in_channels=9)
 INSTRUCTED = replace(TINY.unet, in_channels=8)
 HEADS = replace(TINY.unet, heads=(2, 4, 8, 1))  # one number a level
-UNETS = {"2.x": SD2, "XL": SDXL, "inpainting": INPAINTING, "instructed": INSTRUCTED, "heads a level": HEADS}
+LCM = replace(TINY.unet, guidance=20)  # told the guidance
+# BK-SDM's three, and SDXS.
+BASE = replace(TINY.unet, residual_blocks=1)
+SMALL = replace(BASE, middle=False)
+THREE = replace(SMALL, multipliers=(1, 2, 4), attends=(True, True, True))
+SDXS = replace(THREE, attends=(False, True, True))
+UNETS = {
+    "2.x": SD2,
+    "XL": SDXL,
+    "inpainting": INPAINTING,
+    "instructed": INSTRUCTED,
+    "heads a level": HEADS,
+    "LCM": LCM,
+    "BK-SDM base": BASE,
+    "BK-SDM small": SMALL,
+    "BK-SDM tiny": THREE,
+    "SDXS": SDXS,
+}
 
 OPENCLIP = TextEncoderConfig(
     vocabulary=600, length=20, width=48, layers=4, heads=3, feed_forward=96, activation="gelu",
@@ -85,6 +103,9 @@ def pair(part: Part, config: ModelConfig) -> tuple[nn.Module, Any]:
 
 def told(config: UNetConfig, n: int) -> Conditioning:
     context = torch.randn(n, 11, config.context, generator=generator(1))
+    if config.guidance is not None:
+        told = [guidance_embedding(scale, config.guidance) for scale in (1.0, 7.5, 30.0)]
+        return Conditioning(context, guidance=torch.cat(told[:n]))
     if config.pooled is None:
         return Conditioning(context)
     pooled = torch.randn(n, config.pooled, generator=generator(2))
@@ -105,10 +126,23 @@ def test_u_nets_of_other_shapes_are_the_references(name: str) -> None:
             x = torch.randn(2, config.in_channels, *size, generator=generator(3))
             latent, beside = x.split([config.out_channels, config.in_channels - config.out_channels], 1)
             given = replace(conditioning, concat=beside if beside.shape[1] else None)
-            wanted = theirs(x, timesteps, conditioning.context, added_cond_kwargs=more).sample
+            told_guidance = {"timestep_cond": conditioning.guidance}
+            wanted = theirs(
+                x, timesteps, conditioning.context, added_cond_kwargs=more, **told_guidance
+            ).sample
             assert wanted.shape[1] == config.out_channels
             assert relative_error(ours(latent, timesteps, given), wanted) <= TOLERANCE
             assert relative_error(fast(latent, timesteps, given), wanted) <= TOLERANCE
+
+
+def test_the_guidance_is_told_as_diffusers_tells_it() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from diffusers import LatentConsistencyModelPipeline
+    theirs = LatentConsistencyModelPipeline.get_guidance_scale_embedding
+    for scale, width in ((8.5, 256), (1.0, 256), (30.0, 20), (2.0, 7)):
+        wanted = theirs(None, torch.tensor([scale - 1]), width)
+        assert relative_error(guidance_embedding(scale, width), wanted) <= 1e-6
 
 
 @pytest.mark.parametrize("config", [OPENCLIP, replace(OPENCLIP, normed=True, skip=0)], ids=["XL", "normed"])

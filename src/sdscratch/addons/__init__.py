@@ -8,6 +8,7 @@ kinds/         one file a kind of LoRA: its tensors, whether they fit, and what 
 embedding.py   textual inversion: vectors under a name, from every form of file
 cards.py       embeddings that travel in pictures
 vae.py         the autoencoder of any file, alone or in a model
+upscaler.py    upscalers of the ESRGAN family, told apart and checked
 apply.py       a model with add-ons: found, opened, checked
 merge.py       models made of models: weighted sums, differences
 describe.py    what there is to say of an add-on's file

@@ -130,7 +130,8 @@ def open_with_addons(
         CheckpointError, TokenizerError: as `open_model`, for any of the files.
         UsageError: a LoRA's weight makes no sense.
     """
-    return add(open_model(name, ema=ema, tokenizer=tokenizer), lora=lora, vae=vae)
+    files = open_model(name, ema=ema, tokenizer=tokenizer, without_vae=vae is not None)
+    return add(files, lora=lora, vae=vae)
 
 
 def add(files: ModelFiles, *, lora: str | Sequence[str] = (), vae: str | None = None) -> ModelFiles:

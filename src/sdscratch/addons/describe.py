@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from sdscratch.addons.cards import is_card
@@ -17,6 +18,7 @@ from sdscratch.addons.kinds.full import BIASES
 from sdscratch.addons.kinds.low_rank import LORA
 from sdscratch.addons.lora import Module, alpha, kind_of, misfits, rank, read_modules, shapes_of
 from sdscratch.addons.lora_names import part_of
+from sdscratch.addons.upscaler import read_upscaler
 from sdscratch.addons.vae import open_vae, with_vae
 from sdscratch.checkpoints.describe import Facts, describe_file, describe_model, is_model
 from sdscratch.checkpoints.hashing import AUTOV2, autov3, digest_files
@@ -66,6 +68,8 @@ def describe(path: Path, against: str | None = None) -> Facts:
         facts |= _embedding(read_embedding(path, config.text.width if config else 768), config)
     elif identity.kind in VAES:
         facts |= _vae(path, against)
+    elif identity.kind is Kind.UPSCALER:
+        facts |= _upscaler(path, file)
     return facts | _hashes(path) | describe_file(file)
 
 
@@ -190,6 +194,12 @@ def _vae(path: Path, against: str | None) -> Facts:
     except CheckpointError as error:
         return {"misfits": [str(error)]}
     return {"misfits": []}
+
+
+def _upscaler(path: Path, file: TensorFile) -> Facts:
+    upscaler = read_upscaler(path, file)
+    shape = {name: value for name, value in asdict(upscaler.config).items() if name != "growth"}
+    return {"upscaler": {"family": upscaler.family, "scale": upscaler.config.scale, **shape}}
 
 
 def _hashes(path: Path) -> Facts:

@@ -87,11 +87,15 @@ def open_vae(name: str, like: AutoencoderConfig = SD1.autoencoder) -> VaeFile:
 
 
 def with_vae(files: ModelFiles, vae: VaeFile) -> ModelFiles:
-    """A model that encodes and decodes with another autoencoder.
+    """A model that encodes and decodes with another autoencoder, in the place of its own, if it has one.
 
     Raises:
         CheckpointError: it is made for other latents.
     """
+    if not any(weight.part in VAE_PARTS for weight in files.stored):  # then it is as the one given
+        known, latents = files.config.autoencoder.latent_scale, files.config.unet.latent_channels
+        expected = replace(vae.config, latent_scale=known, latent_channels=latents)
+        files = replace(files, config=replace(files.config, autoencoder=expected))
     ours, theirs = files.config.autoencoder, vae.config
     for what, own, other in (
         ("channels a latent", ours.latent_channels, theirs.latent_channels),
@@ -107,7 +111,9 @@ def with_vae(files: ModelFiles, vae: VaeFile) -> ModelFiles:
             f"{theirs.multipliers}; the model's {ours.channels}, {ours.multipliers}); take one made for it"
         )
     _refuse_sdxl(vae, ours)
-    return replace(files, exchanged={**files.exchanged, **_for(files.config, vae)})
+    given = _for(files.config, vae)
+    lacking = {weight: stored for weight, stored in given.items() if weight not in files.stored}
+    return replace(files, stored={**files.stored, **lacking}, exchanged={**files.exchanged, **given})
 
 
 def _for(config: ModelConfig, vae: VaeFile) -> dict[Weight, Stored]:

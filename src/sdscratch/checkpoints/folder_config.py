@@ -43,7 +43,7 @@ UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "freq_shift": (0,),
     "mid_block_only_cross_attention": (None, False),
     "mid_block_scale_factor": (1,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn", None),
     "norm_eps": (1e-5,),
     "num_attention_heads": (None,),
     "num_class_embeds": (None,),
@@ -53,7 +53,6 @@ UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
     "reverse_transformer_layers_per_block": (None,),
-    "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
@@ -121,6 +120,10 @@ class _Reader:
             self.refuse(key, f"expected {kind.__name__}")
         return kind(value)
 
+    def optional(self, key: str) -> int | None:
+        """A whole number that may be null."""
+        return None if self.record.get(key) is None else self.get(key, int, 0)
+
     def widths(self) -> tuple[int, tuple[int, ...]]:
         """block_out_channels as a width and its multiples."""
         widths = self.get("block_out_channels", tuple, (64,))
@@ -160,6 +163,8 @@ def _unet(record: Record) -> UNetConfig:
         heads=read.get("attention_head_dim", int, 8),  # diffusers' name for it is an old mistake that stayed
         context=read.get("cross_attention_dim", int, 1280),
         norm_groups=read.get("norm_num_groups", int, 32),
+        middle=record.get("mid_block_type", "") is not None,
+        guidance=read.optional("time_cond_proj_dim"),
     )
     read.refuse_unknown()
     return config
@@ -217,8 +222,12 @@ def _schedule(record: Record) -> ScheduleConfig:
     )
 
 
-def from_folder(unet: Record, vae: Record, text_encoder: Record, scheduler: Record | None) -> ModelConfig:
-    """Our configuration of a diffusers folder's JSON files; without a scheduler's, SD 1.x's schedule.
+def from_folder(
+    unet: Record, vae: Record | None, text_encoder: Record, scheduler: Record | None
+) -> ModelConfig:
+    """Our configuration of a diffusers folder's JSON files.
+
+    Without a VAE's or a scheduler's, Stable Diffusion 1.x's.
 
     Raises:
         CheckpointError: a value that our networks do not compute, with its file and name.
@@ -226,7 +235,7 @@ def from_folder(unet: Record, vae: Record, text_encoder: Record, scheduler: Reco
     return ModelConfig(
         _text(text_encoder),
         _unet(unet),
-        autoencoder_config(vae),
+        AutoencoderConfig() if vae is None else autoencoder_config(vae),
         ScheduleConfig() if scheduler is None else _schedule(scheduler),
     )
 
@@ -247,6 +256,8 @@ def _unet_record(unet: UNetConfig, latent_side: int) -> dict[str, Any]:
         more["addition_embed_type"] = "text_time"
         more["addition_time_embed_dim"] = unet.size_width
         more["projection_class_embeddings_input_dim"] = unet.pooled + unet.sizes * unet.size_width
+    if not unet.middle:
+        more["mid_block_type"] = None
     one = unet.head_width is None and isinstance(unet.heads, int)
     return _written(
         UNET_FIXED,
@@ -263,6 +274,7 @@ def _unet_record(unet: UNetConfig, latent_side: int) -> dict[str, Any]:
         # diffusers' name for the number of heads is an old mistake that stayed
         attention_head_dim=unet.heads if one else [unet.heads_at(level) for level in levels],
         cross_attention_dim=unet.context,
+        time_cond_proj_dim=unet.guidance,
         norm_num_groups=unet.norm_groups,
         **more,
     )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sdscratch.checkpoints.places import tokenizer_folder
-from sdscratch.checkpoints.source import COMPONENTS, CONFIGS, choose_weights
+from sdscratch.checkpoints.source import COMPONENTS, CONFIGS, WHOLE_VAE, choose_weights
 from sdscratch.errors import CheckpointError, TokenizerError
 from sdscratch.show import printable
 
@@ -96,10 +96,11 @@ def _folder_files(names: Sequence[str]) -> list[str]:
     wanted = [
         name
         for name in names
-        if name in ("model_index.json", "scheduler/scheduler_config.json", *CONFIGS)
+        if name
+        in ("model_index.json", "scheduler/scheduler_config.json", *CONFIGS, f"{WHOLE_VAE}/config.json")
         or name.startswith("tokenizer/")
     ]
-    for component in COMPONENTS:
+    for component in (*COMPONENTS, WHOLE_VAE):
         inside = {
             PurePosixPath(name).name
             for name in names

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -22,11 +22,12 @@ from sdscratch.checkpoints.changes import Change
 from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, by_stored_name, parts_in
+from sdscratch.checkpoints.layouts.distilled import without_gaps, without_some
 from sdscratch.checkpoints.names import Layout, ema_name, is_extra
-from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json
+from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json, vae_in
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.config import SD1, ModelConfig
+from sdscratch.models.config import SD1, ModelConfig, UNetConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
@@ -109,7 +110,8 @@ class ModelFiles:
 
     @cached_property
     def _hash(self) -> str:
-        return hash_files(dict.fromkeys(stored.file.path for stored in self.stored.values()))
+        own = (stored for weight, stored in self.stored.items() if self.exchanged.get(weight) is not stored)
+        return hash_files(dict.fromkeys(stored.file.path for stored in own))
 
     def info(self, weight: Weight) -> TensorInfo:
         """A weight's type in its file, and its shape there."""
@@ -170,6 +172,7 @@ def open_model(
     *,
     ema: bool = False,
     tokenizer: str | None = None,
+    without_vae: bool = False,
 ) -> ModelFiles:
     """Find a model, and check that it is one.
 
@@ -178,15 +181,22 @@ def open_model(
             models, or, if nothing here is called so, a hub id `owner/name`.
         ema: take the moving averages of the U-Net's weights, which some LDM files keep beside them.
         tokenizer: a tokenizer file or folder, instead of the model's own.
+        without_vae: it may lack an autoencoder, because it will be given one (`addons.vae.with_vae`).
 
     Raises:
         CheckpointError: missing, unreadable, or no complete Stable Diffusion 1.x model; names what is wrong.
         TokenizerError: the tokenizer given is missing or broken.
     """
     path = _find(str(name))
-    source = open_folder(path) if path.is_dir() else collect(path, "ldm", {"": [open_tensors(path)]})
+    source = (
+        open_folder(path, without_vae=without_vae)
+        if path.is_dir()
+        else collect(path, "ldm", {"": [open_tensors(path)]})
+    )
     config = _config(source)
-    stored = _check(source, config)
+    if source.layout == "ldm" and CONFIG not in source.metadata:
+        config, source = _with_less(config, source)
+    stored = _check(source, config, without_vae=without_vae)
     averages = {w: source.tensors.get(ema_name(w.ldm) or "") for w in stored if w.part == "unet"}
     has_ema = source.layout == "ldm" and None not in averages.values()
     if ema:
@@ -224,7 +234,10 @@ def _find(name: str) -> Path:
 def _config(source: Source) -> ModelConfig:
     """The model's shape: by a folder's JSON, by the metadata, else SD 1.x's, which the check proves."""
     if source.layout == "diffusers":
-        text, unet, vae = (read_json(source.path / name) for name in CONFIGS)
+        text, unet = (read_json(source.path / name) for name in CONFIGS[:2])
+        described = source.path / vae_in(source.path) / "config.json"
+        has_vae = any(name.startswith("vae/") for name in source.tensors)
+        vae = read_json(described) if has_vae or described.exists() else None
         scheduler = source.path / "scheduler" / "scheduler_config.json"
         return from_folder(unet, vae, text, read_json(scheduler) if scheduler.exists() else None)
     if CONFIG not in source.metadata:
@@ -240,6 +253,17 @@ def _config(source: Source) -> ModelConfig:
         raise CheckpointError(f"{source.path} has a broken {CONFIG} in its metadata: {error}") from None
 
 
+def _with_less(config: ModelConfig, source: Source) -> tuple[ModelConfig, Source]:
+    """The same for a distilled U-Net, whose shape and numbers are read off its tensors."""
+    shapes = {name: stored.info.shape for name, stored in source.tensors.items()}
+    unet = without_some(config.unet, shapes)
+    if unet.residual_blocks == config.unet.residual_blocks:
+        return replace(config, unet=unet), source
+    names = without_gaps(source.tensors)
+    tensors = {names[name]: stored for name, stored in source.tensors.items()}
+    return replace(config, unet=unet), replace(source, tensors=tensors)
+
+
 def _defaults(source: Source, config: ModelConfig) -> Defaults:
     """What the model would like to be asked for: its metadata's word, else its size and SD 1.x's habits."""
     if DEFAULTS in source.metadata:
@@ -251,7 +275,16 @@ def _defaults(source: Source, config: ModelConfig) -> Defaults:
         latent_side = read_json(source.path / "unet" / "config.json").get("sample_size")
         if type(latent_side) is int and 8 <= latent_side <= 512:
             side = latent_side * config.autoencoder.downscale
-            return Defaults(width=side, height=side)
+            return replace(_habits(config.unet), width=side, height=side)
+    return _habits(config.unet)
+
+
+def _habits(unet: UNetConfig) -> Defaults:
+    """What a U-Net's shape says of how it was trained to be asked."""
+    if unet.guidance is not None:  # LCM: Luo et al. 2023; steps and scale are diffusers' own defaults for it
+        return Defaults(steps=4, cfg_scale=8.5, sampler="lcm")
+    if not unet.middle and not unet.attends[0]:  # SDXS: Song et al. 2024, one step
+        return Defaults(steps=1, cfg_scale=1.0, sampler="euler", scheduler="trailing")
     return SD1_DEFAULTS
 
 
@@ -280,15 +313,20 @@ def _refuse_without_part(source: Source, there: Set[Part]) -> None:
     """
     for parts, name, purpose in PARTS:
         if not parts & there:
+            given = ", or give one with --vae FILE" if name == "VAE" else ""
             raise CheckpointError(
                 f"{source.path} has no {name}, which {purpose}; no picture can be drawn without one, so take "
-                f"a copy of the model with its {name} inside"
+                f"a copy of the model with its {name} inside{given}"
             )
 
 
-def _check(source: Source, config: ModelConfig) -> dict[Weight, Stored]:
+def _check(source: Source, config: ModelConfig, *, without_vae: bool = False) -> dict[Weight, Stored]:
     """Every weight's place, after a check that all are there in the right shape, and nothing unknown is."""
     expected = by_stored_name(config, source.layout)
+    if without_vae:
+        of_vae = {name for name, [weight, *_] in expected.items() if weight.part in ("encoder", "decoder")}
+        if not of_vae & source.tensors.keys():
+            expected = {name: sharing for name, sharing in expected.items() if name not in of_vae}
     if missing := [name for name in expected if name not in source.tensors]:
         there = {weight.part for name in expected if name in source.tensors for weight in expected[name]}
         _refuse_without_part(source, there)

@@ -18,6 +18,7 @@ __all__ = [
     "find_embedding",
     "find_local",
     "find_lora",
+    "find_upscaler",
     "is_hub_id",
     "kept",
     "known_embeddings",
@@ -34,6 +35,7 @@ KEPT = {  # in the current folder, and in the user's
     "embedding": ("embeddings", "embeddings"),
 }
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
+UPSCALER_SUFFIXES = ("", ".safetensors", ".pth", ".pt")
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
 
@@ -125,6 +127,15 @@ def find_embedding(name: str) -> Path:
         CheckpointError: it is nowhere.
     """
     return _find_addon(name, "embedding", "embeddings", EMBEDDING_SUFFIXES)
+
+
+def find_upscaler(name: str) -> Path:
+    """The same for an upscaler, in ./upscalers or the user's upscalers.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    return _find_addon(name, "upscaler", "upscalers", UPSCALER_SUFFIXES)
 
 
 def known_embeddings() -> dict[str, Path]:

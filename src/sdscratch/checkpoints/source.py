@@ -20,21 +20,26 @@ from sdscratch.tensorfiles.reader import TensorFile, open_tensors
 __all__ = [
     "COMPONENTS",
     "CONFIGS",
+    "WHOLE_VAE",
     "Source",
     "Stored",
     "choose_weights",
     "collect",
+    "is_tiny",
     "open_folder",
     "read_json",
     "shards",
+    "vae_in",
 ]
 
 COMPONENTS = ("text_encoder", "unet", "vae")
+WHOLE_VAE = "vae_large"  # where SDXS's folders have it, whose `vae` is a tiny autoencoder
 CONFIGS = tuple(f"{component}/config.json" for component in COMPONENTS)
 KNOWN_COMPONENTS = {
     *COMPONENTS,
     "tokenizer",
     "scheduler",
+    WHOLE_VAE,
     "safety_checker",
     "feature_extractor",
     "image_encoder",
@@ -45,6 +50,7 @@ STEMS = {
     "text_encoder": (("model", ".safetensors"), ("pytorch_model", ".bin")),
     "unet": (("diffusion_pytorch_model", ".safetensors"), ("diffusion_pytorch_model", ".bin")),
     "vae": (("diffusion_pytorch_model", ".safetensors"), ("diffusion_pytorch_model", ".bin")),
+    WHOLE_VAE: (("diffusion_pytorch_model", ".safetensors"), ("diffusion_pytorch_model", ".bin")),
 }
 VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 PATTERNS = (
@@ -149,8 +155,21 @@ def shards(index: Path) -> list[str]:
     return sorted(set(table.values()))
 
 
-def open_folder(folder: Path) -> Source:
+def is_tiny(config: Path) -> bool:
+    """Whether a VAE's config.json is a tiny autoencoder's."""
+    return config.is_file() and read_json(config).get("_class_name") == "AutoencoderTiny"
+
+
+def vae_in(folder: Path) -> str:
+    """The name of the folder in a diffusers folder that holds its VAE, or should."""
+    return WHOLE_VAE if is_tiny(folder / "vae/config.json") else "vae"
+
+
+def open_folder(folder: Path, *, without_vae: bool = False) -> Source:
     """The weights of a diffusers folder.
+
+    Args:
+        without_vae: it may lack one.
 
     Raises:
         CheckpointError: a component is missing, unreadable, or not Stable Diffusion 1.x's.
@@ -158,13 +177,16 @@ def open_folder(folder: Path) -> Source:
     _check_index(folder)
     files = {}
     for component in COMPONENTS:
-        where = folder / component
+        where = folder / (vae_in(folder) if component == "vae" else component)
         names = {path.name for path in where.iterdir()} if where.is_dir() else set()
         chosen = choose_weights(component, names)
+        if chosen is None and component == "vae" and without_vae:
+            continue
         if chosen is None:
             expected = "".join(STEMS[component][0])
+            more = ", or give a VAE with --vae FILE" if component == "vae" else ""
             raise CheckpointError(
-                f"{folder} holds no {component}/{expected}; name a complete diffusers folder"
+                f"{folder} holds no {where.name}/{expected}; name a complete diffusers folder{more}"
             )
         parts = shards(where / chosen) if chosen.endswith(".json") else [chosen]
         files[f"{component}/"] = [open_tensors(where / name) for name in parts]

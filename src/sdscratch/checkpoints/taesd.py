@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdscratch.checkpoints.places import find_local
+from sdscratch.checkpoints.source import is_tiny
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import AutoencoderConfig, TinyDecoderConfig
 from sdscratch.show import printable
@@ -93,12 +94,14 @@ def taesd_beside(model: Path) -> Path:
 
 
 def find_taesd(model: Path, autoencoder: AutoencoderConfig) -> TaesdFile | None:
-    """The tiny decoder beside a model, if there is one.
+    """The tiny decoder beside a model, or in its folder in the place of a VAE, if there is one.
 
     Raises:
         CheckpointError: as `open_taesd`.
     """
     path = taesd_beside(model)
+    if is_tiny(model / "vae/config.json"):
+        return open_taesd(str(model / "vae"), autoencoder)
     return open_taesd(str(path), autoencoder) if path.is_file() else None
 
 

@@ -6,6 +6,8 @@ help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
 look.py              films, and pictures in the terminal
+upscale.py           upscale, and what it shows:
+upscale_shown.py     how far a redrawing is
 run.py               run, and what it shows:
 run_shown.py         drawing a plan, or a pipe's lines
 replay.py            replay

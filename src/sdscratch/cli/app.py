@@ -30,6 +30,10 @@ class Commands(LazyGroup):
             "Draw a picture of PROMPT; - reads the prompt from stdin.",
         ),
         "img2img": ("sdscratch.cli.generate:img2img", "Change the picture INIT towards PROMPT."),
+        "upscale": (
+            "sdscratch.cli.upscale:upscale",
+            "Enlarge IMAGE, by an upscaler's file, or drawn over by a model.",
+        ),
         "run": ("sdscratch.cli.run:run", "Draw all pictures of PLAN, from one loading of each model."),
         "replay": (
             "sdscratch.cli.replay:replay",

@@ -47,8 +47,8 @@ class Arguments(LineOptions):
     low_memory: bool = setting(
         False,
         "Hold one network in memory at a time. Each is loaded again for every batch, so draw many pictures "
-        f"with a --batch-size. Pictures beyond {LOW_MEMORY_TILE}x{LOW_MEMORY_TILE} are decoded in tiles, "
-        "unless --tile 0 is given.",
+        f"with a --batch-size. Pictures beyond {LOW_MEMORY_TILE}x{LOW_MEMORY_TILE} are encoded and decoded "
+        "in pieces, unless --tile 0 is given.",
         MODEL,
         negative="",
     )
@@ -123,10 +123,7 @@ class Arguments(LineOptions):
             raise UsageError("--sidecar writes beside a file, so it does not go with --output -")
         if self.output == "-" and self.json:
             raise UsageError("--output - and --json both write to stdout; give one of them")
-        values = sized({**typed, "size": self.size})
-        if self.low_memory:
-            values.setdefault("tile", LOW_MEMORY_TILE)
-        return GenerateOptions(**values)
+        return GenerateOptions(**sized({**typed, "size": self.size}))
 
 
 def with_arguments(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:

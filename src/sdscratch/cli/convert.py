@@ -141,7 +141,7 @@ def convert_weights(
     with make_view(quiet=quiet, verbose=verbose) as view:
         with view.stage("opening", None):
             source, destination, model = open_source(
-                source, destination, merge, add_difference, ema, tokenizer
+                source, destination, merge, add_difference, ema, tokenizer, without_vae=vae is not None
             )
             from sdscratch.addons.apply import add, refuse_ranges
 
@@ -179,6 +179,8 @@ def open_source(
     difference: str | None,
     ema: bool,
     tokenizer: str | None,
+    *,
+    without_vae: bool = False,
 ) -> tuple[str, str | None, ModelFiles]:
     """SRC, DST and the model to convert: SRC's, or one that is made of others, whose first then is SRC.
 
@@ -191,7 +193,8 @@ def open_source(
     if merge is None and difference is None:
         if source is None:
             raise UsageError("there is nothing to convert; name a model, or say --merge A:0.7,B:0.3")
-        return source, destination, open_model(source, ema=ema, tokenizer=tokenizer)
+        files = open_model(source, ema=ema, tokenizer=tokenizer, without_vae=without_vae)
+        return source, destination, files
     if merge is not None and difference is not None:
         raise UsageError("--merge and --add-difference are one or the other; convert twice")
     if destination is None:  # the only name given is the result's

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -29,6 +29,7 @@ from sdscratch.options import (
     random_seed,
     size_of_init,
 )
+from sdscratch.options.large import LargeOptions
 from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["img2img", "txt2img"]
 
 log = logging.getLogger(__name__)
+
+HIRES = tuple(each.name for each in fields(LargeOptions) if each.name.startswith("hires"))  # from noise alone
 
 
 @with_arguments(without=("strength", "init_img", "fit", "background"))
@@ -71,7 +74,7 @@ def txt2img(
     draw(given, prompt)
 
 
-@with_arguments(without=())
+@with_arguments(without=HIRES)
 def img2img(
     init: Annotated[
         str | None,
@@ -362,5 +365,6 @@ def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> d
         **({"embeddings": [each.to_record() for each in record.embeddings]} if record.embeddings else {}),
         **({"vae": record.vae.to_record()} if record.vae else {}),
         **({"taesd": record.taesd.to_record()} if record.taesd else {}),
+        **({"upscaler": record.upscaler.to_record()} if record.upscaler else {}),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }

@@ -235,6 +235,11 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
         embedding = facts["embedding"]
         yield "in a prompt", printable(embedding["name"])
         yield "vectors", f"{embedding['vectors']} of {embedding['width']}, for {embedding['made_for']}"
+    if "upscaler" in facts:
+        upscaler = dict(facts["upscaler"])
+        yield "names", f"{upscaler.pop('family')}'s"
+        yield "enlarges", f"{upscaler.pop('scale')} times"
+        yield "network", ", ".join(f"{name} {value}" for name, value in upscaler.items())
     if "misfits" in facts:
         told = [printable(text) for text in facts["misfits"]]
         more = f" and {len(told) - MISFITS} more (--json tells all)" if len(told) > MISFITS else ""

@@ -98,7 +98,7 @@ def evaluate(pipeline: Pipeline, batches: Iterable[Batch], *, seed: int = 0) -> 
         DeviceError: out of memory.
     """
     config = pipeline.files.config
-    bounds = part_bounds(len(pipeline.schedule))
+    bounds = part_bounds(len(pipeline.sampling.schedule))
     similarity: list[Tensor] = []
     losses: list[Tensor] = []
     done = 0
@@ -182,7 +182,7 @@ def denoising_losses(
     timesteps = np.stack([np.random.default_rng(seed).integers(bounds[:-1], bounds[1:]) for seed in seeds])
     losses = []
     for chosen in timesteps.T:
-        alpha_bar = torch.from_numpy(pipeline.schedule.alphas_bar[chosen]).float().to(device)
+        alpha_bar = torch.from_numpy(pipeline.sampling.schedule.alphas_bar[chosen]).float().to(device)
         noisy, target = denoising_target(scaled, noise().to(device), alpha_bar, config.schedule.prediction)
         times = torch.from_numpy(chosen).float().to(device)
         predicted = predict(pipeline, noisy, times, context)

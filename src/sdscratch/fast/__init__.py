@@ -6,6 +6,10 @@ attention.py    attention on a CPU, drawing and learning
 kernels.py      upsampling, feed-forward and convolutions on a CPU; a prompt's keys remembered
 winograd.py     3×3 convolutions with fewer products
 widened.py      16-bit weights on a processor that multiplies float32 alone
+bands.py        the autoencoder in bounded memory, exactly
+upscale.py      upscalers likewise
+features.py     what lies between two layers, in memory or in a file
+seamless.py     convolutions that see a picture's other side beyond its edge
 processor.py    what this machine's processor can do
 accelerate.py   a computation as a whole: compiled, recorded, with the best kernel of attention
 compute.py      what such a computation is

@@ -113,6 +113,7 @@ class PackedConv(nn.Module):
     def __init__(self, plain: nn.Conv2d) -> None:
         super().__init__()
         assert isinstance(plain.padding, tuple)
+        self.padding, self.stride = plain.padding, plain.stride[0]
         self.form = (plain.padding, plain.stride, plain.dilation, plain.groups)
         packed = torch.ops.mkldnn._reorder_convolution_weight(plain.weight.detach(), *self.form)
         self.register_buffer("weight", packed)

@@ -78,7 +78,8 @@ def distinct(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> int:
     half, odd = divmod(len(x), 2)
     if x.device.type != "cpu" or x.dtype == torch.float32 or odd:
         return len(x)
-    compared = (timesteps, x, conditioning.pooled, conditioning.sizes)  # all that is met before the context
+    told = conditioning.pooled, conditioning.sizes, conditioning.guidance
+    compared = (timesteps, x, *told)  # all that is met before the context
     same = all(torch.equal(each[:half], each[half:]) for each in compared if each is not None)
     return half if same else len(x)
 

@@ -54,6 +54,8 @@ class WinogradConv(nn.Module):
         scratch: for what lies between the steps; shared by convolutions that are computed in turn.
     """
 
+    padding = (1, 1)
+
     def __init__(self, plain: nn.Conv2d, scratch: Scratch) -> None:
         super().__init__()
         self.scratch = scratch

@@ -16,6 +16,7 @@ from sdscratch.checkpoints.places import known_embeddings
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.generation.networks import Networks
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.models.config import UNetConfig
 from sdscratch.options import ResolvedOptions
 from sdscratch.text.chunks import Chunk
 from sdscratch.text.emphasis import encode_part, insert_vectors
@@ -23,9 +24,14 @@ from sdscratch.text.prompt import selected, take_tags
 from sdscratch.text.reading import SYNTAXES, PlannedPart, plan_prompt
 from sdscratch.text.syntax.editing import check_edits
 
-__all__ = ["CONTEXTS_KEPT", "PromptEncoder", "ToldPart", "planned_evaluations"]
+__all__ = ["CONTEXTS_KEPT", "PromptEncoder", "ToldPart", "planned_evaluations", "second_pass"]
 
 CONTEXTS_KEPT = 32  # encoded prompts, of 240 kB each in Stable Diffusion
+
+
+def second_pass(scale: float, unet: UNetConfig) -> float:
+    """The scale by which the negative prompt counts: 1, not at all, where the U-Net is told it."""
+    return 1.0 if unet.guidance is not None else scale
 
 
 def planned_evaluations(sampler: str, steps: int) -> int:
@@ -63,9 +69,9 @@ def named(part: PlannedPart) -> frozenset[str]:
     return frozenset(place.name for chunk in chunks for place in chunk.vectors)
 
 
-def guides(options: ResolvedOptions, prompt: Sequence[ToldPart]) -> bool:
+def guides(scale: float, prompt: Sequence[ToldPart]) -> bool:
     """Whether the negative prompt plays a part: above scale 1, and where the prompt is not one text alone."""
-    return options.cfg_scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
+    return scale > 1.0 or len(prompt) > 1 or prompt[0].weight != 1.0
 
 
 class PromptEncoder:
@@ -119,10 +125,11 @@ class PromptEncoder:
         if SYNTAXES[options.prompt_syntax].edits:
             check_edits(text, evaluations)
         negative: tuple[ToldPart, ...] = ()
-        if options.cfg_scale > 1.0:
+        scale = second_pass(options.cfg_scale, self.networks.files.config.unet)
+        if scale > 1.0:
             negative = asked(options.negative_prompt, negative=True)
         prompt = asked(text)
-        if guides(options, prompt) and not negative:
+        if guides(scale, prompt) and not negative:
             negative = asked(options.negative_prompt, negative=True)
         self.newest = tuple(dict.fromkeys(each for part in (*prompt, *negative) for each in part.embeddings))
         self.networks.done("text")

@@ -11,19 +11,20 @@ from torch import Tensor
 from sdscratch.checkpoints.taesd import TaesdFile
 from sdscratch.generation.networks import Networks, dtype_of, trim
 from sdscratch.generation.preview import fit_preview
-from sdscratch.generation.tiles import in_tiles
+from sdscratch.generation.tiles import decode_latent, tile_by_memory
 from sdscratch.images.tensors import to_picture
 
 __all__ = ["decode", "previewer"]
 
 
 def decode(
-    networks: Networks, latents: Tensor, tile: int = 0, tiny: TaesdFile | None = None
+    networks: Networks, latents: Tensor, tile: int | None = None, tiny: TaesdFile | None = None
 ) -> list[Image.Image]:
     """Latents [n, c, h, w] as the U-Net sees them → n pictures, one at a time (memory).
 
     Args:
-        tile: decode in overlapping tiles of so many pixels a side (`tiles`); 0: whole, which is exact.
+        tile: decode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
+            memory.
         tiny: what decodes in the place of the model's own decoder, which is an approximation.
 
     Raises:
@@ -31,7 +32,9 @@ def decode(
         DeviceError: out of memory.
     """
     config = networks.files.config.autoencoder
-    side = tile // config.downscale
+    if tile is None:
+        size = latents.shape[3] * config.downscale, latents.shape[2] * config.downscale
+        tile = tile_by_memory(size, config, networks.placement, low_memory=networks.low_memory)
     if not networks.placement.batches:
         trim(networks.placement.device)  # the decoder wants other pieces of memory than the U-Net
 
@@ -42,7 +45,7 @@ def decode(
     def decode_one(latent: Tensor) -> Image.Image:
         def run(network: Any) -> Tensor:
             cast = latent.to(networks.placement.device, dtype_of(network))
-            return in_tiles(network, cast, side) if side else network(cast)
+            return network(cast) if tiny is not None else decode_latent(network, cast, config, tile)
 
         return to_picture(networks.run(name, run))
 

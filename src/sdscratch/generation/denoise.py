@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,10 +26,13 @@ from sdscratch.diffusion.guidance import (
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
-from sdscratch.generation.conditioning import ToldPart
+from sdscratch.generation.conditioning import ToldPart, second_pass
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.generation.requests import Progress
+from sdscratch.generation.windows import Window, cropped
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.models.config import UNetConfig
+from sdscratch.models.unet import guidance_embedding
 from sdscratch.options import ResolvedOptions, parse_interval
 
 __all__ = ["OneByOne", "UNetRunner", "make_denoiser", "one_after_another", "sampler_options"]
@@ -39,6 +43,7 @@ class UNetRunner:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
+        self.window: Window | None = None  # the part of a larger picture that is predicted now
 
     def network(self, deep_cache: int) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
@@ -47,7 +52,9 @@ class UNetRunner:
 
         def run(x: Tensor, timesteps: Tensor, told: Conditioning, *deep: Tensor | None) -> tuple[Tensor, ...]:
             with torch.inference_mode():
-                prediction, *features = compute(x.to(dtype), timesteps, told.to(dtype), *deep)
+                prediction, *features = compute(
+                    x.to(dtype), timesteps, cropped(told, self.window).to(dtype), *deep
+                )
                 return prediction.float(), *features
 
         if deep_cache > 1:
@@ -74,8 +81,12 @@ def make_denoiser(
         negative: the negative prompt's one part; nothing where guidance needs none.
     """
     placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
+    unet = runner.networks.files.config.unet
 
     def denoise_at(network: Network, scale: float) -> Denoiser:
+        network = told_guidance(network, unet, scale, placement.device)
+        scale = second_pass(scale, unet)
+
         def alone(evaluation: int) -> Predictor:
             return conditioned(network, prompt[0].at(evaluation))
 
@@ -93,11 +104,23 @@ def make_denoiser(
         """For one picture, or one batch: approximations keep what they have seen of it."""
         network = runner.network(options.deep_cache)
         whole = denoise_at(network, options.cfg_scale)
-        if options.cfg_interval is None or not negative:
+        if options.cfg_interval is None or not (negative or unet.guidance):
             return whole
         return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
 
     return one() if placement.batches else OneByOne([one() for _ in range(count)])
+
+
+def told_guidance(network: Network, unet: UNetConfig, scale: float, device: torch.device) -> Network:
+    """A network that is told the guidance with all else, where it was distilled under it; else itself."""
+    if unet.guidance is None:
+        return network
+    embedding = guidance_embedding(scale, unet.guidance).to(device)
+
+    def told(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        return network(x, timesteps, replace(conditioning, guidance=embedding.expand(len(x), -1)))
+
+    return told
 
 
 class OneByOne:

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import AppliedLora, applied_loras
+from sdscratch.addons.apply import AppliedLora, applied_loras, with_loras
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, other_tags, take_loras
 from sdscratch.checkpoints.hashing import autov3, hash_files
@@ -20,6 +21,7 @@ from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.tiny import TinyAutoencoder
 from sdscratch.device import Placement
 from sdscratch.errors import SdscratchError
+from sdscratch.generation.hires import upscaler_record
 from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
 from sdscratch.images import AddonRecord, LoraRecord, Record, parse_colour
 from sdscratch.options import ResolvedOptions
@@ -46,12 +48,10 @@ class Model(Protocol):
     def adopt_loras(self, prompt: str) -> None: ...
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
     def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
-    def steps(
-        self, options: ResolvedOptions, *, seeds: Sequence[int], init: Image | None
-    ) -> Iterator[Progress]: ...
+    def latents(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]: ...
     @property
     def tiny(self) -> TinyAutoencoder: ...
-    def decode(self, latents: Tensor, tile: int = 0, *, tiny: bool = False) -> list[Image]: ...
+    def decode(self, latents: Tensor, tile: int | None = None, *, tiny: bool = False) -> list[Image]: ...
     def model_hash(self) -> str: ...
 
 
@@ -99,7 +99,7 @@ class _Generation:
 
     def batch(self, batch: Sequence[Request], first: int) -> Iterator[Event]:
         """Pictures that are drawn at once."""
-        options, init = batch[0].options, batch[0].init
+        options = batch[0].options
         tags = take_loras(options.prompt)[1]
         for tag in other_tags(f"{options.prompt}\n{options.negative_prompt}"):
             if tag not in self.told:
@@ -107,8 +107,7 @@ class _Generation:
                 log.warning("the tag %s is none that is known here; it is read as words", printable(tag))
         if not self.loaded or tags != self.pipeline.tags:
             yield from self.load(batch[0], first, len(batch))
-        image = None if init is None else init.image
-        steps = self.pipeline.steps(options, seeds=[each.options.seed for each in batch], init=image)
+        steps = self.pipeline.latents(batch[0], [each.options.seed for each in batch])
         yield Started("encode", None, first, len(batch))
         with self.timed("encode"):
             last = next(steps)  # the prompts and the init picture are encoded before it
@@ -185,6 +184,14 @@ def told_colour(background: str) -> str | None:
     return None if parse_colour(background) == parse_colour("white") else background
 
 
+def loras_of_both(pipeline: Model, options: ResolvedOptions) -> tuple[AppliedLora, ...]:
+    """The LoRAs that a picture was made with, those of a second pass's own prompt last."""
+    if options.hires is None or options.hires_prompt is None:
+        return pipeline.loras
+    first = applied_loras(with_loras(pipeline.files, take_loras(options.prompt)[1]))
+    return (*first, *(each for each in pipeline.loras if each not in first))
+
+
 def tiny_record(tiny: TinyAutoencoder) -> AddonRecord:
     """The tiny autoencoder in the place of the model's own."""
     return AddonRecord(tiny.name, tiny.hash)
@@ -193,8 +200,12 @@ def tiny_record(tiny: TinyAutoencoder) -> AddonRecord:
 def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
     """What makes a picture's record, with the model and the LoRAs as they are now."""
     placement, name = pipeline.placement, pipeline.files.name
-    given, applied = len(applied_loras(pipeline.files)), pipeline.loras
+    given, applied = len(applied_loras(pipeline.files)), loras_of_both(pipeline, request.options)
+    upscaler, init = upscaler_record(request.options), request.init
     embeddings, files = pipeline.embeddings, pipeline.files
+    options = request.options
+    if upscaler is not None:  # its name, no path
+        options = replace(options, hires_upscaler=upscaler.name)
     threads = threads_of(placement)
 
     def record() -> Record:
@@ -204,7 +215,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
         )
         return Record(
             mode="txt2img" if request.init is None else "img2img",
-            options=request.options,
+            options=options,
             model=name,
             model_hash=pipeline.model_hash(),
             dtype=placement.dtype_name,
@@ -212,6 +223,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             loras=loras or None,
             embeddings=tuple(embedding_record(each) for each in embeddings) or None,
             vae=vae_record(files),
+            upscaler=upscaler if init is None else init.upscaler,
             taesd=tiny_record(pipeline.tiny) if request.options.decoder == "tiny" else None,
             fit=None if request.init is None else request.init.fit,
             init_hash=None if request.init is None else request.init.hash,

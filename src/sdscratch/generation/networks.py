@@ -18,6 +18,7 @@ from sdscratch.errors import SdscratchError
 from sdscratch.fast.accelerate import accelerate
 from sdscratch.fast.compute import Compute, Input, Outputs
 from sdscratch.fast.prepare import prepare
+from sdscratch.fast.seamless import make_seamless
 from sdscratch.models.unet import UNet
 
 __all__ = ["Networks", "NotFiniteError", "dtype_of", "trim"]
@@ -61,6 +62,7 @@ class Networks:
         self.files = files
         self.placement = placement
         self.low_memory = low_memory
+        self.seamless = ""  # the axes along which pictures tile
         self._attached: dict[str, NetworkFile] = {}
         self._loaded: dict[str, nn.Module] = {}
         self._together: frozenset[str] = frozenset()  # names that are held at once
@@ -147,7 +149,16 @@ class Networks:
         dtype = self._dtypes.get(name, self.placement.dtype)
         with out_of_memory_explained():
             network = file.load(self.placement.device, dtype)
-            self._loaded[name] = prepare(network, lambda: trim(self.placement.device))
+            network = self._loaded[name] = prepare(network, lambda: trim(self.placement.device))
+            make_seamless(network, self.seamless)
+
+    def wrap(self, axes: str) -> None:
+        """Let pictures tile along these axes ("", "x", "y", "xy"): those who compute now, and who will."""
+        if axes != self.seamless:
+            self.seamless = axes
+            self._computations.clear()  # what was recorded or compiled has other edges
+            for network in self._loaded.values():
+                make_seamless(network, axes)
 
     def _may_stand_beside(self, other: str, name: str) -> bool:
         return self.file(other).small or {other, name} <= self._together

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sdscratch.errors import UsageError
 from sdscratch.files import make_folder, refuse_existing, write_error
-from sdscratch.images import SUFFIXES, Record, save_picture
+from sdscratch.images import SUFFIXES, Extras, Record, save_picture
 
 if sys.platform != "win32":
     import fcntl
@@ -47,7 +47,7 @@ class OutputPlan:
             return None
         return f"{self.folder}{_next_number(self.folder):04d}-{self.seeds[index]}.png"
 
-    def save(self, index: int, image: Image, record: Record | None = None) -> str | None:
+    def save(self, index: int, image: Image, record: Record | Extras | None = None) -> str | None:
         """Write picture `index`, and return its path as `path` has it.
 
         Raises:

@@ -10,10 +10,10 @@ code that Python users call:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Self, overload
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -24,26 +24,30 @@ from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.taesd import TaesdFile, find_taesd
 from sdscratch.checkpoints.tiny import TinyAutoencoder, tiny_autoencoder
 from sdscratch.device import Placement, choose, out_of_memory_explained
-from sdscratch.diffusion.catalogue import SAMPLERS
-from sdscratch.diffusion.conventions import convention_of
-from sdscratch.diffusion.noise import noise_sources
-from sdscratch.diffusion.noise.seeded import Kind
-from sdscratch.diffusion.sample import sample
-from sdscratch.diffusion.schedule import Schedule
-from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
+from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
-from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.generate import generate
+from sdscratch.generation.hires import SecondPass
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
-from sdscratch.generation.start import PictureEncoder, TinyPictureEncoder, device_noise, start_latent
+from sdscratch.generation.sampling import LatentSampler
+from sdscratch.generation.start import PictureEncoder, TinyPictureEncoder
+from sdscratch.generation.tiles import tile_by_memory
 from sdscratch.images import fit_picture, picture_hash, plain_picture
-from sdscratch.images.tensors import to_picture, to_tensor
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, fit_of_init, random_seed, size_of_init
+from sdscratch.images.tensors import to_picture
+from sdscratch.options import (
+    Fit,
+    GenerateOptions,
+    ResolvedOptions,
+    fit_of_init,
+    hires_size,
+    random_seed,
+    size_of_init,
+)
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
 
@@ -115,11 +119,11 @@ class Pipeline:
         refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
-        self.schedule = Schedule(files.config.schedule)
         self.networks = Networks(files, placement, low_memory)
         self.encode_prompts = PromptEncoder(self.networks, embeddings)
         self.encode_picture = PictureEncoder(self.networks)
-        self.unet = UNetRunner(self.networks)
+        self.sampling = LatentSampler(self.networks, self.encode_prompts, self.encoder_for)
+        self.second_pass = SecondPass(self.networks, self.sampling, self.decode)
         self.tags: tuple[LoraRequest, ...] = ()  # LoRAs that the newest prompt asked for
         self._taesd = taesd
         self._preview: Callable[[Tensor], Tensor] | None = None
@@ -181,7 +185,7 @@ class Pipeline:
     def encoder_for(self, options: ResolvedOptions) -> Callable[[Tensor, Any], Tensor]:
         """What makes latents of init pictures; arguments as of `PictureEncoder`."""
         if options.decoder == "full" or self.tiny.encoder is None:
-            return self.encode_picture
+            return partial(self.encode_picture, tile=options.tile)
         return TinyPictureEncoder(self.networks, self.tiny.encoder)
 
     def hash_ahead(self) -> None:
@@ -202,7 +206,19 @@ class Pipeline:
         """Fill what was not asked for: by the init picture's size, the model's defaults, and chance."""
         if init is not None:
             options = size_of_init(options, init.size)
-        return self.files.resolve(options, random_seed())
+        resolved = self.files.resolve(options, random_seed())
+        if init is not None and resolved.hires is not None:
+            raise UsageError(
+                "--hires is for pictures drawn from noise; draw INIT at a larger --size, or use upscale"
+            )
+        self.second_pass.check(resolved)
+        if options.tile is not None:
+            return resolved
+        size = hires_size(resolved.width, resolved.height, resolved.hires or 1.0)
+        config, networks = self.files.config.autoencoder, self.networks
+        return replace(
+            resolved, tile=tile_by_memory(size, config, self.placement, low_memory=networks.low_memory)
+        )
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
         """The networks that a task needs."""
@@ -215,11 +231,7 @@ class Pipeline:
 
     def path(self, options: ResolvedOptions, *, from_init: bool = False) -> SigmaSchedule:
         """The noise levels that these options go through; with an init picture only the last of them."""
-        asked = self.schedule, options.sampler, options.scheduler, options.steps
-        if from_init and options.strength > 0.0:
-            return shortened(*asked, options.strength, like=options.like)
-        path = make_sigma_schedule(*asked, like=options.like)
-        return path.tail(0) if from_init else path
+        return self.sampling.path(options, from_init=from_init)
 
     def steps(
         self,
@@ -231,11 +243,19 @@ class Pipeline:
     ) -> Iterator[Progress]:
         """Denoise pictures at once: of these seeds, or `count` of seeds `options.seed`, `options.seed` + 1, …
 
-        Yields a `Progress` before the first step and after each. Should the network give NaN, the whole
-        stage runs again in float32, and the count of steps done begins anew.
-
         Args:
             init: a picture to start from (img2img), of exactly the options' size.
+
+        Yields and raises what `latents` does.
+        """
+        seeds = [options.seed + index for index in range(count)] if seeds is None else seeds
+        yield from self.latents(Request(options, None if init is None else Init(init)), seeds)
+
+    def latents(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]:
+        """Denoise pictures of these seeds at once, which are otherwise as the request says.
+
+        Yields a `Progress` before the first step and after each. Should the network give NaN, the whole
+        stage runs again in float32, and the count of steps done begins anew.
 
         Raises:
             SdscratchError: not finite in float32 either.
@@ -243,57 +263,34 @@ class Pipeline:
             DeviceError: out of memory.
             ValueError: the init picture has another size.
         """
-        if init is not None and init.size != (options.width, options.height):
-            raise ValueError(f"the init picture is {init.size}, not {options.width, options.height}")
+        options, init = request.options, request.init
+        if init is not None and init.image.size != (options.width, options.height):
+            raise ValueError(f"the init picture is {init.image.size}, not {options.width, options.height}")
         self.adopt_loras(options.prompt)
-        seeds = [options.seed + index for index in range(count)] if seeds is None else seeds
-        picture = None if init is None else to_tensor(init)
         with out_of_memory_explained():
             try:
-                yield from self._denoise(options, seeds, picture)
+                yield from self.passes(request, seeds)
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
                 self.networks.fall_back(error)
-                yield from self._denoise(options, seeds, picture)
+                yield from self.passes(request, seeds)
 
-    def _denoise(
-        self, options: ResolvedOptions, seeds: Sequence[int], picture: Tensor | None
-    ) -> Iterator[Progress]:
-        if SAMPLERS[options.sampler].alone and len(seeds) > 1:
-            yield from one_after_another([self._denoise(options, [seed], picture) for seed in seeds])
-            return
-        config = self.files.config
-        sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
-        path = self.path(options, from_init=picture is not None)
-        shape = (config.unet.latent_channels, *sides)
-        kind: Kind = "nv" if options.noise == "nv" else "cpu"
-        sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
-        start, noise = (device_noise(source, self.placement.device) for source in sources)
-        encode = None if picture is None else partial(self.encoder_for(options), picture)
-        own_noise = convention_of(options.like).encodes_with_noise
-        x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
-        total = len(path.timesteps)
-        denoise = None
-        if total:
-            prompt, negative = self.encode_prompts.of(options)
-            denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
-        yield Progress(0, total, x, None)
-        if denoise is None:
-            return
-        for step in sample(options.sampler, denoise, x, path, noise, **sampler_options(options)):
-            # looking at every step would make a GPU wait for the CPU
-            if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
-                raise self.networks.not_finite("unet")
-            yield Progress(step.done, step.total, step.latent, step.denoised)
+    def passes(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]:
+        """The denoising: once, or with `hires` twice."""
+        self.networks.wrap(request.options.seamless or "")
+        if request.options.hires is not None:
+            return self.second_pass.steps(request, seeds, self.adopt_loras)
+        return self.sampling.steps(request, seeds)
 
     # From latents to pictures
 
-    def decode(self, latents: Tensor, tile: int = 0, *, tiny: bool = False) -> list[Image.Image]:
+    def decode(self, latents: Tensor, tile: int | None = None, *, tiny: bool = False) -> list[Image.Image]:
         """Latents [n, c, h, w] as the last `Progress` holds them → n pictures (one at a time: memory).
 
         Args:
-            tile: decode in overlapping tiles of so many pixels a side (`tiles`); 0: whole, which is exact.
+            tile: decode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
+                memory.
             tiny: by the tiny autoencoder, which is an approximation.
 
         Raises:

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sdscratch.errors import SdscratchError
-from sdscratch.images import Record, TemplateRecord
+from sdscratch.images import AddonRecord, Record, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions
 
 __all__ = [
@@ -41,12 +41,14 @@ class Init:
         fit: how it was brought to that size.
         hash: `images.picture_hash` of the picture as it was read, before that.
         background: the colour under its transparent parts, and of borders.
+        upscaler: the file that enlarged it first, if one did.
     """
 
     image: Image
     fit: Fit | None = None
     hash: str | None = None
     background: str = "white"
+    upscaler: AddonRecord | None = None
 
 
 @dataclass(frozen=True)

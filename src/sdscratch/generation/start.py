@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,20 @@ from sdscratch.checkpoints.tiny_encoder import TinyEncoderFile
 from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
+from sdscratch.generation.tiles import encode_picture, tile_by_memory
 
-__all__ = ["PictureEncoder", "TinyPictureEncoder", "device_noise", "start_latent"]
+__all__ = [
+    "Draw",
+    "PictureEncoder",
+    "Start",
+    "TinyPictureEncoder",
+    "device_noise",
+    "start_latent",
+    "together",
+]
 
 Draw = NoiseSource
+Start = Callable[[Draw | None], Tensor]  # gives a latent [1|n, c, h, w]: sampled with this noise, or the mean
 
 
 class PictureEncoder:
@@ -23,11 +33,16 @@ class PictureEncoder:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
-        self._newest: tuple[Tensor, Tensor] | None = None  # a picture, and its posterior
+        self._newest: tuple[Tensor, str, Tensor] | None = None  # a picture, how it tiles, its posterior
 
-    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
-        """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
-        mean, log_variance = self._posterior(picture).chunk(2, dim=1)
+    def __call__(self, picture: Tensor, noise: Draw | None, tile: int | None = None) -> Tensor:
+        """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise.
+
+        Args:
+            tile: encode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
+                memory.
+        """
+        mean, log_variance = self._posterior(picture, tile).chunk(2, dim=1)
         drawn = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise()
         return drawn * self.networks.files.config.autoencoder.latent_scale
 
@@ -35,17 +50,24 @@ class PictureEncoder:
         """Forget the newest picture."""
         self._newest = None
 
-    def _posterior(self, picture: Tensor) -> Tensor:
+    def _posterior(self, picture: Tensor, tile: int | None) -> Tensor:
         """Mean and log variance, one after the other in the channels."""
+        networks = self.networks
+        config, axes = networks.files.config.autoencoder, networks.seamless
+        if tile is None:
+            size = picture.shape[3], picture.shape[2]
+            tile = tile_by_memory(size, config, networks.placement, low_memory=networks.low_memory)
 
         def encode(network: Any) -> Tensor:
-            posterior = network(picture.to(self.networks.placement.device, dtype_of(network)))
+            pixels = picture.to(networks.placement.device, dtype_of(network))
+            posterior = encode_picture(network, pixels, config, tile)
             return torch.cat([posterior.mean, posterior.log_variance], 1).float()
 
-        if self._newest is None or not torch.equal(self._newest[0], picture):
-            self._newest = picture, self.networks.run("encoder", encode)
-            self.networks.done("encoder")
-        return self._newest[1]
+        newest = self._newest
+        if newest is None or newest[1] != axes or not torch.equal(newest[0], picture):
+            newest = self._newest = picture, axes, networks.run("encoder", encode)
+            networks.done("encoder")
+        return newest[2]
 
 
 class TinyPictureEncoder:
@@ -79,7 +101,7 @@ def start_latent(
     path: SigmaSchedule,
     count: int,
     noise: Draw,
-    encode: Callable[[Draw | None], Tensor] | None,
+    encode: Start | None,
     *,
     sampled: bool = True,
 ) -> Tensor:
@@ -99,3 +121,24 @@ def start_latent(
         return encode(None).repeat(count, 1, 1, 1)
     latent = encode(noise if sampled else None)  # draws its noise before the sampler's, as diffusers does
     return latent * path.init_scale + noise() * path.start_scale
+
+
+def together(starts: Sequence[Start]) -> Start:
+    """Pictures' own starts as one of all of them; noise is drawn for all at once, if for one."""
+
+    def encode(noise: Draw | None) -> Tensor:
+        drawn: list[Tensor] = []
+
+        def of(index: int) -> Draw:
+            def draw(sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
+                assert noise is not None
+                if not drawn:
+                    drawn.append(noise())
+                return drawn[0][index : index + 1]
+
+            return draw
+
+        draws = [None if noise is None else of(index) for index in range(len(starts))]
+        return torch.cat([start(draw) for start, draw in zip(starts, draws, strict=True)])
+
+    return encode

@@ -1,58 +1,65 @@
-"""A latent decoded in overlapping tiles: memory for one tile, whatever the picture's size.
+"""Which pictures are encoded and decoded by bands (`fast.bands`), and how large these are.
 
-An approximation: the decoder normalises over, and attends to, all that it sees, and of a tile it sees less.
+It is a matter of memory alone: the picture is the same, to rounding. So the choice follows from the picture's
+size and the machine's memory, not from what happens to be free, and a picture is drawn again as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
+import os
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["in_tiles"]
+from sdscratch.device import Placement
+from sdscratch.fast.bands import decode_in_bands, encode_in_bands
+from sdscratch.models.config import AutoencoderConfig
+from sdscratch.models.vae import Gaussian
+from sdscratch.options import LOW_MEMORY_TILE
 
-OVERLAP = 4  # neighbours share a quarter of their side
+__all__ = ["decode_latent", "encode_picture", "tile_by_memory"]
 
-
-def in_tiles(decode: Callable[[Tensor], Tensor], latent: Tensor, side: int) -> Tensor:
-    """Decode tiles of a latent, each faded into its neighbours where they overlap.
-
-    Args:
-        decode: [1, c, h, w] → [1, 3, f·h, f·w], for any h and w.
-        latent: [1, c, h, w]; one that is no larger than a tile is decoded whole.
-        side: of a tile, in the latent's positions, at least 4.
-
-    Returns:
-        [1, 3, f·h, f·w] float32.
-    """
-    height, width = latent.shape[2:]
-    if max(height, width) <= side:
-        return decode(latent).float()
-    total = weights = torch.empty(0)
-    for top, left in product(starts(height, side), starts(width, side)):
-        tile = decode(latent[:, :, top : top + side, left : left + side]).float()
-        factor = tile.shape[2] // min(side, height)
-        if not total.numel():
-            total = tile.new_zeros(1, 3, factor * height, factor * width)
-            weights = tile.new_zeros(1, 1, factor * height, factor * width)
-        rows, columns = (ramp(length, factor * side // OVERLAP, tile) for length in tile.shape[2:])
-        fade = rows[:, None] * columns
-        bottom, right = factor * top + tile.shape[2], factor * left + tile.shape[3]
-        total[..., factor * top : bottom, factor * left : right] += tile * fade
-        weights[..., factor * top : bottom, factor * left : right] += fade
-    return total.div_(weights)
+# What an autoencoder needs at its largest as a whole: so many numbers a pixel and channel of its last level.
+AT_ONCE = 6
+SHARE = 4  # of a machine's memory, one part in so many may be taken
 
 
-def starts(length: int, side: int) -> Iterator[int]:
-    """Where tiles begin along one axis; the last ends where the picture does, and may overlap more."""
-    step = side - side // OVERLAP
-    yield from range(0, max(length - side, 0), step)
-    yield max(length - side, 0)
+def tile_by_memory(
+    size: tuple[int, int], config: AutoencoderConfig, placement: Placement, *, low_memory: bool = False
+) -> int:
+    """The tile for a picture of (width, height): 0, the whole, where memory is plenty for that."""
+    if low_memory:
+        return LOW_MEMORY_TILE if max(size) > LOW_MEMORY_TILE else 0
+    channels = config.channels * config.multipliers[0]
+    need = size[0] * size[1] * channels * AT_ONCE * placement.dtype.itemsize
+    return LOW_MEMORY_TILE if need > memory_of(placement.device) // SHARE else 0
 
 
-def ramp(length: int, overlap: int, like: Tensor) -> Tensor:
-    """Weights along one axis: rising over the overlap, one, falling; at a picture's edges it divides out."""
-    rise = torch.arange(1, length + 1, dtype=torch.float32, device=like.device) / overlap
-    return torch.minimum(rise, rise.flip(0)).clamp(max=1.0)
+def memory_of(device: torch.device) -> int:
+    """Bytes that a device has, used or not."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # a system that does not say
+        return 2**34
+
+
+def decode_latent(network: Any, latent: Tensor, config: AutoencoderConfig, tile: int) -> Tensor:
+    """A latent [1, c, h, w] decoded in bands of as many pixels as a tile of this side has; 0: whole."""
+    whole = not tile or max(latent.shape[2:]) * config.downscale <= tile
+    result: Tensor = network(latent) if whole else decode_in_bands(network, latent, _budget(config, tile))
+    return result
+
+
+def encode_picture(network: Any, picture: Tensor, config: AutoencoderConfig, tile: int) -> Gaussian:
+    """A picture [1, 3, H, W] encoded likewise."""
+    whole = not tile or max(picture.shape[2:]) <= tile
+    result: Gaussian = network(picture) if whole else encode_in_bands(network, picture, _budget(config, tile))
+    return result
+
+
+def _budget(config: AutoencoderConfig, tile: int) -> int:
+    """Numbers in a tile's features where they are the most: at the last level."""
+    return tile**2 * config.channels * config.multipliers[0]

@@ -19,6 +19,7 @@ Nothing else here imports torch.
 
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
+from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.infotext import Infotext, parse_infotext
 from sdscratch.images.metadata.record import AddonRecord, LoraRecord, Record, TemplateRecord
 from sdscratch.images.read import picture_size, plain_picture, read_picture
@@ -28,6 +29,7 @@ from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 __all__ = [
     "SUFFIXES",
     "AddonRecord",
+    "Extras",
     "Infotext",
     "LoraRecord",
     "Record",

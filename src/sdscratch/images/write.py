@@ -11,6 +11,7 @@ from PIL import Image
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import atomic_write, write_stream
 from sdscratch.images.carry import exif_bytes, png_text
+from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.record import Record
 
 __all__ = ["SUFFIXES", "as_kept", "check_suffix", "save_picture"]
@@ -28,7 +29,7 @@ QUALITY: dict[
 def save_picture(
     image: Image.Image,
     destination: Path | BinaryIO,
-    record: Record | None = None,
+    record: Record | Extras | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -68,7 +69,7 @@ def as_kept(image: Image.Image, kind: str) -> Image.Image:
         return kept.copy()
 
 
-def _encode(image: Image.Image, kind: str, record: Record | None) -> bytes:
+def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> bytes:
     bare = image.copy()
     bare.info = {}  # Pillow would write what it remembers of the file that the picture came from
     extra: dict[str, object] = {}

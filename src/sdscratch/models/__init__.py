@@ -8,5 +8,6 @@ attention.py      attention
 clip.py           prompt → context
 unet.py           noisy latent, time, context → noise
 vae.py            picture ↔ latent
+esrgan.py         a picture → a larger one
 taesd.py          latent → picture at a hundredth of the cost
 """

@@ -29,6 +29,7 @@ class Conditioning:
         controls: what steers from beside: ControlNets and adapters; their residuals add up.
         sizes: [1|n, 6], of models that are told a picture's height and width, where it was cropped (top,
             left), and the height and width wanted (Podell et al. 2023, section 2.2), all in pixels.
+        guidance: [1|n, g], the guidance scale as `guidance_embedding` has it, of models that are told it.
     """
 
     context: Tensor
@@ -36,6 +37,7 @@ class Conditioning:
     concat: Tensor | None = None
     controls: tuple[Control, ...] = ()
     sizes: Tensor | None = None
+    guidance: Tensor | None = None
 
     def expand(self, n: int) -> Self:
         """The same with n rows in every tensor."""

@@ -17,11 +17,14 @@ __all__ = [
     "SD1",
     "AutoencoderConfig",
     "Block",
+    "CompactConfig",
     "ModelConfig",
+    "RRDBConfig",
     "ScheduleConfig",
     "TextEncoderConfig",
     "TinyDecoderConfig",
     "UNetConfig",
+    "UpscalerConfig",
     "unet_groups",
 ]
 
@@ -66,6 +69,8 @@ class UNetConfig:
     projection: Literal["conv", "linear"] = "conv"  # into and out of a transformer: 1×1 convolution or matrix
     context: int = 768  # width of the text encoder's output
     norm_groups: int = 32
+    middle: bool = True  # whether there are blocks between the way down and the way up
+    guidance: int | None = None  # sinusoids by which it is told the guidance, of models distilled under it
     pooled: int | None = None  # width of the pooled prompt that is added to the time, with the sizes
     sizes: int = 6  # numbers of these
     size_width: int = 256  # sinusoids that each of them becomes
@@ -106,6 +111,37 @@ class AutoencoderConfig:
     def downscale(self) -> int:
         """How many pixels one latent position stands for along each side."""
         return 1 << (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class RRDBConfig:
+    """ESRGAN's network (`models.esrgan`)."""
+
+    inputs: int = 3  # channels of a picture, before `unshuffle`
+    outputs: int = 3
+    channels: int = 64
+    growth: int = 32  # channels that each convolution of a dense block adds
+    blocks: int = 23
+    upsamplings: int = 2  # by two
+    unshuffle: int = 1  # the side of the squares of pixels that are folded into channels first
+
+    @property
+    def scale(self) -> int:
+        """How many times larger pictures become."""
+        return (1 << self.upsamplings) // self.unshuffle
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Real-ESRGAN's compact network (`models.esrgan`)."""
+
+    inputs: int = 3
+    channels: int = 64
+    convolutions: int = 16  # between the first and the last
+    scale: int = 4
+
+
+UpscalerConfig = RRDBConfig | CompactConfig
 
 
 @dataclass(frozen=True)
@@ -266,6 +302,8 @@ def unet_groups(config: UNetConfig) -> tuple[list[list[Block]], list[list[Block]
 
     width = widths[-1]
     middle = [[Block(kind, width, width, last) for kind in ("residual", "transformer", "residual")]]
+    if not config.middle:
+        middle = []
 
     up: list[list[Block]] = []
     current = width

@@ -17,7 +17,14 @@ from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import Block, UNetConfig, unet_groups
 from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
-__all__ = ["FeedForward", "SpatialTransformer", "TransformerBlock", "UNet", "timestep_embedding"]
+__all__ = [
+    "FeedForward",
+    "SpatialTransformer",
+    "TransformerBlock",
+    "UNet",
+    "guidance_embedding",
+    "timestep_embedding",
+]
 
 RESIDUAL_EPS = 1e-5
 TRANSFORMER_EPS = 1e-6
@@ -36,6 +43,26 @@ def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10_000
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angles = timesteps[:, None].float() * torch.exp(-math.log(max_period) * exponents)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def guidance_embedding(scale: float, width: int, max_period: float = 10_000.0) -> Tensor:
+    """The guidance scale as a model distilled under it is told it (Luo et al. 2023, section 4.2).
+
+    Sinusoids of 1000·w, sines first and the last frequency exactly 1/max_period (both unlike the timestep's),
+    of w = s − 1, for a scale counted as users do: without guidance w is 0.
+
+    Args:
+        scale: s.
+
+    Returns:
+        [1, width] float32.
+    """
+    half = width // 2
+    # angles of thousands: rounded step by step as the reference rounds them, or its last digits are others
+    step = torch.tensor(max_period).log() / max(half - 1, 1)
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -step)
+    angles = torch.tensor([[scale - 1.0]]) * 1000.0 * frequencies
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
 
 
 class Attention(nn.Module):
@@ -162,6 +189,8 @@ class UNet(nn.Module):
         time = 4 * config.channels
         self.time1 = nn.Linear(config.channels, time)
         self.time2 = nn.Linear(time, time)
+        if config.guidance is not None:
+            self.guidance = nn.Linear(config.guidance, config.channels, bias=False)
         if config.pooled is not None:
             self.added1 = nn.Linear(config.pooled + config.sizes * config.size_width, time)
             self.added2 = nn.Linear(time, time)
@@ -206,6 +235,8 @@ class UNet(nn.Module):
     def embed(self, timesteps: Tensor, conditioning: Conditioning, dtype: torch.dtype) -> Tensor:
         """The time, and what is added to it, as every residual block takes it: [n, 4·channels]."""
         sinusoids = timestep_embedding(timesteps, self.config.channels).to(dtype)
+        if self.config.guidance is not None and conditioning.guidance is not None:
+            sinusoids = sinusoids + self.guidance(conditioning.guidance)
         time = self.time2(F.silu(self.time1(sinusoids)))
         if self.config.pooled is not None:  # Podell et al. 2023, section 2.2
             pooled, sizes = conditioning.pooled, conditioning.sizes

@@ -38,6 +38,7 @@ class Kind(Enum):
     CONTROLNET = "a ControlNet"
     IP_ADAPTER = "an IP-Adapter"
     TAESD = "a TAESD autoencoder"
+    UPSCALER = "an upscaler of the ESRGAN family"
     SAFETY_CHECKER = "a safety checker"
     LORA_KOHYA = "a LoRA in kohya's layout"
     LORA_DIFFUSERS = "a LoRA in diffusers' layout"
@@ -133,6 +134,8 @@ SIGNS = (
     _Sign(Kind.SAFETY_CHECKER, r"(.*\.)?(concept_embeds|special_care_embeds)$"),
     _Sign(Kind.VIDEO, r".*\.(time_stack|motion_modules|temporal_transformer_blocks)\."),
     _Sign(Kind.TAESD, r"((taesd_)?(encoder|decoder)\.(layers\.)?)?\d+\.conv\.\d+\.weight"),
+    _Sign(Kind.UPSCALER, r"(params(_ema)?\.)?(body\.0\.rdb1|RRDB_trunk\.0|model\.1\.sub\.0\.RDB1)\."),
+    _Sign(Kind.UPSCALER, r"(params(_ema)?\.)?body\.1\.weight$", dimensions=1),
     _Sign(Kind.SDXL, r"conditioner\.embedders\.|(model\.diffusion_model\.)?label_emb\.|add_embedding\."),
     _Sign(Kind.FLUX, r"(model\.diffusion_model\.)?double_blocks\.|single_transformer_blocks\."),
     _Sign(Kind.SD3, r"(model\.diffusion_model\.)?joint_blocks\.|transformer_blocks\.\d+\.attn\.add_k_proj\."),

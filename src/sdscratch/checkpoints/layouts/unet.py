@@ -31,6 +31,9 @@ ENDS = rows("""
     norm_out.*  out.0.*             conv_norm_out.*             channels
     conv_out.*  out.2.*             conv_out.*                  out_channels channels 3 3
 """)
+GUIDANCE = rows("""
+    guidance.weight  time_embed.cond_proj.weight  time_embedding.cond_proj.weight  channels guidance
+""")
 ADDED = rows("""
     added1.*    label_emb.0.0.*     add_embedding.linear_1.*    time added
     added2.*    label_emb.0.2.*     add_embedding.linear_2.*    time time
@@ -80,7 +83,7 @@ TABLES = {"residual": RESIDUAL, "skip": SKIP, "transformer": TRANSFORMER, "block
 # Every row with its whole path, by the way that a block lies on and what of it the rows are.
 ROWS: Mapping[tuple[str, str], tuple[Row, ...]] = {
     (way, table): at(stem, block) for way, stem in STEMS.items() for table, block in TABLES.items()
-} | {("", "ends"): ENDS, ("", "added"): ADDED}
+} | {("", "ends"): ENDS, ("", "added"): ADDED, ("", "guidance"): GUIDANCE}
 
 
 def unet_weights(config: UNetConfig) -> Iterator[Weight]:
@@ -92,11 +95,14 @@ def unet_weights(config: UNetConfig) -> Iterator[Weight]:
         "time": 4 * config.channels,
         "context": config.context,
         "point": (1, 1) if config.projection == "conv" else (),
+        "guidance": config.guidance or 0,
         "added": (config.pooled or 0) + config.sizes * config.size_width,
     }
     yield from expand("unet", PREFIXES, ROWS["", "ends"], shared)
     if config.pooled is not None:
         yield from expand("unet", PREFIXES, ROWS["", "added"], shared)
+    if config.guidance is not None:
+        yield from expand("unet", PREFIXES, ROWS["", "guidance"], shared)
     counts: Counter[tuple[str, int | None, str]] = Counter()
     for way, groups in zip(STEMS, unet_groups(config), strict=True):
         for g, group in enumerate(groups):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from reprlib import repr as short
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -17,7 +17,8 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
 from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
-from sdscratch.options import Fit, GenerateOptions, ResolvedOptions
+from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.options.large import spelled_upscaler
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
@@ -25,13 +26,10 @@ __all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
 T = TypeVar("T")
 AUTOV2, AUTOV3 = 10, 12  # hex digits
 
-# Options that old records do not have; a picture that is exact says nothing of them.
-APPROXIMATIONS = {
-    name: getattr(GenerateOptions(), name) for name in ("cfg_interval", "deep_cache", "tile", "decoder")
-}
-
-# What records say nothing of where a version did not know it, or a picture is exact.
-BEFORE = {**APPROXIMATIONS, "prompt_syntax": "plain", "like": "sdscratch", "noise": "cpu"}
+# Options of which a record says nothing where they do nothing.
+OFF = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
+# What a record means that lacks an option, as those do that are older than it.
+ABSENT = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if "absent" in each.metadata}
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,7 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    upscaler: AddonRecord | None = None  # between two passes
     template: TemplateRecord | None = None  # where prompts had wildcards
     taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
     threads: int | None = None  # of the CPU that drew it
@@ -107,10 +106,10 @@ class Record:
         for name in ("loras", "embeddings"):
             if name in own:
                 own[name] = [each.to_record() for each in getattr(self, name)]
-        for name in {"vae", "taesd"} & own.keys():
+        for name in {"vae", "upscaler", "taesd"} & own.keys():
             own[name] = getattr(self, name).to_record()
-        for name, exact in APPROXIMATIONS.items():
-            if own["options"][name] == exact:
+        for name, value in OFF.items():
+            if own["options"][name] == value:
                 del own["options"][name]
         return json.dumps({"sdscratch": own.pop("sdscratch"), **own}, separators=(",", ":"))
 
@@ -127,12 +126,12 @@ class Record:
         """
         try:
             values = json.loads(text)
-            options = _typed(ResolvedOptions, {**BEFORE, **values.pop("options")})
+            options = _typed(ResolvedOptions, {**ABSENT, **values.pop("options")})
             if "loras" in values:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
-            for name in {"vae", "taesd"} & values.keys():
+            for name in {"vae", "upscaler", "taesd"} & values.keys():
                 values[name] = _typed(AddonRecord, values[name])
             if "template" in values:
                 values["template"] = _typed(TemplateRecord, values["template"])
@@ -170,11 +169,13 @@ class Record:
             "Model hash": self.model_hash,
             "Model": self.model,
             "Denoising strength": f"{options.strength:.10g}" if self.mode == "img2img" else "",
+            **self._second_pass(),
+            "Tiling": "True" if options.seamless == "xy" else "",
+            "Tiling axis": options.seamless if options.seamless in ("x", "y") else "",
             "Clip skip": str(options.clip_skip + 1) if options.clip_skip else "",  # theirs counts one more
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
-            "VAE tile": str(options.tile) if options.tile else "",
             "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             "RNG": options.noise.upper(),  # theirs is a GPU's unless it is said
             "VAE": self.vae.name if self.vae else "",
@@ -185,6 +186,25 @@ class Record:
             "Negative Template": self.template.negative_prompt if self.template else "",
             "Record hash": self.hash(),
             "Version": f"sdscratch {self.sdscratch}",
+        }
+
+    def _second_pass(self) -> dict[str, str]:
+        """The second pass in the web UIs' words."""
+        options = self.options
+        if options.hires is None:
+            return {}
+        upscaler = self.upscaler.name if self.upscaler else spelled_upscaler(options.hires_upscaler)
+        scale = options.hires_cfg_scale
+        return {
+            "Denoising strength": f"{options.hires_strength:.10g}",
+            "Hires upscale": f"{options.hires:.10g}",
+            "Hires steps": str(options.hires_steps or ""),
+            "Hires upscaler": upscaler,
+            "Hires sampler": _title(SAMPLERS, options.hires_sampler or ""),
+            "Hires schedule type": _title(SPACINGS, options.hires_scheduler or ""),
+            "Hires CFG Scale": "" if scale is None else f"{scale:.10g}",
+            "Hires prompt": options.hires_prompt or "",
+            "Hires negative prompt": options.hires_negative_prompt or "",
         }
 
     def _resources(self) -> str:
