@@ -37,9 +37,11 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 # What is compared with, in tests and measurements: never a part of what runs.
 REFERENCES = {
+    "spandrel",
     *(
         "compel",
         "diffusers",
+        "gguf",
         "dynamicprompts",
         "k_diffusion",
         "lycoris",
@@ -56,6 +58,7 @@ TORCH_FREE = (
     "sdscratch.bench.peers.worker",
     "sdscratch.addons.apply",
     "sdscratch.addons.cards",
+    "sdscratch.addons.control",
     "sdscratch.addons.describe",
     "sdscratch.addons.requests",
     "sdscratch.checkpoints.layouts",

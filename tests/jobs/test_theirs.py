@@ -14,6 +14,7 @@ from sdscratch.addons.requests import LoraRequest
 from sdscratch.images import Infotext, parse_infotext
 from sdscratch.jobs.finding import Found, Library, Wanted, named_only
 from sdscratch.jobs.theirs import TOOLS, tagged, told_by
+from sdscratch.options import SD1_DEFAULTS, GenerateOptions
 
 A1111 = (
     "a fox <lora:ink:0.7>\nNegative prompt: bad\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, "
@@ -36,14 +37,14 @@ def test_what_a1111_says_becomes_options_and_files() -> None:
     assert told.values == {
         "like": "a1111", "prompt": "a fox <lora:ink:0.7>", "negative_prompt": "bad", "steps": 20,
         "sampler": "dpm++2m", "scheduler": "karras", "cfg_scale": 7.0, "seed": 5, "width": 512, "height": 768,
-        "clip_skip": 2, "noise": "cpu",
+        "clip_skip": 2, "noise": "cpu", "ensd": 31337,
     }  # fmt: skip
     assert told.model == Wanted("model", "v1-5", ("6ce0161689",))
     assert told.vae == Wanted("vae", "vae-ft-mse-840000-ema-pruned", ("735e4c3a44",))
     assert told.embeddings == [Wanted("embedding", "easyneg", ("c74b4e810b03",))]
     assert list(tagged(told)) == [(LoraRequest("ink", 0.7), Wanted("lora", "ink", ("0123456789ab",)))]
     assert told.hashes["a, b"] == ("ba9876543210",)
-    assert {"ENSD: 31337", "Hypernet: anime"} >= set(told.unmatched) > set()
+    assert told.unmatched == ["Hypernet: anime"]
 
 
 def test_every_setting_is_read_or_told() -> None:
@@ -89,6 +90,23 @@ def test_a_strength_says_that_there_was_a_picture_unless_it_is_of_a_second_pass(
     text = {"Denoising strength": "0.7"}
     assert told_by("a1111", Infotext("a", "", text)).from_picture
     assert not told_by("a1111", Infotext("a", "", text | {"Hires upscale": "2"})).from_picture
+
+
+def test_a_second_pass_is_read_as_it_is_written() -> None:
+    text = {
+        "Denoising strength": "0.4", "Hires upscale": "1.5", "Hires steps": "12", "Tiling": "True",
+        "Hires upscaler": "Latent (nearest-exact)", "Hires sampler": "Euler a", "Hires prompt": "a fox",
+        "Hires schedule type": "Use same scheduler", "Hires CFG Scale": "5",
+    }  # fmt: skip
+    told = told_by("a1111", Infotext("a", "", text))
+    assert told.unmatched == []
+    read = GenerateOptions(**told.values).resolve(SD1_DEFAULTS, 1)
+    assert (read.hires, read.hires_strength, read.hires_steps) == (1.5, 0.4, 12)
+    assert (read.hires_upscaler, read.hires_prompt) == ("latent-nearest-exact", "a fox")
+    assert (read.hires_cfg_scale, read.seamless) == (5.0, "xy")
+    assert (read.hires_sampler, read.hires_scheduler) == ("Euler a", None)
+    resized = told_by("a1111", Infotext("a", "", {"Hires resize": "1024x1024", "Hires steps": "5"}))
+    assert len(resized.unmatched) == 2
 
 
 def test_loras_beside_the_prompt() -> None:

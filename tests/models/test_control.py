@@ -134,9 +134,39 @@ def test_a_conditioning_changes_its_controls_tensors_with_its_own() -> None:
     assert [len(tensor) for tensor in both.tensors() if tensor is not None] == [3, 3, 3]
 
 
-def test_conditionings_of_other_controls_are_no_batch() -> None:
+@pytest.mark.parametrize("places", [PLACES, *[(place,) for place in PLACES]], ids=str)
+def test_a_control_of_some_rows_steers_them_alone_and_computes_for_them_alone(
+    places: tuple[str, ...],
+) -> None:
+    unet = random_model("", TINY).load("unet", "cpu", torch.float32)
+    x, timesteps, context = inputs(3)
+    seen: list[int] = []
+
+    class Counting(FakeControl):
+        def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Residuals:
+            seen.append(len(x))
+            return FakeControl.__call__(self, x, timesteps, context)
+
+    plain = control(places=places)
+    added = Counting(plain.config, plain.hint, plain.weight, plain.places)
+    parts = [Conditioning(row) for row in context.split(1)]
+    steered = replace(parts[1], controls=(added,))
+    both = Conditioning.stack([parts[0], steered, parts[2]])
+    with torch.inference_mode():
+        together = unet(x, timesteps, both)
+        alone = [
+            unet(x[i : i + 1], timesteps[i : i + 1], told)
+            for i, told in enumerate((parts[0], steered, parts[2]))
+        ]
+    assert seen == [1, 1]
+    assert relative_error(together, torch.cat(alone)) <= 1e-5
+    assert relative_error(together[1:2], unet(x, timesteps, Conditioning(context))[1:2]) > 0.01
+    assert both.kind != Conditioning.stack([steered, *parts[1:]]).kind
+    with pytest.raises(ValueError, match="follow each other"):
+        Conditioning.stack([steered, parts[1], steered])
+
+
+def test_conditionings_of_other_tensors_are_no_batch() -> None:
     context = torch.zeros(1, 7, 3)
-    with pytest.raises(ValueError, match="cannot be one batch"):
-        Conditioning.stack([Conditioning(context), Conditioning(context, controls=(control(),))])
     with pytest.raises(ValueError, match="cannot be one batch"):
         Conditioning.stack([Conditioning(context, pooled=context[0]), Conditioning(context)])

@@ -71,6 +71,39 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
         Kind.CONTROLNET,
         {"conv_in.weight": (320, 4, 3, 3), "controlnet_cond_embedding.conv_in.bias": (16,)},
     ),
+    "ControlNet for SD 2": (
+        Kind.CONTROLNET_SD2,
+        {"control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024)},
+    ),
+    "ControlNet for SDXL": (
+        Kind.CONTROLNET_SDXL,
+        {
+            "controlnet_cond_embedding.conv_in.bias": (16,),
+            "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight": (640, 2048),
+        },
+    ),
+    "ControlNet, difference": (
+        Kind.CONTROLNET_DIFFERENCE,
+        {"control_model.input_hint_block.0.bias": (16,), "difference": ()},
+    ),
+    "control-LoRA": (Kind.CONTROL_LORA, {"lora_controlnet": (), "input_hint_block.0.bias": (16,)}),
+    "control-LoRA for SDXL": (
+        Kind.CONTROLNET_SDXL,
+        {
+            "lora_controlnet": (),
+            "input_hint_block.0.bias": (16,),
+            "input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": (128, 2048),
+        },
+    ),
+    "ControlNet-LLLite": (Kind.CONTROL_LLLITE, {"lllite_unet_input_blocks_4_1.down.0.weight": (32, 64)}),
+    "T2I-Adapter": (Kind.T2I_ADAPTER, {"body.0.block1.weight": (320, 320, 3, 3)}),
+    "T2I-Adapter, diffusers": (
+        Kind.T2I_ADAPTER,
+        {"adapter.body.0.resnets.0.block1.weight": (320, 320, 3, 3)},
+    ),
+    "T2I-Adapter, light": (Kind.T2I_ADAPTER_LIGHT, {"body.0.out_conv.weight": (320, 80, 1, 1)}),
+    "T2I-Adapter for SDXL": (Kind.T2I_ADAPTER_SDXL, {"adapter.conv_in.weight": (320, 768, 3, 3)}),
+    "style adapter": (Kind.STYLE_ADAPTER, {"style_embedding": (1, 8, 1024)}),
     "IP-Adapter": (Kind.IP_ADAPTER, {"image_proj.proj.weight": (3072, 1024)}),
     "TAESD": (Kind.TAESD, {"0.weight": (64, 3, 3, 3), "1.conv.0.weight": (64, 64, 3, 3)}),
     "TAESD, diffusers": (Kind.TAESD, {"decoder.layers.3.conv.0.weight": (64, 64, 3, 3)}),

@@ -8,6 +8,11 @@ kinds/         one file a kind of LoRA: its tensors, whether they fit, and what 
 embedding.py   textual inversion: vectors under a name, from every form of file
 cards.py       embeddings that travel in pictures
 vae.py         the autoencoder of any file, alone or in a model
+control_requests.py   how ControlNets and adapters are asked for
+control.py            told apart and opened, with their hints
+control_files.py      what their files have in common
+controlnet.py         ControlNets, in every form of file
+t2i_adapter.py        T2I-Adapters, full and light
 upscaler.py    upscalers of the ESRGAN family, told apart and checked
 apply.py       a model with add-ons: found, opened, checked
 merge.py       models made of models: weighted sums, differences

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sdscratch.addons.cards import is_card
+from sdscratch.addons.control import CONTROLS, open_file, told_of
+from sdscratch.addons.control_files import OpenedFiles, opened_files
 from sdscratch.addons.embedding import MADE_FOR, Embedding, bundled_embeddings, read_embedding
 from sdscratch.addons.kinds.dora import LENGTHS
 from sdscratch.addons.kinds.full import BIASES
@@ -23,6 +25,7 @@ from sdscratch.addons.vae import open_vae, with_vae
 from sdscratch.checkpoints.describe import Facts, describe_file, describe_model, is_model
 from sdscratch.checkpoints.hashing import AUTOV2, autov3, digest_files
 from sdscratch.checkpoints.model import open_model
+from sdscratch.checkpoints.source import read_json
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import ModelConfig
 from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
@@ -47,6 +50,8 @@ def describe(path: Path, against: str | None = None) -> Facts:
         CheckpointError: unreadable, damaged, or a model that is not complete.
     """
     facts: Facts
+    if path.is_dir() and (control := _control_folder(path)) is not None:
+        return _described_control(control, against)
     if path.is_dir() and not _is_vae_folder(path):
         return describe_model(open_model(path))
     config = open_model(against).config if against is not None else None
@@ -68,6 +73,8 @@ def describe(path: Path, against: str | None = None) -> Facts:
         facts |= _embedding(read_embedding(path, config.text.width if config else 768), config)
     elif identity.kind in VAES:
         facts |= _vae(path, against)
+    elif identity.kind in CONTROLS:
+        facts |= _control(opened_files(path), against)
     elif identity.kind is Kind.UPSCALER:
         facts |= _upscaler(path, file)
     return facts | _hashes(path) | describe_file(file)
@@ -75,6 +82,34 @@ def describe(path: Path, against: str | None = None) -> Facts:
 
 def _is_vae_folder(path: Path) -> bool:
     return not (path / "unet").exists() and (path / "config.json").is_file()
+
+
+def _control_folder(path: Path) -> OpenedFiles | None:
+    """A diffusers folder of a ControlNet or an adapter alone."""
+    if (path / "unet").exists() or not (path / "config.json").is_file():
+        return None
+    known = read_json(path / "config.json").get("_class_name") in ("ControlNetModel", "T2IAdapter")
+    return opened_files(path) if known else None
+
+
+def _described_control(files: OpenedFiles, against: str | None) -> Facts:
+    """The facts of such a folder."""
+    identity = files.identity
+    facts: Facts = {"what": f"{identity.kind.value}, in a diffusers folder", "told_by": identity.key}
+    size = sum(path.stat().st_size for path in files.paths)
+    return facts | _control(files, against) | {"hash": files.hash(), "bytes": size}
+
+
+def _control(files: OpenedFiles, against: str | None) -> Facts:
+    """What a control reads and writes, and whether it fits a model."""
+    facts: Facts = {"control": told_of(files)}
+    if against is None:
+        return facts
+    try:
+        open_file(files, open_model(against))
+    except CheckpointError as error:
+        return facts | {"misfits": [str(error)]}
+    return facts | {"misfits": []}
 
 
 # --- LoRA ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ __all__ = [
     "EMBEDDED",
     "cache_folder",
     "data_folder",
+    "find_control",
     "find_embedding",
     "find_local",
     "find_lora",
@@ -27,14 +28,16 @@ __all__ = [
 ]
 
 EMBEDDED = "default"
-SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
+SUFFIXES = ("", ".safetensors", ".ckpt", ".pt", ".gguf")
 KEPT = {  # in the current folder, and in the user's
     "model": ("weights", "models"),
     "vae": ("weights", "models"),
     "lora": ("loras", "loras"),
     "embedding": ("embeddings", "embeddings"),
+    "control": ("controls", "controls"),
 }
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
+CONTROL_SUFFIXES = ("", ".safetensors", ".pth", ".ckpt", ".pt", ".bin")
 UPSCALER_SUFFIXES = ("", ".safetensors", ".pth", ".pt")
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin", ".png", ".webp")
 
@@ -90,7 +93,7 @@ def kept(kind: str) -> list[Path]:
     """The folders where files of a kind are kept: here, and the user's own.
 
     Args:
-        kind: model, vae, lora or embedding.
+        kind: model, vae, lora, embedding or control.
     """
     return _folders(*KEPT[kind])
 
@@ -136,6 +139,31 @@ def find_upscaler(name: str) -> Path:
         CheckpointError: it is nowhere.
     """
     return _find_addon(name, "upscaler", "upscalers", UPSCALER_SUFFIXES)
+
+
+def find_control(name: str) -> Path:
+    """The file or diffusers folder meant by `name`: a path, or a name in ./controls or the user's controls.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    folders = control_folders()
+    try:
+        named = [folder / f"{name}{suffix}" for folder in folders for suffix in CONTROL_SUFFIXES]
+        for path in (expanded(name), *named):
+            if path.is_file() or (path.is_dir() and (path / "config.json").is_file()):
+                return path
+    except (ValueError, OSError, RuntimeError):  # as in `find_local`
+        pass
+    raise CheckpointError(
+        f"there is no ControlNet or adapter {printable(name)}: no such file or diffusers folder, here, in "
+        f"{_in_words(folders)}; check the name"
+    )
+
+
+def control_folders() -> list[Path]:
+    """Where ControlNets and adapters are looked for."""
+    return _folders("controls", "controls")
 
 
 def known_embeddings() -> dict[str, Path]:

@@ -25,6 +25,7 @@ shapes.py            train shapes
 reference.py         docs/options.md, and what other pages say of the code:
 reference_tables.py  samplers, spacings, other tools
 stages.py            what `generate` tells of, as stages
+told.py              what --json says of a picture
 progress.py          which of two ways stages are shown in:
 view.py              lines in a log
 bars.py              bars on a terminal

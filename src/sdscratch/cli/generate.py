@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -19,6 +19,7 @@ from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.look import Film, film_names, show_picture
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
+from sdscratch.cli.told import json_of
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import make_folder, refuse_existing, write_stream
 from sdscratch.options import (
@@ -27,6 +28,7 @@ from sdscratch.options import (
     fit_of_init,
     large_init_notice,
     random_seed,
+    seeds_of,
     size_of_init,
 )
 from sdscratch.options.large import LargeOptions
@@ -68,6 +70,8 @@ def txt2img(
       sdscratch txt2img "an astronaut" -m v1-5.safetensors --sampler dpm++2m
 
       sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
+
+      sdscratch txt2img "a bird" -m v1-5.safetensors --control canny,image=photo.png,preprocess=canny
 
       sdscratch txt2img "pizza" -o - > pizza.png
     """
@@ -117,6 +121,7 @@ def draw(
     init: str | None = None,
 ) -> None:
     """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    from sdscratch.addons.control import open_controls
     from sdscratch.generation.opening import open_all
     from sdscratch.generation.outputs import plan_outputs
     from sdscratch.images import fit_picture, picture_hash, read_picture, sidecar_of
@@ -130,17 +135,16 @@ def draw(
         asked |= {"prompt": expanded[0].prompt, "negative_prompt": expanded[0].negative_prompt}
     options = arguments.generate_options(asked)
     seed = asked["seed"]
-    if seed + arguments.batch_count - 1 > MAX_SEED:
-        raise UsageError(
-            f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
-        )
+    count = arguments.batch_count
+    if seed + count - 1 > MAX_SEED:
+        raise UsageError(f"the seed is {seed}, too high for {count} pictures; the last is {MAX_SEED}")
     keeps_size = options.width is None and options.height is None
     picture = None
     if init is not None:
         picture = read_picture(init, arguments.background)
         fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
-    seeds = [each.seed for each in expanded] or [seed + index for index in range(arguments.batch_count)]
+    seeds = [each.seed for each in expanded] or seeds_of(options, seed, count)
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     if arguments.sidecar and not arguments.overwrite:
         for name in plan.names:
@@ -153,6 +157,7 @@ def draw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
+    controls = open_controls(arguments.control, opened.files, arguments.background)
     for text in dict.fromkeys([options.prompt, *(each.prompt for each in expanded)]):
         opened.check(changed(options, prompt=text))  # what is wrong is said before torch is imported
     parts: list[Part] = (
@@ -179,11 +184,13 @@ def draw(
             fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
             beginning = Init(fitted, fit, picture_hash(picture), arguments.background)
         pipeline.hash_ahead()
-        requests: Iterable[Request] = numbered(Request(resolved, beginning), arguments.batch_count)
+        request = Request(resolved, beginning, controls)
+        requests: Iterable[Request] = numbered(request, arguments.batch_count)
         if expanded:
+            settled = (pipeline.resolve(changed(options, **each.asked), picture) for each in expanded)
             requests = (
-                Request(pipeline.resolve(changed(options, **each.asked), picture), beginning, each.template)
-                for each in expanded
+                replace(request, options=own, template=each.template)
+                for own, each in zip(settled, expanded, strict=True)
             )
         events = generate(pipeline, requests, batch_size=arguments.batch_size)
         Telling(arguments, pipeline, plan, view, film=film_of(arguments, len(seeds))).all(events)
@@ -350,21 +357,3 @@ class Telling:
             print_line(path)
         self.done += 1
         self.view.note(f"seed {options.seed}")
-
-
-def json_of(path: str | None, record: Record, timings: Mapping[str, float]) -> dict[str, Any]:
-    """What `--json` says of a picture."""
-    options = record.options
-    return {
-        "path": path,
-        "seed": options.seed,
-        "prompt": options.prompt,
-        "options": asdict(options),
-        "model_hash": record.model_hash,
-        **({"loras": [lora.to_record() for lora in record.loras]} if record.loras else {}),
-        **({"embeddings": [each.to_record() for each in record.embeddings]} if record.embeddings else {}),
-        **({"vae": record.vae.to_record()} if record.vae else {}),
-        **({"taesd": record.taesd.to_record()} if record.taesd else {}),
-        **({"upscaler": record.upscaler.to_record()} if record.upscaler else {}),
-        "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
-    }

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sdscratch.errors import ImageError, SdscratchError
+from sdscratch.errors import ImageError, SdscratchError, UsageError
 from sdscratch.show import escaped, printable
 
 __all__ = ["info"]
@@ -61,6 +61,21 @@ def info(
             show_default=False,
         ),
     ] = None,
+    out: Annotated[
+        str | None,
+        typer.Argument(metavar="[OUT]", help="With --preprocess: the picture to write.", show_default=False),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            metavar="NAME",
+            help="Preprocessor that makes a control's hint of the picture FILE, written to OUT: "
+            "canny, invert, blur, threshold, scribble, shuffle, tile or inpaint.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
 ) -> None:
@@ -73,7 +88,14 @@ def info(
       sdscratch info v1-5-pruned-emaonly.safetensors --json
 
       sdscratch info outputs/0001-42.png
+
+      sdscratch info --preprocess canny photo.png edges.png
     """
+    if preprocess is not None:
+        write_hint(preprocess, file, out, overwrite=overwrite)
+        return
+    if out is not None:
+        raise UsageError("OUT is written with --preprocess alone; say --preprocess NAME FILE OUT")
     path = find(file)
     if is_picture(path):
         facts = picture_facts(path)
@@ -88,6 +110,28 @@ def info(
         print(json.dumps({"path": str(path), **facts}))
     else:
         show(("file", str(path)), *rows)
+
+
+def write_hint(preprocess: str, file: str, out: str | None, *, overwrite: bool) -> None:
+    """Make a control's hint of a picture, as `--control …,preprocess=NAME` would at its size, and save it.
+
+    Raises:
+        UsageError: no such preprocessor, no OUT, or one that exists.
+        ImageError: the picture is missing or unreadable.
+    """
+    from sdscratch.files import refuse_existing
+    from sdscratch.images import check_suffix, save_picture
+    from sdscratch.images.hints import make_hint, parse_preprocessor, read_hint
+
+    parse_preprocessor(preprocess)
+    if out is None:
+        raise UsageError("OUT is missing: the picture to write; say --preprocess NAME FILE OUT")
+    path = Path(out)
+    check_suffix(path)
+    if not overwrite:
+        refuse_existing(path)
+    save_picture(make_hint(read_hint(file, preprocess), preprocess), path, overwrite=overwrite)
+    print(out)
 
 
 def find(name: str) -> Path:
@@ -235,6 +279,8 @@ def file_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
         embedding = facts["embedding"]
         yield "in a prompt", printable(embedding["name"])
         yield "vectors", f"{embedding['vectors']} of {embedding['width']}, for {embedding['made_for']}"
+    if "control" in facts:
+        yield from ((key.replace("_", " "), plain(value)) for key, value in facts["control"].items())
     if "upscaler" in facts:
         upscaler = dict(facts["upscaler"])
         yield "names", f"{upscaler.pop('family')}'s"

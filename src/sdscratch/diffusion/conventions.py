@@ -38,6 +38,9 @@ class Convention:
         clip_skip_none: the number that means that no layer is skipped.
         sigmas_in_float32: when ᾱ is rounded to float32 before σ is made of it.
         steps_offset: where whole strides begin (diffusers' `steps_offset`).
+        controls: how the range of a ControlNet is counted (`generation.controls.acts`).
+        rescales: what `--rescale-cfg` rescales: what the network predicts, or the velocity that it stands
+            for.
         source: where this was read.
     """
 
@@ -57,6 +60,8 @@ class Convention:
     padded_contexts: bool = False
     sigmas_in_float32: Literal["always", "zero_snr", "never"] = "never"
     steps_offset: int = 1
+    controls: Literal["diffusers", "webui", "comfyui"] = "diffusers"
+    rescales: Literal["prediction", "velocity"] = "prediction"
 
     @property
     def encodes_with_noise(self) -> bool:
@@ -99,6 +104,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             draws="continued",
             clip_skip_none=1,
             sigmas_in_float32="always",
+            controls="webui",
             source="AUTOMATIC1111 1.10: modules/sd_schedulers.py, sd_samplers_*.py, rng.py, prompt_parser.py",
         ),
         Convention(
@@ -115,6 +121,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             draws="continued",
             clip_skip_none=1,
             sigmas_in_float32="zero_snr",
+            controls="webui",
             source="Forge dfdcbab6: backend/modules/k_prediction.py, modules/sd_samplers_kdiffusion.py",
         ),
         Convention(
@@ -129,7 +136,10 @@ CONVENTIONS: Mapping[str, Convention] = {
             noise="cpu",
             draws="batch",
             clip_skip_none=1,
-            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py",
+            controls="comfyui",
+            rescales="velocity",
+            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py, "
+            "comfy_extras/nodes_model_advanced.py",
         ),
         Convention(
             "diffusers",

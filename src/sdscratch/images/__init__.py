@@ -3,6 +3,8 @@
     open.py      anything but a sound PNG, JPEG or WebP is named and refused
     read.py      pictures of every kind -> 8-bit sRGB
     fit.py       a picture brought to a size
+    hints.py     hints for controls, made of pictures by rules
+    edges.py     blurs and edges, which they are made with
     chunks.py    a PNG without what is too large or broken beside its pixels
     metadata/    how a picture was made, as it says itself: our record, and every tool's dialect
     exif.py      EXIF data as they are written
@@ -19,6 +21,7 @@ Nothing else here imports torch.
 
 from sdscratch.images.carry import Records, read_records
 from sdscratch.images.fit import fit_picture, parse_colour, picture_hash
+from sdscratch.images.metadata.control import ControlRecord
 from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.infotext import Infotext, parse_infotext
 from sdscratch.images.metadata.record import AddonRecord, LoraRecord, Record, TemplateRecord
@@ -29,6 +32,7 @@ from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
 __all__ = [
     "SUFFIXES",
     "AddonRecord",
+    "ControlRecord",
     "Extras",
     "Infotext",
     "LoraRecord",

@@ -26,7 +26,7 @@ def parse_colour(name: str) -> tuple[int, int, int]:
 
 
 def picture_hash(image: Image.Image) -> str:
-    """SHA-256 of an RGB picture's size and pixels, in hex: the same however the file was packed."""
+    """SHA-256 of a picture's size and pixels, in hex: the same however the file was packed."""
     return hashlib.sha256(b"%dx%d\n" % image.size + image.tobytes()).hexdigest()
 
 

@@ -13,24 +13,28 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from sdscratch.addons.control_files import opened_files
 from sdscratch.checkpoints.hashing import AUTOV2, digest_files, is_known, old_hash, tensors_digest
 from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.places import EMBEDDED, find_local, kept
-from sdscratch.errors import ImageError, SdscratchError
-from sdscratch.images import picture_hash, read_picture
+from sdscratch.errors import ImageError, SdscratchError, UsageError
+from sdscratch.images import picture_hash
+from sdscratch.images.hints import read_hint
 from sdscratch.show import printable
 from sdscratch.tensorfiles.reader import open_tensors
 
 __all__ = ["Found", "Library", "Wanted", "find_picture", "named_only"]
 
-Kind = Literal["model", "lora", "embedding", "vae"]
+Kind = Literal["model", "lora", "embedding", "vae", "control"]
 
 SUFFIXES = {
     "model": {".safetensors", ".ckpt", ".pt"},
     "vae": {".safetensors", ".ckpt", ".pt", ".bin"},
     "lora": {".safetensors", ".pt", ".bin", ".ckpt"},
     "embedding": {".safetensors", ".pt", ".bin", ".png", ".webp"},
+    "control": {".safetensors", ".pth", ".ckpt", ".pt", ".bin"},
 }
+FOLDERS = {"model": "model_index.json", "vae": "model_index.json", "control": "config.json"}  # what tells one
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 SSHS = "sshs_model_hash"  # what training wrote of itself, and the web UIs believe
 LEAST_DIGITS = 8
@@ -110,7 +114,7 @@ class Library:
             for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
                 if path.suffix.lower() in SUFFIXES[kind] and path.is_file() and not _in_model(path, folder):
                     found[path] = None
-                elif kind in ("model", "vae") and path.name == "model_index.json":
+                elif path.name == FOLDERS.get(kind):
                     found[path.parent] = None
         if kind == "model" and (embedded := _embedded()) is not None:
             found[embedded] = None
@@ -127,7 +131,9 @@ class Library:
 
     def _is(self, path: Path, digits: str) -> bool:
         if path.is_dir():
-            return open_model(path).hash().startswith(digits[:AUTOV2])
+            whole = (path / "model_index.json").exists()
+            own = open_model(path).hash() if whole else opened_files(path).hash()
+            return own.startswith(digits[:AUTOV2])
         if len(digits) == LEAST_DIGITS:
             return old_hash(path) == digits
         if digest_files([path]).startswith(digits):
@@ -175,18 +181,21 @@ def named_only(wanted: Wanted, found: Found) -> str | None:
     return f"{wanted} was found by name alone; the file here has another hash"
 
 
-def find_picture(digest: str, folders: Iterable[Path], background: str = "white") -> Path | None:
+def find_picture(
+    digest: str, folders: Iterable[Path], background: str = "white", preprocess: str | None = None
+) -> Path | None:
     """The picture whose pixels have this hash, as `picture_hash` counts it; None where it is nowhere.
 
     Args:
         folders: looked in one after the other, not below.
         background: the colour under transparent parts.
+        preprocess: of a control's hint, which may keep them apart (`images.hints`).
     """
     for path in _pictures(folders):
         try:
-            if picture_hash(read_picture(str(path), background)) == digest:
+            if picture_hash(read_hint(str(path), preprocess, background)) == digest:
                 return path
-        except ImageError:  # not the one
+        except (ImageError, UsageError):  # not the one
             continue
     return None
 

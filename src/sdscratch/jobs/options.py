@@ -5,18 +5,23 @@ What the picture itself depends on besides is `options.ResolvedOptions`. No torc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, make_dataclass
 from typing import Any, get_type_hints
 
+from sdscratch.addons.control_requests import parse_control
+from sdscratch.checks import parse_size
 from sdscratch.errors import UsageError
 from sdscratch.options import MAX_SEED, MODEL, PICTURE, Fit, GenerateOptions
 from sdscratch.settings import check_ranges, kind_of, read_values, setting
 
-__all__ = ["LINE", "LineOptions", "line_values", "parse_size", "sized"]
+__all__ = ["HINTS", "LINE", "LineOptions", "line_values", "parse_size", "sized"]
 
 WILDCARDS = "Wildcards"
+
+
+LISTED = ("control", "lora")  # fields of which a line may say one, or a list
+CONTROL = "Control"
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,20 @@ class LineOptions:
         False, "Draw every combination of the wildcards, not one by chance.", WILDCARDS, negative=""
     )
 
+    control: tuple[str, ...] = setting(
+        (),
+        "ControlNet or T2I-Adapter to steer by, and the picture that it follows: a file, a diffusers folder, "
+        "or a name in ./controls or in controls of the user's data folder; preprocess= makes the hint of an "
+        "ordinary picture (docs/control.md); a comma in a path is written twice. Repeatable.",
+        CONTROL,
+        metavar="FILE,image=PATH[,weight=W][,start=S][,end=E][,mode=balanced|prompt|control]"
+        "[,preprocess=NAME]",
+    )
+
     def __post_init__(self) -> None:
         check_ranges(self)
+        for text in self.control:
+            parse_control(text)
 
 
 # Everything that a line may say: a value of this class is never made.
@@ -140,7 +157,7 @@ def line_values(record: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _from_text(key: str, value: Any, place: str) -> Any:
     """A value that was written as text, in its field's type; others, and unknown keys, as they are."""
-    if key == "lora" and isinstance(value, str):
+    if key in LISTED and isinstance(value, str):
         return [value]
     hint = HINTS.get(key.replace("-", "_"))
     if not isinstance(value, str) or hint is None:
@@ -172,15 +189,3 @@ def sized(values: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError("--size says both sides, so it goes with neither --width nor --height")
     width, height = parse_size(size)
     return rest | {"width": width, "height": height}
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """The two sides in "512x768".
-
-    Raises:
-        UsageError: another form.
-    """
-    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", size.strip())
-    if match is None:
-        raise UsageError(f"the size is {size!r}, but must be WIDTHxHEIGHT, like 512x768")
-    return int(match[1]), int(match[2])

@@ -39,6 +39,7 @@ def told_by_record(record: Record, like: str | None = None) -> Told:
     )
     if told.from_picture:
         values |= {"fit": record.fit or "cover", "background": record.background or "white"}
+    told.controls.extend(record.controls or ())
     loras = record.loras or ()
     bundled = {digits for lora in loras for digits in (lora.hash, lora.autov3) if digits}
     for each in record.embeddings or ():

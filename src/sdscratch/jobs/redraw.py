@@ -125,7 +125,7 @@ class Redrawer:
         record = replay.recipe.record
         if replay.options is not None and record is not None:
             task = replace(task, options=replay.options, template=record.template)
-        return task.request(self.inits(task))
+        return task.request(self.inits(task), self.models.controls(task.job))
 
 
 def differences(record: Record, placement: Placement) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from sdscratch.checkpoints.hashing import AUTOV2, hash_files
 from sdscratch.checkpoints.places import find_lora, known_embeddings
 from sdscratch.diffusion.spacing import has_spacing
 from sdscratch.errors import CheckpointError, ImageError, UsageError
-from sdscratch.images import Record, Records, read_records
+from sdscratch.images import ControlRecord, Record, Records, read_records
 from sdscratch.jobs.finding import Found, Library, Wanted, find_picture, named_only
 from sdscratch.jobs.options import LINE, line_values
 from sdscratch.jobs.ours import told_by_record
@@ -207,6 +207,8 @@ class _Search:
             self.add_loras(line)
         if "embedding" not in changes:
             self.add_embeddings(line)
+        if told.controls and "control" not in changes:
+            line["control"] = [self.control(each) for each in told.controls]
         if told.from_picture and "init_img" not in changes:
             line["init_img"] = str(self.init())
         return line
@@ -259,6 +261,20 @@ class _Search:
         if given:
             line["embedding"] = given
 
+    def control(self, each: ControlRecord) -> str:
+        """A control as the option takes it, its file and its hint found by their hashes."""
+        source = self.recipe.source
+        file = self.found(Wanted("control", each.name, (each.hash,))).path
+        background = self.told.values.get("background", "white")
+        folders = _folders(source, self.library.look_in)
+        path = find_picture(each.image, folders, background, each.preprocess)
+        if path is None:
+            raise ImageError(
+                f"the picture that the control {printable(each.name)} of {printable(source)} followed is not "
+                "beside it, not here, nor in a folder given by --look-in"
+            )
+        return spelled_control(each, file, str(path))
+
     def init(self) -> Path:
         source = self.recipe.source
         if self.told.init_hash is None:
@@ -274,6 +290,13 @@ class _Search:
                 "folder given by --look-in; name it by --set init_img=FILE"
             )
         return path
+
+
+def spelled_control(each: ControlRecord, file: str, image: str) -> str:
+    """A control as `--control` has it."""
+    items = [file, f"image={image}", f"weight={each.weight!r}", f"start={each.start!r}", f"end={each.end!r}"]
+    items += [f"mode={each.mode}", *([f"preprocess={each.preprocess}"] if each.preprocess else [])]
+    return ",".join(item.replace(",", ",,") for item in items)
 
 
 def _folders(source: Path, look_in: Sequence[Path]) -> Iterator[Path]:

@@ -7,10 +7,11 @@ journal does not say is drawn again, unless the very picture is there: then only
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from sdscratch.addons.control import OpenedControl
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.generate import vae_record
 from sdscratch.generation.opening import Opened
@@ -78,20 +79,22 @@ class _Run:
         for task in tasks_of(self.plan, self.models, self.template):
             if model_key(task.job) != key or not self.shard.has(task.job.number):
                 continue
-            init = self.inits(task)
-            digest = self._key(task, init)
+            init, controls = self.inits(task), self.models.controls(task.job)
+            digest = self._key(task, init, controls)
             path = self.folder / task.name
             if self.journal.done.get(digest) == task.name:
                 self.found.append(Done(task, path, None, {}, found=True))
                 continue
             self.fed.append((task, digest))
-            yield task.request(init)
+            yield task.request(init, controls)
 
-    def _key(self, task: Task, init: Init | None) -> str:
+    def _key(self, task: Task, init: Init | None, controls: Sequence[OpenedControl]) -> str:
         opened = self.models.opened(model_key(task.job))
         files = opened.files
+        steering = [control.record().to_record() for control in controls]
         return picture_key(
             {
+                **({"controls": steering} if steering else {}),
                 "options": asdict(task.options),
                 "model": files.hash(),
                 **({"taesd": opened.tiny.hash} if task.options.decoder == "tiny" else {}),
@@ -117,6 +120,7 @@ class _Run:
                     for _ in event.requests:
                         task, _ = self.fed.popleft()
                         keep_failed(self.folder, self.shard, task)
+                        self.journal.add_failed(task.name, task.job.number)
                         yield Lost(task, event.error)
                 case _:
                     yield event

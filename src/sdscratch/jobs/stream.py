@@ -103,7 +103,8 @@ class Stream:
                 taken=lambda name: (self.folder / name).exists(),
             )
         )
-        requests = [task.request(self.inits(task)) for task in tasks]
+        controls = self.models.controls(job)
+        requests = [task.request(self.inits(task), controls) for task in tasks]
         left = iter(tasks)
         for event in self.draw(self.models.opened(model_key(job)), requests):
             match event:

@@ -17,9 +17,10 @@ from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
-from sdscratch.images import Infotext
+from sdscratch.images import ControlRecord, Infotext
+from sdscratch.images.metadata.sampling_words import read_sampling
 from sdscratch.jobs.finding import Wanted
-from sdscratch.options import MAX_SEED, ResolvedOptions
+from sdscratch.options import MAX_SEED, ResolvedOptions, parse_upscaler
 
 __all__ = ["TOOLS", "Told", "tagged", "told_by", "without_suffix"]
 
@@ -98,6 +99,15 @@ SAME = {  # values with which a setting does nothing
     "Pad conds": {"False"},
     "Face restoration": {"None"},
     "Tiling": {"False"},
+    # how dynamic thresholding is done here
+    "Separate Feature Channels": {"True"},
+    "Scaling Startpoint": {"MEAN"},
+    "Variability Measure": {"AD"},
+    "Interpolate Phi": {"1"},
+    "Hires resize": {"0x0"},
+    "Hires sampler": {"Use same sampler"},
+    "Hires schedule type": {"Use same scheduler"},
+    "Hires checkpoint": {"Use same checkpoint"},
 }
 DECODERS = {"Full": "full", "TAESD": "tiny"}
 RNG = {"cpu": "cpu", "gpu": "nv", "nv": "nv", "cuda": "nv"}
@@ -115,6 +125,7 @@ class Told:
         model, vae, taesd, embeddings: the files that it names.
         loras: those that stand beside the prompt, not as tags in it.
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
+        controls: ControlNets and adapters, with their hints.
         init_hash: of the pixels that it was drawn from, where they are told.
         from_picture: it was drawn from a picture.
         exact: all options as they were resolved, where our own record tells them.
@@ -128,6 +139,7 @@ class Told:
     embeddings: list[Wanted] = field(default_factory=list)
     loras: list[tuple[LoraRequest, Wanted]] = field(default_factory=list)
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    controls: list[ControlRecord] = field(default_factory=list)
     init_hash: str | None = None
     from_picture: bool = False
     exact: ResolvedOptions | None = None
@@ -146,8 +158,12 @@ def told_by(tool: str, text: Infotext, like: str | None = None) -> Told:
         told.unmatched.append(note)
     told.values |= {"prompt": text.prompt, "negative_prompt": text.negative_prompt}
     convention = convention_of(told.values["like"])
+    of_sampling = read_sampling(text.parameters)
     for key, value in text.parameters.items():
         if key in SILENT or value in SAME.get(key, ()):
+            continue
+        if key in of_sampling:
+            told.values |= of_sampling[key]
             continue
         try:
             found = READ[key](value, convention.clip_skip_none) if key in READ else None
@@ -160,9 +176,18 @@ def told_by(tool: str, text: Infotext, like: str | None = None) -> Told:
     hires = any(key in text.parameters for key in HIRES)
     told.from_picture = "strength" in told.values and not hires and told.values["strength"] != 1.0
     if not told.from_picture:
-        told.values.pop("strength", None)
+        _second_pass(told, told.values.pop("strength", None))
     _name_files(told, text.parameters)
     return told
+
+
+def _second_pass(told: Told, strength: float | None) -> None:
+    """The web UIs have one strength for image-to-image and for a second pass, where there is one."""
+    if "hires" in told.values:
+        told.values |= {} if strength is None else {"hires_strength": strength}
+        return
+    for name in [name for name in told.values if name.startswith("hires_")]:
+        told.unmatched.append(f"{name}: {told.values.pop(name)}, of a second pass of unknown size")
 
 
 def _name_files(told: Told, parameters: Mapping[str, str]) -> None:
@@ -257,6 +282,15 @@ READ: Mapping[str, Callable[[str, int], dict[str, Any]]] = {
     "VAE Decoder": lambda text, _: {"decoder": DECODERS[text]} if text in DECODERS else _refuse(text),
     "RNG": lambda text, _: {"noise": RNG[text.lower()]} if text.lower() in RNG else _refuse(text),
     "Eta DDIM": _plain("eta", float),
+    "Tiling": lambda text, _: {"seamless": "xy"} if text == "True" else _refuse(text),
+    "Hires upscale": _plain("hires", float),
+    "Hires steps": _plain("hires_steps", int),
+    "Hires upscaler": _plain("hires_upscaler", parse_upscaler),
+    "Hires sampler": _plain("hires_sampler", lambda text: parse_sampler(text) and text),
+    "Hires schedule type": _plain("hires_scheduler", parse_scheduler),
+    "Hires CFG Scale": _plain("hires_cfg_scale", float),
+    "Hires prompt": _plain("hires_prompt", str),
+    "Hires negative prompt": _plain("hires_negative_prompt", str),
 }
 
 

@@ -7,7 +7,10 @@ layers.py         what two networks share: residual blocks, up- and downsampling
 attention.py      attention
 clip.py           prompt → context
 unet.py           noisy latent, time, context → noise
+altered.py        the same U-Net with something done otherwise inside: FreeU, perturbed attention
 vae.py            picture ↔ latent
+controlnet.py     hint, noisy latent, time, context → what is added to the U-Net's skips
+t2i_adapter.py    hint → what is added to its levels
 esrgan.py         a picture → a larger one
 taesd.py          latent → picture at a hundredth of the cost
 """

@@ -5,14 +5,14 @@ Shapes: n pictures, t tokens, d numbers a token, h × w latent positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import Field, dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from sdscratch.models.control import Control, Residuals
+from sdscratch.models.control import Control, Residuals, stacked
 
 __all__ = ["Conditioning"]
 
@@ -55,15 +55,22 @@ class Conditioning:
     def stack(cls, parts: Sequence[Self]) -> Self:
         """Several in one batch, one after another; each has the same tensors, alike but for rows.
 
+        A control that only some of them have steers their rows alone.
+
         Raises:
-            ValueError: they are steered by different controls. (One that is to steer some rows alone steers
-                the others with a weight of 0.)
+            ValueError: one has a tensor that another lacks.
         """
         first = parts[0]
-        if any(part.kind != first.kind for part in parts):
+        present = [tuple(value is not None for value in part._own()) for part in parts]
+        if any(each != present[0] for each in present):
             raise ValueError("conditionings of different kinds cannot be one batch")
-        joined = iter([torch.cat(rows) for rows in zip(*(part._present() for part in parts), strict=True)])
-        return first._each(lambda _: next(joined))
+        own = {
+            field.name: torch.cat([getattr(part, field.name) for part in parts])
+            for field, there in zip(first._own_fields(), present[0], strict=True)
+            if there
+        }
+        controls = stacked([(len(part.context), part.controls) for part in parts])
+        return replace(first, controls=controls, **own)
 
     def residuals(self, x: Tensor, timesteps: Tensor) -> Residuals:
         """What the controls add to the features at this step, [n, …]; x and timesteps as of a `Control`."""
@@ -83,10 +90,10 @@ class Conditioning:
         return (*self._own(), *(tensor for control in self.controls for tensor in control.tensors))
 
     def _own(self) -> tuple[Tensor | None, ...]:
-        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "controls")
+        return tuple(getattr(self, field.name) for field in self._own_fields())
 
-    def _present(self) -> Iterator[Tensor]:
-        return (tensor for tensor in self.tensors() if tensor is not None)
+    def _own_fields(self) -> tuple[Field[Any], ...]:
+        return tuple(field for field in fields(self) if field.name != "controls")
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Every tensor changed, in the order of `tensors`."""

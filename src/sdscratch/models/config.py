@@ -15,9 +15,11 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 
 __all__ = [
     "SD1",
+    "AdapterConfig",
     "AutoencoderConfig",
     "Block",
     "CompactConfig",
+    "ControlNetConfig",
     "ModelConfig",
     "RRDBConfig",
     "ScheduleConfig",
@@ -159,6 +161,34 @@ class TinyDecoderConfig:
 
 
 @dataclass(frozen=True)
+class ControlNetConfig:
+    """A ControlNet (`models.controlnet`) upon a U-Net; the sizes are those of the published ones."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)  # with the latent's channels alone
+    hint_channels: int = 3
+    hint_widths: tuple[int, ...] = (16, 32, 96, 256)  # of the hint's encoder, each half as large
+    bgr: bool = False  # whether it was trained on hints with blue first
+    pooled: bool = False  # whether only the means of its outputs count: what "shuffle" was trained with
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """A T2I-Adapter (`models.t2i_adapter`); the sizes are those of the published ones."""
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one a level of the U-Net
+    hint_channels: int = 3
+    blocks: int = 2  # residual blocks a level
+    light: bool = False
+    kernel: int = 1  # of a block's second convolution
+    downscale: int = 8  # pixels a position of the first level
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of the hint a position of the first level."""
+        return self.hint_channels * self.downscale**2
+
+
+@dataclass(frozen=True)
 class ScheduleConfig:
     """The forward process (Ho et al. 2020, section 4, with LDM's betas) and what the U-Net predicts of it."""
 
@@ -166,6 +196,7 @@ class ScheduleConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     prediction: Literal["epsilon", "v"] = "epsilon"
+    zero_snr: bool = False  # nothing is left of the picture at the last timestep (Lin et al. 2023)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ Shapes: n pictures, c channels, h × w latent positions, t tokens, d numbers a t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Control", "Residuals"]
+__all__ = ["Control", "OnRows", "Residuals", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,14 @@ class Residuals:
         """What two controls add together."""
         return Residuals(
             _sums(self.skips, other.skips), _sum(self.middle, other.middle), _sums(self.levels, other.levels)
+        )
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Residuals:
+        """Every tensor changed."""
+        return Residuals(
+            tuple(map(change, self.skips)),
+            None if self.middle is None else change(self.middle),
+            tuple(map(change, self.levels)),
         )
 
     def onto_skip(self, skip: Tensor, index: int) -> Tensor:
@@ -79,6 +89,84 @@ class Control(Protocol):
             context: [n, t, d].
         """
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class OnRows:
+    """A control that steers some rows of a batch: the others cost nothing, and get zeros.
+
+    Args:
+        control: with tensors of all rows, of which the others' mean nothing.
+        first: the first row that it steers.
+        last: the one behind the last.
+    """
+
+    control: Control
+    first: int
+    last: int
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The control's."""
+        return self.control.tensors
+
+    @property
+    def network(self) -> Hashable:
+        """The control's, and the rows."""
+        return self.control.network, self.first, self.last
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> OnRows:
+        """The same control of other tensors, on the same rows."""
+        return replace(self, control=self.control.with_tensors(tensors))
+
+    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Residuals:
+        """As of `Control`."""
+        rows = slice(self.first, self.last)
+        own = self.control.with_tensors([tensor[rows] for tensor in self.control.tensors])
+        before, behind = self.first, len(x) - self.last
+
+        def widened(added: Tensor) -> Tensor:
+            added = added.expand(self.last - self.first, *added.shape[1:])
+            return F.pad(added, (0, 0) * (added.dim() - 1) + (before, behind))
+
+        return own(x[rows], timesteps[rows], context[rows]).each(widened)
+
+
+def stacked(parts: Sequence[tuple[int, tuple[Control, ...]]]) -> tuple[Control, ...]:
+    """The controls of several batches as those of one batch, in which the first comes first.
+
+    Args:
+        parts: each batch's rows, and its controls.
+
+    Raises:
+        ValueError: a control steers batches between which there is one that it does not.
+    """
+    held: dict[Hashable, dict[int, Control]] = {}  # by network: which part has which control
+    for index, (_, controls) in enumerate(parts):
+        met: dict[Hashable, int] = {}
+        for control in controls:
+            network = control.network
+            met[network] = met.get(network, 0) + 1  # one network may be there twice, with two hints
+            held.setdefault((network, met[network]), {})[index] = control
+    return tuple(_joined([rows for rows, _ in parts], have) for have in held.values())
+
+
+def _joined(rows: Sequence[int], have: dict[int, Control]) -> Control:
+    """One network's controls as one; parts without it are filled with any tensors of its shapes."""
+    some = next(iter(have.values()))
+    sets = [have.get(index, some).tensors for index in range(len(rows))]
+    tensors = [
+        torch.cat([tensor if index in have else tensor[:1].expand(rows[index], *tensor.shape[1:])
+                   for index, tensor in enumerate(each)])
+        for each in zip(*sets, strict=True)
+    ]  # fmt: skip
+    whole = some.with_tensors(tensors)
+    if len(have) == len(rows):
+        return whole
+    first, last = min(have), max(have) + 1
+    if last - first != len(have):
+        raise ValueError("a control steers parts of a batch that do not follow each other")
+    return OnRows(whole, sum(rows[:first]), sum(rows[:last]))
 
 
 def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:

@@ -36,6 +36,15 @@ class Kind(Enum):
     FLUX = "a Flux model"
     VIDEO = "a video model"
     CONTROLNET = "a ControlNet"
+    CONTROLNET_DIFFERENCE = "a ControlNet as its difference from a model"
+    CONTROL_LORA = "a control-LoRA"
+    CONTROLNET_SD2 = "a ControlNet for Stable Diffusion 2.x"
+    CONTROLNET_SDXL = "a ControlNet for SDXL"
+    CONTROL_LLLITE = "a ControlNet-LLLite"
+    T2I_ADAPTER = "a T2I-Adapter"
+    T2I_ADAPTER_LIGHT = "a light T2I-Adapter"
+    T2I_ADAPTER_SDXL = "a T2I-Adapter for SDXL"
+    STYLE_ADAPTER = "a T2I style adapter"
     IP_ADAPTER = "an IP-Adapter"
     TAESD = "a TAESD autoencoder"
     UPSCALER = "an upscaler of the ESRGAN family"
@@ -101,6 +110,8 @@ LORA_CROSS_KEY = (
 LORA_TEXT_QUERY = (
     r".*self_attn[._](to_)?q(_proj)?[._](lora[._](down|A|linear_layer\.down)|lora_A\.\w+)\.weight"
 )
+CONTROL = r"control_model\.|controlnet_cond_embedding\.|input_hint_block\."
+CONTROL_KEY = r"(control_model\.)?(input|down)_blocks\..*attn2\.to_k\.(weight|down)"  # beside a hint alone
 # Stable Diffusion 1.x and 2.x have one transformer block at a place, number 0.
 DEEPER = r".*(attentions|(in|out)put_blocks[._]\d+|middle_block)[._]\d+[._]transformer_blocks[._][1-9]"
 
@@ -129,7 +140,17 @@ SIGNS = (
     _Sign(Kind.EMBEDDING_SDXL, r"clip_[gl]$"),
     _Sign(Kind.EMBEDDING_SD2, r"(emb_params|string_to_param\..*)$", axis=-1, size=1024),
     _Sign(Kind.EMBEDDING, r"emb_params$|string_to_param\."),
-    _Sign(Kind.CONTROLNET, r"control_model\.|controlnet_cond_embedding\.|input_hint_block\.|lora_controlnet"),
+    _Sign(Kind.CONTROL_LLLITE, r"lllite_"),
+    _Sign(Kind.CONTROLNET_SDXL, CONTROL_KEY, axis=1, size=2048),
+    _Sign(Kind.CONTROLNET_SD2, CONTROL_KEY, axis=1, size=1024),
+    _Sign(Kind.CONTROL_LORA, r"(control_model\.)?lora_controlnet$"),
+    _Sign(Kind.CONTROLNET_DIFFERENCE, r"difference$"),
+    _Sign(Kind.CONTROLNET, CONTROL),
+    _Sign(Kind.STYLE_ADAPTER, r"style_embedding$|transformer_layes\."),
+    _Sign(Kind.T2I_ADAPTER_SDXL, r"(adapter\.)?conv_in\.weight", axis=1, size=256),
+    _Sign(Kind.T2I_ADAPTER_SDXL, r"(adapter\.)?conv_in\.weight", axis=1, size=768),
+    _Sign(Kind.T2I_ADAPTER_LIGHT, r"(adapter\.)?body\.0\.out_conv\.weight"),
+    _Sign(Kind.T2I_ADAPTER, r"(adapter\.)?body\.0\.(resnets\.0\.)?block1\.weight"),
     _Sign(Kind.IP_ADAPTER, r"ip_adapter\.|image_proj\."),
     _Sign(Kind.SAFETY_CHECKER, r"(.*\.)?(concept_embeds|special_care_embeds)$"),
     _Sign(Kind.VIDEO, r".*\.(time_stack|motion_modules|temporal_transformer_blocks)\."),
@@ -165,7 +186,10 @@ def identify(shapes: Mapping[str, tuple[int, ...]]) -> Identity:
     A model that carries its own configuration needs no guessing: ask its metadata first, for its sizes may be
     any (a latent of 8 channels looks like instruct-pix2pix here).
     """
+    control = any(re.match(CONTROL, name) for name in shapes)
     for sign in SIGNS:
+        if sign.pattern == CONTROL_KEY and not control:
+            continue
         telling = [name for name, shape in shapes.items() if _tells(sign, name, shape)]
         if len(telling) >= sign.least:
             return Identity(sign.kind, telling[0])

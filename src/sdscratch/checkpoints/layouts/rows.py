@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "Row", "Rows", "Shape", "Values", "Weight", "at", "expand", "inverted", "joined", "rows"]
 
-Part = Literal["text", "text2", "unet", "encoder", "decoder"]
+# of a model; and networks beside it (`addons.control`)
+Part = Literal[
+    "text", "text2", "unet", "encoder", "decoder", "controlnet", "adapter", "vision", "image_prompt"
+]
 Shape = tuple[int, ...]
 
 MARKED = re.compile(r"([^\[]+)(?:\[(1x1|T|(\d+)/(\d+))\])?")

@@ -16,7 +16,9 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
+from sdscratch.images.metadata.control import ControlRecord
 from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
+from sdscratch.images.metadata.sampling_words import sampling_words
 from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.options.large import spelled_upscaler
 from sdscratch.version import __version__
@@ -63,6 +65,20 @@ class LoraRecord:
         """Its fields without what does not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def tag(self) -> str:
+        """What a prompt would say to ask for it."""
+        items = [self.name, f"{self.weight:.10g}"]
+        if self.unet_weight is not None:
+            items.append(f"{self.unet_weight:.10g}")
+        if self.blocks is not None:
+            items.append("lbw=" + ",".join(f"{block:.10g}" for block in self.blocks))
+        items += [
+            f"{name}={step}"
+            for name, step in (("start", self.start), ("stop", self.stop))
+            if step is not None
+        ]
+        return f"<lora:{':'.join(items)}>"
+
 
 @dataclass(frozen=True)
 class TemplateRecord:
@@ -93,6 +109,7 @@ class Record:
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
+    controls: tuple[ControlRecord, ...] | None = None  # in the order in which they were asked for
     upscaler: AddonRecord | None = None  # between two passes
     template: TemplateRecord | None = None  # where prompts had wildcards
     taesd: AddonRecord | None = None  # what drew the picture, with `decoder` "tiny"
@@ -103,7 +120,7 @@ class Record:
     def to_json(self) -> str:
         """The record as one line of ASCII JSON; what does not apply is left out."""
         own = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in ("loras", "embeddings"):
+        for name in ("loras", "embeddings", "controls"):
             if name in own:
                 own[name] = [each.to_record() for each in getattr(self, name)]
         for name in {"vae", "upscaler", "taesd"} & own.keys():
@@ -131,6 +148,8 @@ class Record:
                 values["loras"] = tuple(_typed(LoraRecord, _with_tuples(each)) for each in values["loras"])
             if "embeddings" in values:
                 values["embeddings"] = tuple(_typed(AddonRecord, each) for each in values["embeddings"])
+            if "controls" in values:
+                values["controls"] = tuple(_typed(ControlRecord, each) for each in values["controls"])
             for name in {"vae", "upscaler", "taesd"} & values.keys():
                 values[name] = _typed(AddonRecord, values[name])
             if "template" in values:
@@ -147,9 +166,7 @@ class Record:
         A NUL, which PNG text cannot hold, and halves of surrogate pairs become replacement characters.
         """
         options = self.options
-        tags = "".join(
-            f" <lora:{lora.name}:{lora.weight:.10g}>" for lora in self.loras or () if not lora.tagged
-        )
+        tags = "".join(f" {lora.tag()}" for lora in self.loras or () if not lora.tagged)
         negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
         said = [f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value]
         line = ", ".join([*said, self._resources()])
@@ -177,10 +194,12 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
+            **sampling_words(options),
             "RNG": options.noise.upper(),  # theirs is a GPU's unless it is said
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
             "TI hashes": ", ".join(f"{each.name}: {each.hash}" for each in self.embeddings or ()),
+            **{f"ControlNet {i}": each.infotext() for i, each in enumerate(self.controls or ())},
             "Lora hashes": ", ".join(f"{lora.name}: {lora.autov3 or lora.hash}" for lora in loras),
             "Template": self.template.prompt if self.template else "",
             "Negative Template": self.template.negative_prompt if self.template else "",
