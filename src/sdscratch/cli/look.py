@@ -7,7 +7,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sdscratch.errors import UsageError
 from sdscratch.files import refuse_existing
@@ -15,12 +15,27 @@ from sdscratch.files import refuse_existing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdscratch.cli.arguments import Arguments
-
 __all__ = ["Film", "check_film_options", "film_names", "show_picture"]
 
 
-def check_film_options(arguments: Arguments) -> None:
+class FilmOptions(Protocol):
+    """What `arguments.Arguments` has of films."""
+
+    @property
+    def film(self) -> str | None: ...
+    @property
+    def frames(self) -> int: ...
+    @property
+    def film_loop(self) -> bool: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def batch_count(self) -> int: ...
+    @property
+    def overwrite(self) -> bool: ...
+
+
+def check_film_options(arguments: FilmOptions) -> None:
     """
     Raises:
         UsageError: an option of films without --film, a suffix of none, or pictures drawn at once.
