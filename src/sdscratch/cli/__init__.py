@@ -17,6 +17,7 @@ tokens.py            tokens, and how a prompt is shown:
 tokens_shown.py      in tables and lines
 schedule.py          schedule
 info.py              info
+info_files.py        which files a picture names, and where they are
 evaluate.py          evaluate
 evaluation_tables.py its tables
 bench.py             bench

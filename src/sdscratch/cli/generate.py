@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
-from sdscratch.cli.look import Film, film_names, show_picture
+from sdscratch.cli.look import Film, film_of, show_picture
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.cli.told import json_of
 from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.files import make_folder, refuse_existing, write_stream
+from sdscratch.files import refuse_existing, write_stream
 from sdscratch.options import (
     MAX_SEED,
     changed,
@@ -216,15 +216,6 @@ def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Exp
     if not found:
         raise UsageError("the wildcards have no combination at all")
     return found
-
-
-def film_of(arguments: Arguments, count: int) -> Film | None:
-    """What makes the films that are asked for."""
-    if arguments.film is None:
-        return None
-    names = film_names(arguments.film, count)
-    make_folder(names[0].parent)
-    return Film(names, arguments.frames, arguments.film_loop, arguments.overwrite)
 
 
 def read_prompt(prompt: str) -> str:

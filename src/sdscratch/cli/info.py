@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sdscratch.errors import ImageError, SdscratchError, UsageError
+from sdscratch.cli.info_files import file_words, files_named
+from sdscratch.errors import ImageError, UsageError
 from sdscratch.show import escaped, printable
 
 __all__ = ["info"]
@@ -184,39 +185,6 @@ def picture_facts(path: Path) -> dict[str, Any]:
     if records.texts.left_out:
         facts["left_out"] = list(records.texts.left_out)
     return facts
-
-
-def files_named(path: Path, verbose: bool) -> list[dict[str, Any]]:
-    """The files that a picture says it was made with, and where they are on this machine."""
-    from sdscratch.cli.progress import make_view
-    from sdscratch.cli.replay import hashing
-    from sdscratch.jobs.replay import read_recipe
-
-    try:
-        wanted = read_recipe(path).files()
-    except SdscratchError:  # it names none, or nothing that makes sense
-        return []
-    with make_view(verbose=verbose) as view, hashing(view, None) as library:
-        found = [(each, library.find(each)) for each in wanted]
-    return [
-        {
-            "kind": each.kind,
-            "name": each.name,
-            "hashes": list(each.hashes),
-            "path": None if here is None else here.path,
-            "by": None if here is None else here.by,
-        }
-        for each, here in found
-    ]
-
-
-def file_words(file: Mapping[str, Any]) -> str:
-    """Where a file is, and how sure that is."""
-    name = printable(file["name"]) or "without a name"
-    if file["path"] is None:
-        return f"{name} is not here"
-    alone = ", by name alone" if file["by"] == "name" and file["hashes"] else ""
-    return f"{name} is here: {file['path']}{alone}"
 
 
 def picture_rows(facts: Mapping[str, Any]) -> Iterator[Row]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sdscratch.errors import UsageError
-from sdscratch.files import refuse_existing
+from sdscratch.files import make_folder, refuse_existing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Film", "check_film_options", "film_names", "show_picture"]
+__all__ = ["Film", "check_film_options", "film_of", "show_picture"]
 
 
 class FilmOptions(Protocol):
@@ -91,6 +91,15 @@ class Film:
         frames = there_and_back(frames) if self.back else frames
         save_film(frames, self.names[self.done], hold=not self.back, overwrite=self.overwrite)
         self.frames, self.done = [], self.done + 1
+
+
+def film_of(arguments: FilmOptions, count: int) -> Film | None:
+    """What makes the films that are asked for, one for each of `count` pictures."""
+    if arguments.film is None:
+        return None
+    names = film_names(arguments.film, count)
+    make_folder(names[0].parent)
+    return Film(names, arguments.frames, arguments.film_loop, arguments.overwrite)
 
 
 def show_picture(picture: Image) -> None:
