@@ -6,6 +6,7 @@ help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
 look.py              films, and pictures in the terminal
+masks.py             what is asked of a mask, checked
 upscale.py           upscale, and what it shows:
 upscale_shown.py     how far a redrawing is
 run.py               run, and what it shows:

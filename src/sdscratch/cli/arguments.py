@@ -13,7 +13,7 @@ from sdscratch.cli.parameters import parameters_of, typed_values, with_parameter
 from sdscratch.errors import UsageError
 from sdscratch.jobs.options import LineOptions, sized
 from sdscratch.options import DTYPES, LOW_MEMORY_TILE, MODEL, GenerateOptions, check_placement
-from sdscratch.settings import setting
+from sdscratch.settings import option_name, setting, settings_of
 
 __all__ = ["DEVICES", "Arguments", "split", "with_arguments"]
 
@@ -136,6 +136,10 @@ def with_arguments(without: Collection[str] = ()) -> Callable[[Callable[..., Non
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         shared = [*parameters_of(GenerateOptions, without), *parameters_of(Arguments, without)]
         with_parameters(command, shared)
+        said = settings_of(GenerateOptions) | settings_of(Arguments)
+        command.alone = {  # type: ignore[attr-defined]
+            option_name(name): about.alone for name, about in said.items() if about.alone is not None
+        }
         return command
 
     return decorate

@@ -17,20 +17,13 @@ import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.look import Film, film_of, show_picture
+from sdscratch.cli.masks import WITH_INIT, given_by
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.cli.told import json_of
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import refuse_existing, write_stream
-from sdscratch.options import (
-    MAX_SEED,
-    changed,
-    fit_of_init,
-    large_init_notice,
-    random_seed,
-    seeds_of,
-    size_of_init,
-)
+from sdscratch.options import MAX_SEED, changed, random_seed, seeds_of
 from sdscratch.options.large import LargeOptions
 from sdscratch.settings import option_name
 from sdscratch.texts import NotText, decode, without_end
@@ -50,7 +43,7 @@ log = logging.getLogger(__name__)
 HIRES = tuple(each.name for each in fields(LargeOptions) if each.name.startswith("hires"))  # from noise alone
 
 
-@with_arguments(without=("strength", "init_img", "fit", "background"))
+@with_arguments(without=WITH_INIT)
 def txt2img(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="Text of what to draw; - reads it from stdin.")
@@ -102,6 +95,10 @@ def img2img(
       sdscratch img2img sketch.png "a lemon"
 
       sdscratch img2img photo.jpg "a watercolour" --strength 0.5 --size 512x512
+
+      sdscratch img2img photo.png "a blue apple" --mask mask.png -o new.png
+
+      sdscratch img2img photo.png "a wide beach" --extend left=128,right=128
     """
     init_img = given["init_img"]
     if init_img is not None:
@@ -124,11 +121,11 @@ def draw(
     from sdscratch.addons.control import open_controls
     from sdscratch.generation.opening import open_all
     from sdscratch.generation.outputs import plan_outputs
-    from sdscratch.images import fit_picture, picture_hash, read_picture, sidecar_of
+    from sdscratch.images import sidecar_of
 
-    if prompt == init == "-":
-        raise UsageError("INIT and PROMPT are both -, but stdin can be only one of them")
     typed, arguments = split(given)
+    if [prompt, init, arguments.mask].count("-") > 1:
+        raise UsageError("two of INIT, PROMPT and --mask are -, but stdin can be only one of them")
     asked = {"prompt": read_prompt(prompt), "negative_prompt": "", "seed": random_seed(), **typed}
     expanded = expanded_prompts(asked, arguments)
     if expanded:
@@ -138,12 +135,9 @@ def draw(
     count = arguments.batch_count
     if seed + count - 1 > MAX_SEED:
         raise UsageError(f"the seed is {seed}, too high for {count} pictures; the last is {MAX_SEED}")
-    keeps_size = options.width is None and options.height is None
-    picture = None
+    start_from = None
     if init is not None:
-        picture = read_picture(init, arguments.background)
-        fit = fit_of_init(options, arguments.fit)
-        options = size_of_init(options, picture.size)
+        start_from = given_by(init, typed, arguments)
     seeds = [each.seed for each in expanded] or seeds_of(options, seed, count)
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     if arguments.sidecar and not arguments.overwrite:
@@ -157,6 +151,12 @@ def draw(
         taesd=arguments.taesd,
         embedding=arguments.embedding,
     )
+    sized, beginning = options, None
+    if start_from is not None:
+        sized = start_from.sized(options, opened.files.defaults)
+        resolved = opened.files.resolve(sized, seed)
+        start_from.notice(options, resolved, opened.files.defaults)
+        beginning = start_from.init(options, resolved)
     controls = open_controls(arguments.control, opened.files, arguments.background)
     for text in dict.fromkeys([options.prompt, *(each.prompt for each in expanded)]):
         opened.check(changed(options, prompt=text))  # what is wrong is said before torch is imported
@@ -170,24 +170,17 @@ def draw(
             from sdscratch.device import choose
             from sdscratch.generation.generate import generate
             from sdscratch.generation.pipeline import start
-            from sdscratch.generation.requests import Init, Request, numbered
+            from sdscratch.generation.requests import Request, numbered
 
             placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
             pipeline = start(opened, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
-            resolved = pipeline.resolve(options, picture)
-        beginning = None
-        if picture is not None:
-            own = (opened.files.defaults.width, opened.files.defaults.height)
-            if keeps_size and (notice := large_init_notice((resolved.width, resolved.height), own)):
-                log.warning(notice)
-            fitted = fit_picture(picture, resolved.width, resolved.height, fit, arguments.background)
-            beginning = Init(fitted, fit, picture_hash(picture), arguments.background)
+            resolved = pipeline.resolve(sized)
         pipeline.hash_ahead()
         request = Request(resolved, beginning, controls)
         requests: Iterable[Request] = numbered(request, arguments.batch_count)
         if expanded:
-            settled = (pipeline.resolve(changed(options, **each.asked), picture) for each in expanded)
+            settled = (pipeline.resolve(changed(sized, **each.asked)) for each in expanded)
             requests = (
                 replace(request, options=own, template=each.template)
                 for own, each in zip(settled, expanded, strict=True)
