@@ -11,9 +11,10 @@ import typer
 
 from sdscratch.addons.requests import take_loras
 from sdscratch.cli.arguments import OUTPUT, Arguments, with_arguments
-from sdscratch.cli.generate import Telling, draw, print_line
+from sdscratch.cli.generate import draw
 from sdscratch.cli.progress import View
 from sdscratch.cli.stages import Stages
+from sdscratch.cli.telling import Telling, print_line
 from sdscratch.cli.told import json_of
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.options import GenerateOptions
