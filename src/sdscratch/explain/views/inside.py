@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +15,10 @@ from sdscratch.explain.inline import grey, one_sided, tiles, two_sided
 from sdscratch.explain.reading import END, START
 from sdscratch.explain.runner import Inside
 from sdscratch.explain.views.frames import Frames, spread
-from sdscratch.explain.views.topology import topology
-from sdscratch.models.config import UNetConfig, unet_groups
+from sdscratch.explain.views.topology import Named, named_blocks, topology
+from sdscratch.models.config import UNetConfig
 
-__all__ = ["inside_view", "named_blocks"]
+__all__ = ["inside_view"]
 
 KINDS = {
     "conv": "convolution",
@@ -28,30 +27,8 @@ KINDS = {
     "down": "halving",
     "up": "doubling",
 }
-PARTS = ("down", "middle", "up")
 # Numbers of the pictures that the page holds at most, of blocks and of attention: about as many bytes.
 BLOCK_NUMBERS, ATTENTION_NUMBERS = 1_200_000, 2_400_000
-
-
-@dataclass(frozen=True)
-class Named:
-    """A block of the table with its name in the network."""
-
-    name: str  # down.3.1
-    part: str
-    group: int
-    kind: str
-    level: int
-
-
-def named_blocks(config: UNetConfig) -> list[Named]:
-    """Every block of a U-Net, in the order of the computation."""
-    return [
-        Named(f"{part}.{group}.{number}", part, group, block.kind, block.level)
-        for part, groups in zip(PARTS, unet_groups(config), strict=True)
-        for group, blocks in enumerate(groups)
-        for number, block in enumerate(blocks)
-    ]
 
 
 def inside_view(run: Run, config: UNetConfig, frames: Frames) -> dict[str, Any]:

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from sdscratch.explain.hooks import BlockOutput
-from sdscratch.models.config import UNetConfig
+from sdscratch.models.config import UNetConfig, unet_groups
 
-if TYPE_CHECKING:
-    from sdscratch.explain.views.inside import Named
+__all__ = ["Named", "named_blocks", "topology"]
 
-__all__ = ["topology"]
-
+PARTS = ("down", "middle", "up")
 TALLEST, WIDEST = 92.0, 26.0  # of the finest level, and of the most channels
 GAP, GROUP_GAP, MARGIN = 2.0, 9.0, 26.0
 LEVEL_STEP = 0.62  # how much lower each level stands, in heights of the one above
+
+
+@dataclass(frozen=True)
+class Named:
+    """A block of the table with its name in the network."""
+
+    name: str  # down.3.1
+    part: str
+    group: int
+    kind: str
+    level: int
+
+
+def named_blocks(config: UNetConfig) -> list[Named]:
+    """Every block of a U-Net, in the order of the computation."""
+    return [
+        Named(f"{part}.{group}.{number}", part, group, block.kind, block.level)
+        for part, groups in zip(PARTS, unet_groups(config), strict=True)
+        for group, blocks in enumerate(groups)
+        for number, block in enumerate(blocks)
+    ]
 
 
 def topology(blocks: Sequence[Named], outputs: Mapping[str, BlockOutput], config: UNetConfig) -> Markup:
