@@ -15,7 +15,7 @@ from sdscratch.explain.inline import grey, one_sided, tiles, two_sided
 from sdscratch.explain.reading import END, START
 from sdscratch.explain.runner import Inside
 from sdscratch.explain.views.frames import Frames, spread
-from sdscratch.explain.views.topology import Named, named_blocks, topology
+from sdscratch.explain.views.topology import PARTS, Named, named_blocks, topology
 from sdscratch.models.config import UNetConfig
 
 __all__ = ["inside_view"]

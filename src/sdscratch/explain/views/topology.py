@@ -11,7 +11,7 @@ from markupsafe import Markup
 from sdscratch.explain.hooks import BlockOutput
 from sdscratch.models.config import UNetConfig, unet_groups
 
-__all__ = ["Named", "named_blocks", "topology"]
+__all__ = ["PARTS", "Named", "named_blocks", "topology"]
 
 PARTS = ("down", "middle", "up")
 TALLEST, WIDEST = 92.0, 26.0  # of the finest level, and of the most channels
