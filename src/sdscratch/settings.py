@@ -53,6 +53,7 @@ class Setting:
         negative: the option that switches a flag off, `--no-NAME` unless said; "" is none.
         aliases: what else it is typed as: `-n`, `--cfg`. Long ones are keys of files, too.
         envvar: the environment's variable that holds a default.
+        alone: the number that the option means where none follows it.
         choices: the values, where the field's type does not list them.
         check: looks at a value that is there, and raises `UsageError` in its own words.
     """
@@ -67,6 +68,7 @@ class Setting:
     aliases: tuple[str, ...] = ()
     envvar: str | None = None
     choices: tuple[str, ...] = ()
+    alone: int | None = None
     check: Callable[[Any], object] | None = None
 
 

@@ -97,7 +97,7 @@ REFUSED = [
     ("unet", "block_out_channels", []),
     ("unet", "block_out_channels", [0, 0]),
     ("unet", "block_out_channels", "320"),
-    ("unet", "in_channels", 9),
+    ("unet", "in_channels", 7),
     ("unet", "norm_eps", 1e-6),
     ("unet", "freq_shift", 1),
     ("unet", "layers_per_block", [2, 2, 2, 1]),

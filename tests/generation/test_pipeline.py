@@ -90,7 +90,17 @@ def test_python_takes_the_names_of_the_command_line() -> None:
     of_the_machine = {"device", "dtype", "compile", "low_memory"}
     own = of_load | of_the_machine
     batches = {"batch_count", "batch_size"}
-    of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose"}
+    of_the_command = {
+        "size",
+        "output",
+        "preview",
+        "overwrite",
+        "json",
+        "quiet",
+        "verbose",
+        "strip",
+        "sidecar",
+    }
     beside_init = {"init", "prompt", "init_img", "fit", "background"}
     of_a_line = {each.name for each in fields(LineOptions)}
     taken = {name for command in (txt2img, img2img) for name in inspect.signature(command).parameters}

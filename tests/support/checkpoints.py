@@ -325,12 +325,19 @@ def cache_folder() -> Path:
     return folder
 
 
-def full_size_checkpoint(kind: Literal["safetensors", "ckpt"] = "safetensors") -> Path:
-    """A random checkpoint of Stable Diffusion 1.x's full size in LDM layout, float32, 4.3 GB; made once."""
-    path = cache_folder() / f"sd1-random-2.{kind}"
+def full_size_checkpoint(
+    kind: Literal["safetensors", "ckpt"] = "safetensors", config: ModelConfig = SD1
+) -> Path:
+    """A random checkpoint of Stable Diffusion 1.x's full size in LDM layout, float32, 4.3 GB; made once.
+
+    Args:
+        config: SD 1.x's, or the same with more channels.
+    """
+    more = "" if config == SD1 else f"-{config.unet.in_channels}"
+    path = cache_folder() / f"sd1-random-2{more}.{kind}"
     if not path.exists():
         temporary = path.with_suffix(f".{os.getpid()}.part")
-        make(temporary, SD1, kind)
+        make(temporary, config, kind)
         temporary.replace(path)
     return path
 

@@ -55,6 +55,33 @@ class Reference:
         pipeline = self.text if init is None else self.image
         if init is not None:
             options["image"] = init
+        return self._run(pipeline, prompt, sampler, seed, options)
+
+    def repainted(
+        self, prompt: str, *, sampler: str, seed: int, init: Image.Image, mask: Image.Image, **options: Any
+    ) -> Image.Image:
+        """Its inpainting, with models of 4 or 9 channels."""
+        pipeline = self._of_kind("StableDiffusionInpaintPipeline")
+        return self._run(pipeline, prompt, sampler, seed, {"image": init, "mask_image": mask, **options})
+
+    def changed(
+        self, prompt: str, *, sampler: str, seed: int, init: Image.Image, **options: Any
+    ) -> Image.Image:
+        """Its InstructPix2Pix."""
+        pipeline = self._of_kind("StableDiffusionInstructPix2PixPipeline")
+        return self._run(pipeline, prompt, sampler, seed, {"image": init, **options})
+
+    def _of_kind(self, name: str) -> Any:
+        import diffusers
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline = getattr(diffusers, name)(**self.text.components)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @staticmethod
+    def _run(pipeline: Any, prompt: str, sampler: str, seed: int, options: dict[str, Any]) -> Image.Image:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             pipeline.scheduler = reference_scheduler(sampler)

@@ -3,6 +3,7 @@
 layouts/          every weight of a model under its three names: ours, LDM's, diffusers'
 names.py          older spellings, and what files hold beside the weights
 folder_config.py  a diffusers folder's configuration, to and from ours
+shapes.py         the shapes of models whose files do not say
 source.py         a file or a folder as one set of tensors
 model.py          a model, checked in full before anything of it is loaded
 network_file.py   whatever loads as a network

@@ -15,8 +15,8 @@ from typing import Any
 
 from sdscratch.checkpoints.layouts import PARTS
 from sdscratch.checkpoints.model import CONFIG, ModelFiles
+from sdscratch.checkpoints.shapes import SHAPES, WHAT
 from sdscratch.checkpoints.tokenizers import TOKENIZER
-from sdscratch.models.config import SD1
 from sdscratch.tensorfiles.header import TensorInfo
 from sdscratch.tensorfiles.identify import Kind
 from sdscratch.tensorfiles.reader import TensorFile
@@ -25,12 +25,10 @@ __all__ = ["Facts", "describe_file", "describe_model", "is_model"]
 
 Facts = dict[str, Any]  # as JSON takes it
 
-MODELS = (Kind.SD1, Kind.SD1_EMA)
-
 
 def is_model(file: TensorFile, kind: Kind) -> bool:
     """Whether a file, identified as `kind`, is to be opened as a whole model."""
-    return CONFIG in file.metadata or kind in MODELS
+    return CONFIG in file.metadata or kind in SHAPES
 
 
 def describe_model(files: ModelFiles) -> Facts:
@@ -39,7 +37,7 @@ def describe_model(files: ModelFiles) -> Facts:
         part: _count(files.info(weight) for weight in files.stored if weight.part == part) for part in PARTS
     }
     return {
-        "what": "a Stable Diffusion 1.x model" if files.config == SD1 else "a model of its own shape",
+        "what": WHAT.get(files.config, "a model of its own shape"),
         "layout": files.layout,
         "bytes": sum(stored.file.path.stat().st_size for stored in _files(files).values()),
         "hash": files.hash(),

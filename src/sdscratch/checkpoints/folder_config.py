@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sdscratch.checkpoints.shapes import pipeline_of
 from sdscratch.errors import CheckpointError
 from sdscratch.models.config import (
     AutoencoderConfig,
@@ -142,9 +143,10 @@ def _unet(record: Record) -> UNetConfig:
     read = _Reader("unet/config.json", record, UNET_FIXED)
     channels, multipliers = read.widths()
     inputs = read.get("in_channels", int, 4)
-    if inputs != read.get("out_channels", int, 4):
-        kind = {9: "an inpainting model", 8: "an instruct-pix2pix model"}.get(inputs, "another kind of model")
-        read.refuse("in_channels", f"that is {kind}; sdscratch reads plain Stable Diffusion 1.x")
+    outputs = read.get("out_channels", int, 4)
+    known = (outputs, 2 * outputs, 2 * outputs + 1)  # nothing, a picture, or a mask and a picture beside
+    if inputs not in known:
+        read.refuse("in_channels", f"sdscratch knows {', '.join(map(str, known))}")
     down = read.get("down_block_types", tuple, ())
     if len(down) != len(multipliers) or not all(kind in ATTENDS for kind in down):
         read.refuse("down_block_types", f"expected {len(multipliers)} of {', '.join(ATTENDS)}")
@@ -154,7 +156,7 @@ def _unet(record: Record) -> UNetConfig:
         read.refuse("up_block_types", "expected the mirror image of down_block_types")
     config = UNetConfig(
         in_channels=inputs,
-        out_channels=inputs,
+        out_channels=outputs,
         channels=channels,
         multipliers=multipliers,
         attends=attends,
@@ -305,7 +307,7 @@ def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
     levels = len(vae.multipliers)
     return {
         "model_index.json": {
-            "_class_name": "StableDiffusionPipeline",
+            "_class_name": pipeline_of(unet),
             "feature_extractor": [None, None],
             "image_encoder": [None, None],
             "requires_safety_checker": False,

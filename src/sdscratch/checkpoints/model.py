@@ -24,14 +24,15 @@ from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, by_stored_name, parts_in
 from sdscratch.checkpoints.layouts.distilled import without_gaps, without_some
 from sdscratch.checkpoints.names import Layout, ema_name, flagged, is_extra
+from sdscratch.checkpoints.shapes import SHAPES
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json, vae_in
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
-from sdscratch.models.config import SD1, ModelConfig, UNetConfig
-from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions
+from sdscratch.models.config import ModelConfig, UNetConfig
+from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions, changed
 from sdscratch.show import listed, printable
 from sdscratch.tensorfiles.header import FLOATS, TensorInfo
-from sdscratch.tensorfiles.identify import LORA_KINDS, Kind, identify
+from sdscratch.tensorfiles.identify import LORA_KINDS, identify
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.text.tokenizer import Tokenizer
 
@@ -41,14 +42,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "DEFAULTS", "ModelFiles", "Part", "open_model"]
 
-# Keys of the metadata that make a single file one model.
 # The parts that files come without, what people call them, and what they are for.
 PARTS: tuple[tuple[frozenset[Part], str, str], ...] = (
     (frozenset({"encoder", "decoder"}), "VAE", "makes pictures of what the U-Net computes"),
     (frozenset({"text"}), "text encoder", "reads the prompt"),
     (frozenset({"unet"}), "U-Net", "does the drawing"),
 )
-CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"
+CONFIG, DEFAULTS = "sdscratch.config", "sdscratch.defaults"  # metadata that make a single file one model
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class ModelFiles:
         Raises:
             UsageError: what this model cannot do.
         """
+        if options.strength is None and self.config.unet.beside == "picture":
+            options = changed(options, strength=1.0)  # what it follows stands beside the noise
         layers, resolved = self.config.text.layers, options.resolve(self.defaults, seed)
         if resolved.clip_skip >= layers:  # in our own count, whichever tool's was asked in
             raise UsageError(f"clip-skip is {options.clip_skip}, but the text encoder has {layers} layers")
@@ -242,11 +244,11 @@ def _config(source: Source) -> ModelConfig:
         return from_folder(unet, vae, text, read_json(scheduler) if scheduler.exists() else None)
     if CONFIG not in source.metadata:
         identity = identify({stored.name: stored.info.shape for stored in source.tensors.values()})
-        if identity.kind not in (Kind.SD1, Kind.SD1_EMA):
+        if identity.kind not in SHAPES:
             an_addon = identity.kind in LORA_KINDS
             what_now = "give it with --lora" if an_addon else "sdscratch draws with Stable Diffusion 1.x"
             raise CheckpointError(f"{source.path} is {identity}; {what_now}")
-        return replace(SD1, schedule=flagged(source.tensors))
+        return replace(SHAPES[identity.kind], schedule=flagged(source.tensors))
     try:
         return ModelConfig.from_json(source.metadata[CONFIG])
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -30,6 +30,13 @@ Rows = list[tuple[str, str]]
 class Command(TyperCommand):
     """A command whose help has a section for each panel of its options, and examples that can be pasted."""
 
+    alone: ClassVar[Mapping[str, int]] = {}
+    """Options that may stand without a number → the number that they mean then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what was typed; a number that an option may lack is put in."""
+        return super().parse_args(ctx, with_numbers(args, self.alone))
+
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """Write what the command does; paragraphs that are indented stand as they are."""
         verbatim = "\b\n"
@@ -41,6 +48,17 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and options."""
         write_sections(formatter, sections(self.get_params(ctx), ctx))
+
+
+def with_numbers(words: Sequence[str], alone: Mapping[str, int]) -> list[str]:
+    """Words, with a number behind each option that may lack one, and does."""
+    ends = words.index("--") if "--" in words else len(words)
+    full: list[str] = []
+    for index, word in enumerate(words):
+        full.append(word)
+        if word in alone and index < ends and not "".join(words[index + 1 : index + 2]).isdecimal():
+            full.append(str(alone[word]))
+    return full
 
 
 class Group(TyperGroup):
@@ -88,7 +106,8 @@ def load_command(name: str, place: str) -> Any:
     target = getattr(import_module(module), attribute)
     if not isinstance(target, typer.Typer):
         function, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
-        target.command(name, cls=Command, context_settings=CONTEXT)(function)
+        kind = type("Command", (Command,), {"alone": getattr(function, "alone", {})})
+        target.command(name, cls=kind, context_settings=CONTEXT)(function)
     return typer.main.get_command(target)
 
 

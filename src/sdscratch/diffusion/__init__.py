@@ -10,6 +10,7 @@ incomplete_beta.py  the quantiles that one of them needs
 spacing.py          which levels a run visits, as each tool means it: the sigma schedule
 samplers/           from noise to a latent, one family a file
 noise/              unit noise: seeded, as a GPU draws it, of Brownian intervals
+inpaint.py          what lies outside a mask put back; instructions that a picture follows
 guidance.py         from a network's prediction to an estimate of the picture, pulled by the prompt
 tricks.py           what else is done to guided predictions, off by default
 approximations.py   what makes pictures faster, and a little different

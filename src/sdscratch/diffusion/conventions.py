@@ -38,6 +38,8 @@ class Convention:
         clip_skip_none: the number that means that no layer is skipped.
         sigmas_in_float32: when ᾱ is rounded to float32 before σ is made of it.
         steps_offset: where whole strides begin (diffusers' `steps_offset`).
+        blending: how inpainting keeps what lies outside the mask (`inpaint.Blending`).
+        latent_mask: how a mask is reduced to a latent's size (`images.masks.REDUCTIONS`).
         controls: how the range of a ControlNet is counted (`generation.controls.acts`).
         rescales: what `--rescale-cfg` rescales: what the network predicts, or the velocity that it stands
             for.
@@ -60,6 +62,8 @@ class Convention:
     padded_contexts: bool = False
     sigmas_in_float32: Literal["always", "zero_snr", "never"] = "never"
     steps_offset: int = 1
+    blending: Literal["estimates", "both", "steps"] = "estimates"
+    latent_mask: Literal["rounded", "bilinear", "nearest", "greatest"] = "rounded"
     controls: Literal["diffusers", "webui", "comfyui"] = "diffusers"
     rescales: Literal["prediction", "velocity"] = "prediction"
 
@@ -136,6 +140,8 @@ CONVENTIONS: Mapping[str, Convention] = {
             noise="cpu",
             draws="batch",
             clip_skip_none=1,
+            blending="both",
+            latent_mask="bilinear",
             controls="comfyui",
             rescales="velocity",
             source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py, "
@@ -153,6 +159,8 @@ CONVENTIONS: Mapping[str, Convention] = {
             noise="cpu",
             draws="continued",
             clip_skip_none=0,
+            blending="steps",
+            latent_mask="nearest",
             source="diffusers 0.42: schedulers made from Stable Diffusion 1.5's configuration",
         ),
         Convention(
@@ -168,6 +176,8 @@ CONVENTIONS: Mapping[str, Convention] = {
             draws="continued",
             clip_skip_none=1,
             steps_offset=0,
+            blending="steps",
+            latent_mask="nearest",
             source="sd-scripts 48d368fa: gen_img.py, whose schedulers lack steps_offset",
         ),
         Convention(
@@ -182,6 +192,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             noise="nv",
             draws="continued",
             clip_skip_none=1,
+            latent_mask="greatest",
             source="stable-diffusion.cpp 97d29908: runtime/denoiser.hpp, conditioning/conditioner.hpp",
         ),
     )

@@ -26,6 +26,7 @@ from sdscratch.diffusion.guidance import (
     pair_predictor,
     twice,
 )
+from sdscratch.diffusion.inpaint import instructed, with_channels
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
@@ -72,6 +73,10 @@ class UNetRunner:
         """The U-Net as this device runs it best, with its deep features or without."""
         return self.networks.computation("unet", "predict" if deep else "forward", alteration)
 
+    def watched(self, denoise: Denoiser, path: SigmaSchedule) -> Denoiser:
+        """What a sampler is given in the place of `denoise`; whoever looks on (`explain`) wraps it here."""
+        return denoise
+
 
 def make_denoiser(
     runner: UNetRunner,
@@ -80,12 +85,15 @@ def make_denoiser(
     prompt: Sequence[ToldPart],
     negative: Sequence[ToldPart],
     count: int,
+    concat: Tensor | None = None,
 ) -> Denoiser:
     """The denoiser of `count` pictures.
 
     Args:
         prompt: its parts.
         negative: the negative prompt's one part; nothing where guidance needs none.
+        concat: [1|n, k, h, w], what stands beside the latent in networks that take more: a mask and a masked
+            picture, or a picture that an instruction is about, which is guided by too.
     """
     placement, files = runner.networks.placement, runner.networks.files
     prediction, unet = prediction_of(options, files), files.config.unet
@@ -98,12 +106,12 @@ def make_denoiser(
     def network_at(scale: float, alteration: Alteration) -> Network:
         return told_guidance(runner.network(options.deep_cache, alteration), unet, scale, placement.device)
 
-    def one() -> Denoiser:
+    def one(beside: Tensor | None) -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
         evaluations = count_up()
 
         def alone(network: Network) -> Callable[[int], Predictor]:
-            return lambda evaluation: conditioned(network, prompt[0].at(evaluation))
+            return lambda evaluation: conditioned(network, with_channels(prompt[0].at(evaluation), beside))
 
         def pair(network: Network, perturbed: Network | None) -> Callable[[int], PairPredictor]:
             if unguided and perturbed is not None:
@@ -111,8 +119,14 @@ def make_denoiser(
                 return lambda evaluation: twice(with_prompt(evaluation), with_perturbed(evaluation))
 
             def choose(evaluation: int) -> PairPredictor:
+                without = negative[0].at(evaluation)
                 pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
-                return pair_predictor(network, pulls, negative[0].at(evaluation), perturbed=perturbed)
+                if unet.beside == "picture" and beside is not None:
+                    pulls, without = instructed(pulls, without, beside, scale, options.image_cfg_scale)
+                else:
+                    pulls = [Pull(with_channels(pull.prompt, beside), pull.weight) for pull in pulls]
+                    without = with_channels(without, beside)
+                return pair_predictor(network, pulls, without, perturbed=perturbed)
 
             return choose
 
@@ -129,7 +143,11 @@ def make_denoiser(
         if options.pag_scale:
             perturbed = network_at(options.cfg_scale, replace(alteration, perturbed=True))
         bare = unguided and perturbed is None
-        whole = plain(network) if bare else guided(network, guidance_of(options, scale), perturbed)
+        whole = (
+            plain(network)
+            if bare
+            else guided(network, guidance_of(options, 1.0 if unet.beside == "picture" else scale), perturbed)
+        )
         if options.cfg_interval is None or (bare and unet.guidance is None):
             return whole
         if unet.guidance is not None:
@@ -137,7 +155,10 @@ def make_denoiser(
         calm = plain(network) if unguided or single else guided(network, Guidance(classifier_free(1.0)))
         return guided_between(*parse_interval(options.cfg_interval), whole, calm)
 
-    return one() if placement.batches else OneByOne([one() for _ in range(count)])
+    if placement.batches:
+        return runner.watched(one(concat), path)
+    rows = [concat] * count if concat is None or concat.shape[0] == 1 else concat.split(1)
+    return runner.watched(OneByOne([one(row) for row in rows]), path)
 
 
 def told_guidance(network: Network, unet: UNetConfig, scale: float, device: torch.device) -> Network:

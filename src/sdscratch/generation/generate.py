@@ -168,6 +168,8 @@ class _Generation:
             with self.timed("decode"):
                 options = request.options
                 (image,) = self.pipeline.decode(latent, options.tile, tiny=options.decoder == "tiny")
+                if request.init is not None and request.init.repaint is not None:
+                    image = request.init.repaint.finished(image)
             yield Advanced(1)
             self.made += 1
             yield Picture(index, request, image, recorder(self.pipeline, request), dict(self.timings))
@@ -245,7 +247,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             for index, lora in enumerate(applied)
         )
         return Record(
-            mode="txt2img" if request.init is None else "img2img",
+            mode="txt2img" if init is None else "img2img",
             options=options,
             model=name,
             model_hash=pipeline.model_hash(),
@@ -257,9 +259,10 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             controls=tuple(each.record() for each in request.controls) or None,
             upscaler=upscaler if init is None else init.upscaler,
             taesd=tiny_record(pipeline.tiny) if request.options.decoder == "tiny" else None,
-            fit=None if request.init is None else request.init.fit,
-            init_hash=None if request.init is None else request.init.hash,
-            background=None if request.init is None else told_colour(request.init.background),
+            fit=None if init is None else init.fit,
+            init_hash=None if init is None else init.hash,
+            mask=None if init is None or init.repaint is None else init.repaint.record,
+            background=None if init is None else told_colour(init.background),
             threads=threads,
             compiled=placement.compiled or None,
             template=request.template,

@@ -32,20 +32,19 @@ from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
 from sdscratch.generation.generate import drawn
 from sdscratch.generation.hires import SecondPass
+from sdscratch.generation.inits import given_pictures
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.ranges import check_ranges, turn_to
 from sdscratch.generation.requests import Init, Progress, Request, numbered
 from sdscratch.generation.sampling import LatentSampler
-from sdscratch.generation.start import Encode, PictureEncoder, TinyPictureEncoder
+from sdscratch.generation.start import Encoder, PictureEncoder, TinyPictureEncoder
 from sdscratch.generation.tiles import tile_by_memory
-from sdscratch.images import fit_picture, picture_hash, plain_picture
 from sdscratch.images.tensors import to_picture
 from sdscratch.options import (
     Fit,
     GenerateOptions,
     ResolvedOptions,
-    fit_of_init,
     hires_size,
     random_seed,
     size_of_init,
@@ -175,10 +174,10 @@ class Pipeline:
         """
         return tiny_autoencoder(self.taesd, self.files.path, self.files.config.autoencoder)
 
-    def encoder_for(self, options: ResolvedOptions) -> Encode:
-        """What makes latents of init pictures; arguments as of `PictureEncoder`."""
+    def encoder_for(self, options: ResolvedOptions) -> Encoder:
+        """What makes latents of init pictures."""
         if options.decoder == "full" or self.tiny.encoder is None:
-            return partial(self.encode_picture, tile=options.tile)
+            return self.encode_picture.tiled(options.tile)
         return TinyPictureEncoder(self.networks, self.tiny.encoder)
 
     def hash_ahead(self) -> None:
@@ -223,7 +222,8 @@ class Pipeline:
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         wanted: list[Part] = ["text", "unet"] if runs else []
         tiny = self.tiny if options.decoder == "tiny" else None
-        if from_init and (tiny is None or tiny.encoder is None):
+        encodes = from_init or self.files.config.unet.beside == "mask"  # which is told of grey
+        if encodes and (tiny is None or tiny.encoder is None):
             wanted.append("encoder")
         return (*wanted, *(("decoder",) if tiny is None else ()))
 
@@ -362,6 +362,9 @@ class Pipeline:
         *,
         batch_count: int | None = None,
         batch_size: int = 1,
+        mask: Image.Image | str | None = None,
+        extend: str | None = None,
+        strict: bool = False,
         fit: Fit = "cover",
         background: str = "white",
         control: Controls = (),
@@ -372,18 +375,20 @@ class Pipeline:
         Args:
             image: the picture to start from, of any mode.
             batch_size: how many are made at once.
+            mask: what of it is repainted: white, or opaque, in a picture of its size; "alpha": what is
+                transparent in `image`. All other pixels stay as they are.
+            extend: borders to add and paint, in pixels, like "left=128,top=64".
+            strict: refuse a mask of another size, which is resized else.
             fit: how it is brought to another size, where one is asked for.
             background: the colour under transparent parts and borders.
             control, options: as of `txt2img`.
         """
-        plain = plain_picture(image, background)
+        given = given_pictures(image, mask, extend, fit, background, strict)
         asked = GenerateOptions(prompt, **options)
-        resolved = self.resolve(asked, plain)
-        fit = fit_of_init(asked, fit)
-        fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        init = Init(fitted, fit, picture_hash(plain), background)
-        request = Request(resolved, init, open_controls(control, self.files, background))
-        return drawn(self, request, batch_count, batch_size)
+        given.check(invert=asked.mask_invert)
+        resolved = self.resolve(given.sized(asked, self.files.defaults), given.whole)
+        controls = open_controls(control, self.files, background)
+        return drawn(self, Request(resolved, given.init(asked, resolved), controls), batch_count, batch_size)
 
     def __enter__(self) -> Self:
         return self

@@ -1,21 +1,24 @@
 """What is asked of `generate`, and what it answers: requests, and events.
 
 A request is one picture's worth, wherever it comes from: a command, a line of a plan, a call from Python.
+No torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL.Image import Image
-from torch import Tensor
 
 from sdscratch.addons.control import OpenedControl
 from sdscratch.errors import SdscratchError
-from sdscratch.images import AddonRecord, Record, TemplateRecord
+from sdscratch.images import AddonRecord, Record, Repaint, TemplateRecord
 from sdscratch.options import Fit, ResolvedOptions, numbered_seeds
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Advanced",
@@ -40,9 +43,11 @@ class Init:
     Attributes:
         image: RGB, of exactly the options' size.
         fit: how it was brought to that size.
-        hash: `images.picture_hash` of the picture as it was read, before that.
+        hash: `images.picture_hash` of the picture as it was read, before that; with its transparency, where
+            a part of it is repainted.
         background: the colour under its transparent parts, and of borders.
         upscaler: the file that enlarged it first, if one did.
+        repaint: what of it is repainted; None: all.
     """
 
     image: Image
@@ -50,6 +55,7 @@ class Init:
     hash: str | None = None
     background: str = "white"
     upscaler: AddonRecord | None = None
+    repaint: Repaint | None = None
 
 
 @dataclass(frozen=True)

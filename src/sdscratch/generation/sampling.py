@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 
 from sdscratch.diffusion.catalogue import SAMPLERS
-from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
@@ -19,12 +18,12 @@ from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, pars
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.controls import ControlRunner
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
+from sdscratch.generation.inpaint import begin
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.ranges import LoraSteps
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import Encode, Start, device_noise, start_latent, together, varied_noise
+from sdscratch.generation.start import Encoder, Start, device_noise, together, varied_noise
 from sdscratch.generation.windows import Keep, Window, Windowed
-from sdscratch.images.tensors import to_tensor
 from sdscratch.models.config import ScheduleConfig
 from sdscratch.options import ResolvedOptions
 
@@ -48,7 +47,7 @@ class LatentSampler:
         self,
         networks: Networks,
         encode_prompts: PromptEncoder,
-        encoder_for: Callable[[ResolvedOptions], Encode],
+        encoder_for: Callable[[ResolvedOptions], Encoder],
     ) -> None:
         self.networks = networks
         self.encode_prompts = encode_prompts
@@ -124,10 +123,8 @@ class LatentSampler:
             return
         config, device = self.networks.files.config, self.networks.placement.device
         sides = (side // config.autoencoder.downscale for side in (options.height, options.width))
-        encode = together(starts) if starts else None
-        if encode is None and request.init is not None:
-            encode = partial(self.encoder_for(options), to_tensor(request.init.image))
-        path = self.path(options, from_init=encode is not None, exactly=exactly)
+        given = together(starts) if starts else None
+        path = self.path(options, from_init=given is not None or request.init is not None, exactly=exactly)
         shape = (config.unet.latent_channels, *sides)
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
         varied = varied_noise(options, variations, config.autoencoder.downscale)
@@ -136,8 +133,9 @@ class LatentSampler:
         )
         start, noise = (device_noise(source, device) for source in sources)
         first = device_noise(getattr(sources[0], "posterior", sources[0]), device)
-        own_noise = convention_of(options.like).encodes_with_noise
-        x = start_latent(path, len(seeds), start, encode, posterior=first if own_noise else None)
+        whole, encode = self.path(options), self.encoder_for(options)
+        beginning = begin(request, path, whole, len(seeds), start, encode, given, posterior=first)
+        x = beginning.latent
         total = len(path.timesteps)
         denoise: Denoiser | None = None
         ranges = LoraSteps(self.networks, options.sampler)
@@ -145,11 +143,12 @@ class LatentSampler:
             told = self.encode_prompts.of(options)
             prompt, negative = self.steer(request.controls, options, path, *told)
             self.unet.window = None
-            denoise = make_denoiser(self.unet, path, options, prompt, negative, len(seeds))
+            count, beside = len(seeds), beginning.concat
+            denoise = make_denoiser(self.unet, path, options, prompt, negative, count, beside)
             if options.window:
                 side = options.window // config.autoencoder.downscale
                 denoise = Windowed(denoise, side, self.enter, self.keep)
-            denoise = ranges.followed(denoise)
+            denoise = ranges.followed(beginning.keep(denoise))
         yield Progress(0, total, x, None)
         if denoise is None:
             return
@@ -158,4 +157,5 @@ class LatentSampler:
             if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
             ranges.done = step.done
-            yield Progress(step.done, step.total, step.latent, step.denoised)
+            latent = beginning.ended(step.latent) if step.done == step.total else step.latent
+            yield Progress(step.done, step.total, latent, step.denoised)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from sdscratch.options import ResolvedOptions, check_resize
 
 __all__ = [
     "Draw",
-    "Encode",
+    "Encoder",
     "PictureEncoder",
     "Start",
     "TinyPictureEncoder",
@@ -28,38 +28,88 @@ __all__ = [
 ]
 
 Draw = NoiseSource
-Encode = Callable[[Tensor, Draw | None], Tensor]  # a picture, and noise or none → latents
 Start = Callable[[Draw | None], Tensor]  # gives a latent [1|n, c, h, w]: sampled with this noise, or the mean
 
 
+KEPT = 2  # a picture, and the same with a part of it masked
+
+
+class Encoder(Protocol):
+    """Pictures → latents as the U-Net sees them."""
+
+    networks: Networks
+
+    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
+        """[1, 3, H, W] → latents [1|n, c, h, w]: samples of the posterior, or its mean without noise."""
+        ...
+
+    def mean(self, picture: Tensor) -> Tensor:
+        """[1, 3, H, W] → [1, c, h, w], the posterior's mean as the autoencoder has it, not scaled."""
+        ...
+
+    def ahead(self, *pictures: Tensor) -> None:
+        """Encode pictures [1, 3, H, W] that will be asked for, at most `KEPT`, in one loading."""
+        ...
+
+
 class PictureEncoder:
-    """Pictures → latents as the U-Net sees them; the newest picture is encoded once for all its batches."""
+    """Pictures → latents as the U-Net sees them; the newest are encoded once for all their batches.
 
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
-        self._newest: tuple[Tensor, str, Tensor] | None = None  # a picture, how it tiles, its posterior
+    Args:
+        tile: encode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
+            memory.
+    """
 
-    def __call__(self, picture: Tensor, noise: Draw | None, tile: int | None = None) -> Tensor:
-        """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise.
+    def __init__(self, networks: Networks, tile: int | None = None) -> None:
+        self.networks, self.tile = networks, tile
+        # pictures, the axes along which they tile, and their posteriors; the newest last
+        self._newest: list[tuple[Tensor, str, Tensor]] = []
 
-        Args:
-            tile: encode in bands of as many pixels as a tile of this side has (`tiles`); 0: whole; None: by
-                memory.
-        """
-        mean, log_variance = self._posterior(picture, tile).chunk(2, dim=1)
+    def tiled(self, tile: int) -> Encoder:
+        """The same, which knows the same pictures, with another tile."""
+        other = PictureEncoder(self.networks, tile)
+        other._newest = self._newest
+        return other
+
+    def __call__(self, picture: Tensor, noise: Draw | None) -> Tensor:
+        """[1, 3, H, W] → latents [n, c, h, w]: samples of the posterior, or its mean without noise."""
+        mean, log_variance = self._posterior(picture).chunk(2, dim=1)
         drawn = mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise()
         return drawn * self.networks.files.config.autoencoder.latent_scale
 
-    def clear(self) -> None:
-        """Forget the newest picture."""
-        self._newest = None
+    def mean(self, picture: Tensor) -> Tensor:
+        """[1, 3, H, W] → [1, c, h, w], the posterior's mean as the autoencoder has it, not scaled."""
+        return self._posterior(picture).chunk(2, dim=1)[0]
 
-    def _posterior(self, picture: Tensor, tile: int | None) -> Tensor:
+    def clear(self) -> None:
+        """Forget the newest pictures."""
+        self._newest.clear()
+
+    def ahead(self, *pictures: Tensor) -> None:
+        """Encode pictures [1, 3, H, W] that will be asked for, at most `KEPT`, in one loading."""
+        new = [picture for picture in pictures if self._known(picture) is None]
+        for picture in new:
+            self._newest.append((picture, self.networks.seamless, self._encoded(picture)))
+            del self._newest[:-KEPT]
+        if new:
+            self.networks.done("encoder")
+
+    def _posterior(self, picture: Tensor) -> Tensor:
         """Mean and log variance, one after the other in the channels."""
-        networks = self.networks
-        config, axes = networks.files.config.autoencoder, networks.seamless
+        self.ahead(picture)
+        known = self._known(picture)
+        assert known is not None
+        return known
+
+    def _known(self, picture: Tensor) -> Tensor | None:
+        axes = self.networks.seamless
+        alike = (known for one, tiles, known in self._newest if tiles == axes and torch.equal(one, picture))
+        return next(alike, None)
+
+    def _encoded(self, picture: Tensor) -> Tensor:
+        networks, config = self.networks, self.networks.files.config.autoencoder
+        size, tile = (picture.shape[3], picture.shape[2]), self.tile
         if tile is None:
-            size = picture.shape[3], picture.shape[2]
             tile = tile_by_memory(size, config, networks.placement, low_memory=networks.low_memory)
 
         def encode(network: Any) -> Tensor:
@@ -67,11 +117,7 @@ class PictureEncoder:
             posterior = encode_picture(network, pixels, config, tile)
             return torch.cat([posterior.mean, posterior.log_variance], 1).float()
 
-        newest = self._newest
-        if newest is None or newest[1] != axes or not torch.equal(newest[0], picture):
-            newest = self._newest = picture, axes, networks.run("encoder", encode)
-            networks.done("encoder")
-        return newest[2]
+        return networks.run("encoder", encode)
 
 
 class TinyPictureEncoder:
@@ -88,6 +134,13 @@ class TinyPictureEncoder:
             return network(picture.to(self.networks.placement.device, dtype_of(network)))  # type: ignore[no-any-return]
 
         return self.networks.run("tiny_encoder", encode)
+
+    def mean(self, picture: Tensor) -> Tensor:
+        """[1, 3, H, W] → [1, c, h, w] on the scale of the autoencoder's own."""
+        return self(picture, None) / self.networks.files.config.autoencoder.latent_scale
+
+    def ahead(self, *pictures: Tensor) -> None:
+        """Nothing: it is small, and stays loaded."""
 
 
 def device_noise(source: NoiseSource, device: torch.device) -> Draw:

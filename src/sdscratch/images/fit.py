@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 from sdscratch.errors import UsageError
 from sdscratch.options import Fit
 
-__all__ = ["fit_picture", "parse_colour", "picture_hash"]
+__all__ = ["filling", "fit_picture", "fitted_in", "parse_colour", "picture_hash"]
 
 
 def parse_colour(name: str) -> tuple[int, int, int]:
@@ -63,4 +63,38 @@ def fit_picture(
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     framed = Image.new("RGB", (width, height), backdrop)
     framed.paste(image.resize(inner, lanczos), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return framed
+
+
+# A part in another size, as A1111's "resize and fill" and "crop and resize"
+
+
+def fitted_in(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB picture scaled into a size, in the middle; what is left is made of its outermost pixels."""
+    width, height = size
+    wide = width * picture.height < picture.width * height  # it fills the width, and more is needed below
+    across = width if wide else picture.width * height // picture.height
+    down = picture.height * width // picture.width if wide else height
+    inner = picture.resize((across, down), Image.Resampling.LANCZOS)
+    left, top = width // 2 - across // 2, height // 2 - down // 2
+    framed = Image.new("RGB", size)
+    framed.paste(inner, (left, top))
+    if top > 0:
+        framed.paste(inner.resize((width, top), box=(0, 0, across, 0)), (0, 0))
+        framed.paste(inner.resize((width, top), box=(0, down, across, down)), (0, top + down))
+    if left > 0:
+        framed.paste(inner.resize((left, height), box=(0, 0, 0, down)), (0, 0))
+        framed.paste(inner.resize((left, height), box=(across, 0, across, down)), (left + across, 0))
+    return framed
+
+
+def filling(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB picture scaled to cover a size, its middle kept."""
+    width, height = size
+    wide = width * picture.height > picture.width * height
+    across = width if wide else picture.width * height // picture.height
+    down = picture.height * width // picture.width if wide else height
+    inner = picture.resize((across, down), Image.Resampling.LANCZOS)
+    framed = Image.new("RGB", size)
+    framed.paste(inner, (width // 2 - across // 2, height // 2 - down // 2))
     return framed

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from sdscratch.images.fit import parse_colour
 from sdscratch.images.open import glimpsed, opened
 
-__all__ = ["picture_size", "plain_picture", "read_picture"]
+__all__ = ["over_colour", "picture_size", "plain_picture", "read_picture", "read_whole", "whole_picture"]
 
 # EXIF 2.3, tag 0x0112: how to turn the stored picture upright.
 ORIENTATION = 0x0112
@@ -32,6 +32,12 @@ UPRIGHT = {
 SIDEWAYS = {5, 6, 7, 8}
 
 PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # mode -> the colour space its profile must have
+
+
+def read_whole(path: str | Path) -> Image.Image:
+    """The same with its transparency, if the file has any: RGB or RGBA. Arguments and errors likewise."""
+    with opened(path) as image:
+        return whole_picture(image)
 
 
 def read_picture(path: str | Path, background: str = "white") -> Image.Image:
@@ -70,10 +76,27 @@ def plain_picture(image: Image.Image, background: str = "white") -> Image.Image:
     Raises:
         UsageError: `background` is no colour.
     """
+    return over_colour(whole_picture(image), background)
+
+
+def over_colour(picture: Image.Image, background: str) -> Image.Image:
+    """An RGB or RGBA picture as it looks over a colour.
+
+    Raises:
+        UsageError: `background` is no colour.
+    """
+    backdrop = Image.new("RGB", picture.size, parse_colour(background))
+    if picture.mode == "RGB":
+        return picture
+    return Image.composite(picture.convert("RGB"), backdrop, picture.getchannel("A"))
+
+
+def whole_picture(image: Image.Image) -> Image.Image:
+    """Any picture that Pillow has in hand as RGB, or with transparency RGBA: upright, in sRGB."""
     colour, alpha = _colour_and_alpha(image)
     colour = _to_srgb(colour, image.info.get("icc_profile"))
     if alpha is not None:
-        colour = Image.composite(colour, Image.new("RGB", colour.size, parse_colour(background)), alpha)
+        colour.putalpha(alpha)
     turn = UPRIGHT.get(_orientation(image))
     upright = colour if turn is None else colour.transpose(turn)
     upright.info = {}  # what it says of the file, its profile above all, is no longer true

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,8 @@ QUALITY: dict[
     "WEBP": {"quality": 95, "method": 4},
 }
 
+LOSSLESS: dict[str, object] = {"lossless": True, "exact": True, "quality": 100, "method": 4}
+
 
 def save_picture(
     image: Image.Image,
@@ -33,7 +36,7 @@ def save_picture(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write an RGB picture and its record; the suffix picks PNG, JPEG or WebP, a stream gets PNG.
+    """Write an RGB or RGBA picture and its record; the suffix picks PNG, JPEG or WebP, a stream gets PNG.
 
     PNG holds the record under the text key `sdscratch` and the infotext under `parameters`; JPEG and WebP
     hold them in EXIF, as ImageDescription and UserComment. JPEG has 64 KB for both: what does not fit is left
@@ -70,6 +73,12 @@ def as_kept(image: Image.Image, kind: str) -> Image.Image:
 
 
 def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> bytes:
+    quality = QUALITY[kind]
+    if isinstance(record, Record) and record.mask is not None and record.mask.kept:
+        if kind == "WEBP":
+            quality = LOSSLESS  # what lies outside a mask is not to change
+        elif kind == "JPEG":
+            record = replace(record, mask=replace(record.mask, kept=False))
     bare = image.copy()
     bare.info = {}  # Pillow would write what it remembers of the file that the picture came from
     extra: dict[str, object] = {}
@@ -77,7 +86,7 @@ def _encode(image: Image.Image, kind: str, record: Record | Extras | None) -> by
         extra = {"pnginfo": png_text(record)} if kind == "PNG" else {"exif": exif_bytes(record, kind)}
     buffer = io.BytesIO()
     try:
-        bare.save(buffer, kind, **QUALITY[kind], **extra)
+        bare.save(buffer, kind, **quality, **extra)
     except (OSError, ValueError) as error:  # a side longer than the format can say
         size = f"{image.width}x{image.height}"
         raise SdscratchError(f"cannot write {size} pixels as {kind} ({error}); choose PNG") from error

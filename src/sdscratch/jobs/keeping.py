@@ -9,11 +9,11 @@ from PIL.Image import Image
 
 from sdscratch.files import write_error
 from sdscratch.generation.requests import Init
-from sdscratch.images import Record, fit_picture, picture_hash, read_picture, read_records, save_picture
+from sdscratch.images import Record, read_records, save_picture
 from sdscratch.jobs.journal import FAILED, Shard, append
 from sdscratch.jobs.options import line_values
-from sdscratch.jobs.tasks import Task
-from sdscratch.options import fit_of_init
+from sdscratch.jobs.tasks import Task, given_key, given_of
+from sdscratch.options.masks import MaskOptions
 
 __all__ = ["Inits", "keep_failed", "save"]
 
@@ -33,15 +33,15 @@ class Inits:
         Raises:
             ImageError: it is missing, or damaged.
         """
-        source, options = task.job.source, task.options
-        if source.init_img is None:
+        asked, options = task.job.options, task.options
+        if task.job.source.init_img is None:
             return None
-        fit = fit_of_init(task.job.options, source.fit)
-        key = (source.init_img, source.background, fit, options.width, options.height)
+        own_size = asked.width is None and asked.height is None
+        given = given_key(task.job)
+        masked = [getattr(options, name) for name in MaskOptions.__dataclass_fields__]
+        key = (*given, own_size, options.width, options.height, *masked)
         if key not in self._kept:
-            picture = read_picture(source.init_img, source.background)
-            fitted = fit_picture(picture, options.width, options.height, fit, source.background)
-            self._kept[key] = Init(fitted, fit, picture_hash(picture), source.background)
+            self._kept[key] = given_of(given).init(asked, options)
         self._kept.move_to_end(key)
         while len(self._kept) > INITS_KEPT:
             self._kept.popitem(last=False)

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from sdscratch.addons.control_requests import parse_control
 from sdscratch.checks import parse_size
 from sdscratch.errors import UsageError
-from sdscratch.options import MAX_SEED, MODEL, PICTURE, Fit, GenerateOptions
+from sdscratch.options import MASKS, MAX_SEED, MODEL, PICTURE, Fit, GenerateOptions
 from sdscratch.settings import check_ranges, kind_of, read_values, setting
 
 __all__ = ["HINTS", "LINE", "LineOptions", "line_values", "parse_size", "sized"]
@@ -36,6 +36,22 @@ class LineOptions:
         PICTURE,
         metavar="INIT",
         aliases=("-i",),
+    )
+    mask: str | None = setting(
+        None,
+        "What of INIT is repainted: a picture of its size in which that is white (or opaque), or alpha, what "
+        "is transparent in INIT. All other pixels stay as they are.",
+        MASKS,
+        metavar="FILE",
+    )
+    extend: str | None = setting(
+        None,
+        "Borders to add to INIT and paint, in pixels, like left=128,top=64 (right, bottom).",
+        MASKS,
+        metavar="SIDES",
+    )
+    strict: bool = setting(
+        False, "Refuse a mask of another size than INIT's, which is resized else.", MASKS, negative=""
     )
     fit: Fit = setting(  # noqa: RUF009 (it makes a field)
         "cover",

@@ -24,6 +24,7 @@ from sdscratch.jobs.options import LineOptions, line_values, sized
 from sdscratch.jobs.source import NumberedLine, read_lines
 from sdscratch.jobs.wildcards import Expanded, Expander
 from sdscratch.options import MAX_SEED, GenerateOptions, changed
+from sdscratch.options.masks import useless_without_mask
 
 __all__ = ["Job", "Plan", "job_of"]
 
@@ -196,6 +197,10 @@ def job_of(
             )
         if source.init_img is None and "strength" in own:
             raise UsageError("it has a strength, but no init_img to start from")
+        if source.init_img is None and ("mask" in own or "extend" in own):
+            raise UsageError("it has a mask or borders, but no init_img to start from")
+        if source.mask is None and source.extend is None and (name := useless_without_mask(own)):
+            raise UsageError(f"it has {name}, but no mask")
         prompts = values["prompt"], values.get("negative_prompt", "")
         expanded = None
         if expander.applies(source, *prompts):

@@ -14,18 +14,31 @@ from sdscratch.addons.control import OpenedControl, open_controls
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.generation.inits import Given, drawn_size, read_given
 from sdscratch.generation.opening import Opened, open_all
 from sdscratch.generation.requests import Init, Request
-from sdscratch.images import TemplateRecord, read_picture
+from sdscratch.images import TemplateRecord, parse_colour
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import GenerateOptions, ResolvedOptions, numbered_seeds, size_of_init
+from sdscratch.options import Fit, GenerateOptions, ResolvedOptions, numbered_seeds
 
-__all__ = ["ModelKey", "Models", "Overview", "Task", "look_over", "model_key", "tasks_of"]
+__all__ = [
+    "GivenKey",
+    "ModelKey",
+    "Models",
+    "Overview",
+    "Task",
+    "given_key",
+    "given_of",
+    "look_over",
+    "model_key",
+    "tasks_of",
+]
 
 MODELS_OPEN = 4  # files of models that stay open: headers alone
 HINTS_OPEN = 16  # hints that stay in memory
 
+GivenKey = tuple[str, str | None, str | None, Fit, str, bool]
 ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...], str | None]
 
 
@@ -127,7 +140,7 @@ def tasks_of(
         SdscratchError: a model, an add-on or an init picture is missing or refused; names the line.
     """
     number = before
-    sizes = lru_cache(1024)(init_size)
+    sizes = lru_cache(1024)(looked_at)
     for job in jobs:
         try:
             files = models.files(job)
@@ -145,7 +158,7 @@ def tasks_of(
 
 
 def settled(
-    job: Job, models: Models, sizes: Callable[[str, str], tuple[int, int]]
+    job: Job, models: Models, sizes: Callable[[GivenKey, bool], tuple[int, int]]
 ) -> Iterator[tuple[ResolvedOptions, TemplateRecord | None]]:
     """Every picture of a job with all its options, and the template of its prompts."""
 
@@ -155,7 +168,13 @@ def settled(
         if options.decoder == "tiny":
             _ = models.opened(model_key(job)).tiny
         if job.source.init_img is not None:
-            options = size_of_init(options, sizes(job.source.init_img, job.source.background))
+            options = drawn_size(
+                options,
+                sizes(given_key(job), options.mask_invert),
+                models.files(job).defaults,
+                masked=job.source.mask is not None or job.source.extend is not None,
+                extend=job.source.extend,
+            )
         return models.files(job).resolve(options, options.seed)
 
     if job.expanded is not None:
@@ -168,9 +187,33 @@ def settled(
         yield replace(first, **seeds), None  # type: ignore[arg-type]
 
 
-def init_size(path: str, background: str) -> tuple[int, int]:
-    """An init picture's sides; reads it whole, so that a damaged one is said before the first picture."""
-    return read_picture(path, background).size
+def given_key(job: Job) -> GivenKey:
+    """What says which pictures a job with an init picture starts from."""
+    source = job.source
+    return source.init_img or "", source.mask, source.extend, source.fit, source.background, source.strict
+
+
+def given_of(key: GivenKey) -> Given:
+    """The pictures of that key.
+
+    Raises:
+        ImageError: one is missing, unreadable or refused.
+    """
+    init, mask, extend, fit, background, strict = key
+    return read_given(init, mask, extend, fit=fit, background=background, strict=strict)
+
+
+def looked_at(key: GivenKey, invert: bool) -> tuple[int, int]:
+    """An init picture's sides; reads it whole, so that a damaged one is said before the first picture.
+
+    Raises:
+        UsageError: borders or a colour that make no sense.
+        ImageError: it or its mask is missing, damaged or refused.
+    """
+    given = given_of(key)
+    parse_colour(given.background)
+    given.check(invert=invert)
+    return given.whole.size
 
 
 def look_over(

@@ -14,20 +14,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
-    "SD1",
-    "AdapterConfig",
-    "AutoencoderConfig",
-    "Block",
-    "CompactConfig",
-    "ControlNetConfig",
-    "ModelConfig",
-    "RRDBConfig",
-    "ScheduleConfig",
-    "TextEncoderConfig",
-    "TinyDecoderConfig",
-    "UNetConfig",
-    "UpscalerConfig",
-    "unet_groups",
+    *("SD1", "AdapterConfig", "AutoencoderConfig", "Block", "CompactConfig"),
+    *("ControlNetConfig", "ModelConfig", "RRDBConfig", "ScheduleConfig", "TextEncoderConfig"),
+    *("TinyDecoderConfig", "UNetConfig", "UpscalerConfig", "unet_groups"),
 ]
 
 
@@ -81,6 +70,11 @@ class UNetConfig:
     def latent_channels(self) -> int:
         """Channels of the latent that is denoised, without those that stand beside it."""
         return self.out_channels
+
+    @property
+    def beside(self) -> str | None:
+        """What stands beside the latent: a "mask" and a masked picture, or a "picture" to change."""
+        return {1: "mask", 0: "picture"}.get(self.in_channels - 2 * self.out_channels)
 
     def heads_at(self, level: int) -> int:
         """How many heads attention has at a level; the middle belongs to the last."""

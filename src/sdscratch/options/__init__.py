@@ -7,6 +7,7 @@ way in refuses the same things in the same words. This package imports no torch.
 fields.py           what an option's line holds, and the words and bounds that several share
 picture.py          what a picture shows, and its size
 sampling.py         how noise becomes a picture
+masks.py            what of a picture is repainted
 variation.py        how the noise is varied
 guidance.py         what is done to guidance besides its scale
 large.py            what is larger than a model draws at once: a second pass, tiles
@@ -21,6 +22,7 @@ from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.options.fields import (
     APPROXIMATIONS,
     LOW_MEMORY_TILE,
+    MASKS,
     MAX_SEED,
     MODEL,
     PICTURE,
@@ -36,6 +38,7 @@ __all__ = [
     "APPROXIMATIONS",
     "DTYPES",
     "LOW_MEMORY_TILE",
+    "MASKS",
     "MAX_SEED",
     "MODEL",
     "PICTURE",

@@ -14,6 +14,7 @@ __all__ = [
     "GUIDANCE",
     "LARGE",
     "LOW_MEMORY_TILE",
+    "MASKS",
     "MAX_SEED",
     "MIN_SIDE",
     "MODEL",
@@ -43,7 +44,7 @@ OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's, rounded down to {SIDE_STEP}"
 PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
 GUIDANCE, VARIATION = "Guidance", "Variation"
-LARGE = "Large pictures"
+LARGE, MASKS = "Large pictures", "Masks"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 
 

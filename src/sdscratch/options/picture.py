@@ -69,5 +69,5 @@ class PictureOptions:
         PICTURE,
         low=0,
         high=1,
-        default=f"{STRENGTH}",
+        default=f"{STRENGTH}; 1 with a model that follows instructions",
     )

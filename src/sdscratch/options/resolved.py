@@ -14,6 +14,7 @@ from sdscratch.errors import UsageError
 from sdscratch.options.approximations import ApproximationOptions
 from sdscratch.options.guidance import GuidanceOptions
 from sdscratch.options.large import LargeOptions, check_large, parse_upscaler
+from sdscratch.options.masks import MaskOptions
 from sdscratch.options.picture import STRENGTH, PictureOptions
 from sdscratch.options.sampling import SamplingOptions
 from sdscratch.options.together import check_emphasis, check_guidance, own_levels, variation
@@ -40,7 +41,13 @@ SD1_DEFAULTS = Defaults()
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(
-    ApproximationOptions, LargeOptions, GuidanceOptions, VariationOptions, SamplingOptions, PictureOptions
+    ApproximationOptions,
+    LargeOptions,
+    MaskOptions,
+    GuidanceOptions,
+    VariationOptions,
+    SamplingOptions,
+    PictureOptions,
 ):  # a dataclass's last base comes first
     """Everything a picture depends on besides the model, the init picture and the precision.
 

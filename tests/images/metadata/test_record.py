@@ -115,6 +115,8 @@ ON = {"cfg_interval": "0.28:5.42", "deep_cache": 3, "tile": 512, "seamless": "x"
 ON |= {"hires_upscaler": "lanczos", "hires_strength": 0.5, "hires_steps": 5, "hires_sampler": "euler"}
 ON |= {"hires_scheduler": "karras", "hires_cfg_scale": 3.0, "hires_prompt": "b", "hires_negative_prompt": "c"}
 ON |= {"window": 64, "decoder": "tiny"}
+ON |= {"mask_blur": 3.0, "mask_invert": True, "only_masked": 32, "masked_content": "fill", "soft_mask": True}
+ON |= {"paste": False, "image_cfg_scale": 2.0}
 
 
 def test_the_record_holds_every_option_that_does_something() -> None:

@@ -23,7 +23,7 @@ from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.options.large import spelled_upscaler
 from sdscratch.version import __version__
 
-__all__ = ["AddonRecord", "LoraRecord", "Record", "TemplateRecord"]
+__all__ = ["AddonRecord", "LoraRecord", "MaskRecord", "Record", "TemplateRecord"]
 
 T = TypeVar("T")
 AUTOV2, AUTOV3 = 10, 12  # hex digits
@@ -32,6 +32,10 @@ AUTOV2, AUTOV3 = 10, 12  # hex digits
 OFF = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if each.metadata.get("off")}
 # What a record means that lacks an option, as those do that are older than it.
 ABSENT = {each.name: each.metadata["absent"] for each in fields(ResolvedOptions) if "absent" in each.metadata}
+
+
+# The web UI's words; it says nothing of what is its default.
+MASKED_CONTENT = {"original": "", "fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,20 @@ class LoraRecord:
 
 
 @dataclass(frozen=True)
+class MaskRecord:
+    """What of the init picture was repainted."""
+
+    hash: str | None = None  # `picture_hash` of the mask's file as `read_whole` gives it
+    from_alpha: bool | None = None  # the init picture's own transparency was the mask
+    extend: str | None = None  # borders that were added, "left=128,top=64"
+    kept: bool = True  # every pixel outside the (blurred) mask is the init picture's
+
+    def to_record(self) -> dict[str, Any]:
+        """Its fields without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class TemplateRecord:
     """What prompts were before their wildcards were expanded; `options` hold what became of them."""
 
@@ -106,6 +124,7 @@ class Record:
     fit: Fit | None = None  # img2img: how the init picture was brought to size
     init_hash: str | None = None  # img2img: picture_hash of the init picture as read, before fitting
     background: str | None = None  # img2img: the colour of borders and under transparency, unless white
+    mask: MaskRecord | None = None  # img2img: what of the init picture was repainted
     loras: tuple[LoraRecord, ...] | None = None  # in the order in which they are added
     embeddings: tuple[AddonRecord, ...] | None = None  # whose vectors stand in the prompts
     vae: AddonRecord | None = None  # in the place of the model's own
@@ -123,7 +142,7 @@ class Record:
         for name in ("loras", "embeddings", "controls"):
             if name in own:
                 own[name] = [each.to_record() for each in getattr(self, name)]
-        for name in {"vae", "upscaler", "taesd"} & own.keys():
+        for name in {"vae", "upscaler", "taesd", "mask"} & own.keys():
             own[name] = getattr(self, name).to_record()
         for name, value in OFF.items():
             if own["options"][name] == value:
@@ -152,6 +171,8 @@ class Record:
                 values["controls"] = tuple(_typed(ControlRecord, each) for each in values["controls"])
             for name in {"vae", "upscaler", "taesd"} & values.keys():
                 values[name] = _typed(AddonRecord, values[name])
+            if "mask" in values:
+                values["mask"] = _typed(MaskRecord, values["mask"])
             if "template" in values:
                 values["template"] = _typed(TemplateRecord, values["template"])
             return _typed(cls, {**values, "options": options})
@@ -193,6 +214,8 @@ class Record:
             "Eta DDIM": f"{options.eta:.10g}" if options.sampler == "ddim" and options.eta else "",
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
+            **self._mask_parameters(),
+            "Image CFG scale": f"{options.image_cfg_scale:.10g}" if options.image_cfg_scale != 1.5 else "",
             "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
             **sampling_words(options),
             "RNG": options.noise.upper(),  # theirs is a GPU's unless it is said
@@ -224,6 +247,23 @@ class Record:
             "Hires CFG Scale": "" if scale is None else f"{scale:.10g}",
             "Hires prompt": options.hires_prompt or "",
             "Hires negative prompt": options.hires_negative_prompt or "",
+        }
+
+    def _mask_parameters(self) -> dict[str, str]:
+        """The web UI's names for what a mask asks."""
+        options = self.options
+        if self.mask is None:
+            return {}
+        padding = options.only_masked
+        return {
+            "Mask blur": f"{options.mask_blur:.10g}",
+            "Mask mode": "Inpaint not masked" if options.mask_invert else "",
+            "Masked content": MASKED_CONTENT.get(options.masked_content, options.masked_content),
+            "Inpaint area": "" if padding is None else "Only masked",
+            "Masked area padding": "" if padding is None else str(padding),
+            "Soft mask": "True" if options.soft_mask else "",
+            "Extended": self.mask.extend or "",
+            "Unmasked pixels": "kept" if self.mask.kept else "",
         }
 
     def _resources(self) -> str:
