@@ -24,6 +24,7 @@ From the ground up; imports run strictly downward:
     generation/   from a prompt to a picture
     training/     the networks trained, with or without a model to begin from
     jobs/         many pictures from one plan
+    explain/      the making of one picture, as a page
     bench/        how fast it is here
     pictograms/   the model of our own: its data, shape, recipe and judge
     evaluation/   how good a model is

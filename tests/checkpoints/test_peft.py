@@ -176,11 +176,11 @@ def test_settings_that_make_no_sense_are_refused_in_one_sentence(
 ) -> None:
     path = peft_lora(tmp_path / "adapter_model.safetensors")
     (tmp_path / CONFIG).write_bytes(text if isinstance(text, bytes) else text.encode())
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match=said) as caught:
         apply(path)
     assert "\n" not in str(caught.value)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_byte_order_mark_before_the_config_is_nothing(tmp_path: Path) -> None:

@@ -525,3 +525,30 @@ def test_a_full_disk_behind_stdout_is_one_sentence(draw: Draw) -> None:
             result = draw("-q", *option, stdout=full)
         assert result.code == 1, option
         assert result.stderr.startswith("sdscratch: error: cannot write to standard output: no space is left")
+
+
+def test_a_film_shows_every_step_and_ends_with_the_picture(draw: Draw) -> None:
+    result = draw("-o", "dog.png", "--film", "films/dog.apng", "--steps", 3)
+    assert (result.code, result.lines) == (0, ["dog.png"])
+    with Image.open("films/dog.apng") as film:
+        assert film.n_frames == 4
+        film.seek(3)
+        assert np.array_equal(np.asarray(film.convert("RGB")), pixels("dog.png"))
+    assert draw("-o", "e.png", "--film", "films/dog.apng").code == 2
+    assert draw("-o", "f.png", "--frames", 3).code == 2
+    several = draw("-o", "g.png", "-b", 2, "--film", "g.gif", "--frames", 2, "--film-loop", "--steps", 3)
+    assert several.code == 0, several.stderr
+    with Image.open("g-2.gif") as film:
+        assert film.n_frames == 2
+
+
+def test_show_draws_the_picture_on_a_terminal_and_nowhere_else(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("TMUX", "TERM_PROGRAM", "LC_TERMINAL", "KITTY_WINDOW_ID"):
+        monkeypatch.delenv(name, raising=False)
+    shown = draw("-o", "a.png", "--show", "-q", terminals=["stderr"])
+    assert shown.code == 0
+    assert shown.stderr.count("\u2580") == 64 * 32
+    assert "\u2580" not in draw("-o", "b.png", "--show").stderr

@@ -207,6 +207,28 @@ def test_files_that_moved_are_found_by_their_hashes(folder: Path, monkeypatch: p
     assert [(line["identical"], line["unmatched"]) for line in lines] == [(True, []), (True, [])]
 
 
+def test_info_says_which_files_are_here(folder: Path) -> None:
+    result = sdscratch("info", own(len(FEW) + 1), "--json")
+    files = {
+        each["name"]: (each["kind"], each["path"], each["by"]) for each in json.loads(result.stdout)["files"]
+    }
+    assert files == {
+        "tiny": ("model", "weights/tiny.safetensors", "hash"),
+        "chalk": ("lora", "loras/chalk.safetensors", "hash"),
+        "ink": ("lora", "loras/ink.safetensors", "hash"),
+    }
+    theirs = written("info.png", a1111(model="Model hash: 0123456789, Model: nowhere"))
+    shown = sdscratch("info", theirs).stdout.decode()
+    assert "nowhere is not here" in shown
+
+
+def test_a_spacing_that_the_other_tool_has_not_is_told() -> None:
+    (line,) = replayed(own(), "-o", "spacing", "--set", "scheduler=trailing")
+    (line,) = replayed(line["path"], "-o", "spacing", "--like", "a1111")
+    assert line["path"] is not None
+    assert line["unmatched"] == ["Schedule type: trailing, which a1111 has not"]
+
+
 def failed(*words: object, code: int) -> list[dict[str, Any]]:
     lines = replayed(*words, code=code)
     for line in lines:

@@ -6,5 +6,7 @@ approximations.py  what each approximation gains, and how far it leads from the 
 machine.py         what a measurement must say of the machine
 memory.py          the memory that a process needs at most (no torch)
 random_model.py    random weights in a real model's shape, in memory or as a file
+gpu_check.py       is what a GPU draws what a CPU draws, and how fast: `make gpu-check`
+gpu_report.py      what that found, as rows
 peers/             ours and other engines in turn: `make bench-peers`
 """

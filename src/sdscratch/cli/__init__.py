@@ -5,6 +5,9 @@ parameters.py        from settings to what Typer reads
 help.py              what --help shows; commands imported when they are run
 arguments.py         the options that txt2img and img2img share
 generate.py          txt2img and img2img
+telling.py           pictures as they are made: shown, saved, told of
+explain.py           explain
+look.py              films, and pictures in the terminal
 masks.py             what is asked of a mask, checked
 upscale.py           upscale, and what it shows:
 upscale_shown.py     how far a redrawing is
@@ -17,6 +20,7 @@ tokens.py            tokens, and how a prompt is shown:
 tokens_shown.py      in tables and lines
 schedule.py          schedule
 info.py              info
+info_files.py        which files a picture names, and where they are
 evaluate.py          evaluate
 evaluation_tables.py its tables
 bench.py             bench

@@ -30,6 +30,10 @@ class Commands(LazyGroup):
             "Draw a picture of PROMPT; - reads the prompt from stdin.",
         ),
         "img2img": ("sdscratch.cli.generate:img2img", "Change the picture INIT towards PROMPT."),
+        "explain": (
+            "sdscratch.cli.explain:explain",
+            "Draw a picture of PROMPT, and show on a page how it came about.",
+        ),
         "upscale": (
             "sdscratch.cli.upscale:upscale",
             "Enlarge IMAGE, by an upscaler's file, or drawn over by a model.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdscratch.addons.requests import parse_lora
+from sdscratch.cli.look import check_film_options
 from sdscratch.cli.parameters import parameters_of, typed_values, with_parameters
 from sdscratch.errors import UsageError
 from sdscratch.jobs.options import LineOptions, sized
@@ -64,6 +65,22 @@ class Arguments(LineOptions):
         OUTPUT,
         metavar="FILE",
     )
+    film: str | None = setting(
+        None,
+        "File that shows the denoising step by step: .gif, .webp, .apng, or .png for a contact sheet.",
+        OUTPUT,
+        metavar="FILE",
+    )
+    frames: int = setting(0, "Number of the film's frames.", OUTPUT, low=0, high=10_000, default="every step")
+    film_loop: bool = setting(
+        False, "Let the film go back to its beginning, so that it loops without a jump.", OUTPUT, negative=""
+    )
+    show: bool = setting(
+        False,
+        "Show the picture in the terminal: as kitty, iTerm2 or sixel terminals take it, or in half blocks.",
+        OUTPUT,
+        negative="",
+    )
     strip: bool = setting(False, "Write nothing into the picture of how it was made.", OUTPUT, negative="")
     sidecar: bool = setting(
         False, "Write the record into NAME.json beside the picture, too.", OUTPUT, negative=""
@@ -101,6 +118,7 @@ class Arguments(LineOptions):
             raise UsageError(
                 "--taesd draws with --decoder tiny and in --preview, and neither is asked for; add one"
             )
+        check_film_options(self)
         if self.output == "-" and self.sidecar:
             raise UsageError("--sidecar writes beside a file, so it does not go with --output -")
         if self.output == "-" and self.json:

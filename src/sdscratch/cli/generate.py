@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
+from sdscratch.cli.look import film_of
 from sdscratch.cli.masks import WITH_INIT, given_by
 from sdscratch.cli.progress import View, make_view
-from sdscratch.cli.stages import STAGES, Stages
-from sdscratch.cli.told import json_of
-from sdscratch.errors import SdscratchError, UsageError
-from sdscratch.files import refuse_existing, write_stream
+from sdscratch.cli.telling import Telling
+from sdscratch.errors import UsageError
+from sdscratch.files import refuse_existing
 from sdscratch.options import MAX_SEED, changed, random_seed, seeds_of
 from sdscratch.options.large import LargeOptions
 from sdscratch.settings import option_name
@@ -31,8 +28,7 @@ if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
     from sdscratch.generation.outputs import OutputPlan
     from sdscratch.generation.pipeline import Pipeline
-    from sdscratch.generation.requests import Event, Picture, Progress, Started
-    from sdscratch.images import Record
+    from sdscratch.generation.requests import Request
     from sdscratch.jobs.wildcards import Expanded
 
 __all__ = ["img2img", "txt2img"]
@@ -111,16 +107,45 @@ def img2img(
     draw(given, prompt, init)
 
 
+def plan_pictures(arguments: Arguments, seeds: Sequence[int]) -> OutputPlan:
+    """Where the pictures go."""
+    from sdscratch.generation.outputs import plan_outputs
+    from sdscratch.images import sidecar_of
+
+    plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
+    if arguments.sidecar and not arguments.overwrite:
+        for name in plan.names:
+            refuse_existing(sidecar_of(Path(name)))
+    return plan
+
+
+def draw_pictures(
+    arguments: Arguments, pipeline: Pipeline, plan: OutputPlan, view: View, requests: Iterator[Request]
+) -> None:
+    """Draw, show, save and report them."""
+    from sdscratch.generation.generate import generate
+
+    events = generate(pipeline, requests, batch_size=arguments.batch_size)
+    film = film_of(arguments, len(plan.seeds))
+    Telling(arguments, pipeline, plan, view, film=film).all(events)
+
+
 def draw(
     given: Mapping[str, Any],
     prompt: str,
     init: str | None = None,
+    *,
+    plan: Callable[[Arguments, Sequence[int]], Any] = plan_pictures,
+    carry_out: Callable[[Arguments, Pipeline, Any, View, Iterator[Request]], None] = draw_pictures,
 ) -> None:
-    """Everything between what was typed and the last picture; cheap checks come before slow work."""
+    """Everything between what was typed and the last picture; cheap checks come before slow work.
+
+    Args:
+        plan: where results go: what is refused before anything is loaded.
+        carry_out: what is done with the requests, and with what `plan` gave.
+    """
     from sdscratch.addons.control import open_controls
     from sdscratch.generation.opening import open_all
-    from sdscratch.generation.outputs import plan_outputs
-    from sdscratch.images import sidecar_of
 
     typed, arguments = split(given)
     if [prompt, init, arguments.mask].count("-") > 1:
@@ -138,10 +163,7 @@ def draw(
     if init is not None:
         start_from = given_by(init, typed, arguments)
     seeds = [each.seed for each in expanded] or seeds_of(options, seed, count)
-    plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
-    if arguments.sidecar and not arguments.overwrite:
-        for name in plan.names:
-            refuse_existing(sidecar_of(Path(name)))
+    planned = plan(arguments, seeds)
     opened = open_all(
         arguments.model,
         tokenizer=arguments.tokenizer,
@@ -167,7 +189,6 @@ def draw(
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         with view.stage("starting", None):
             from sdscratch.device import choose
-            from sdscratch.generation.generate import generate
             from sdscratch.generation.pipeline import start
             from sdscratch.generation.requests import Request, numbered
 
@@ -184,8 +205,7 @@ def draw(
                 replace(request, options=own, template=each.template)
                 for own, each in zip(settled, expanded, strict=True)
             )
-        events = generate(pipeline, requests, batch_size=arguments.batch_size)
-        Telling(arguments, pipeline, plan, view).all(events)
+        carry_out(arguments, pipeline, planned, view, iter(requests))
 
 
 def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Expanded]:
@@ -225,108 +245,3 @@ def read_prompt(prompt: str) -> str:
         return without_end(decode(data, "on stdin").replace("\r\n", "\n"))
     except NotText as error:
         raise UsageError(str(error)) from None
-
-
-def print_line(line: str) -> None:
-    """Print a result; a path in the bytes it was typed in, whatever the encoding of stdout."""
-    write_stream(sys.stdout.buffer, os.fsencode(f"{line}\n"))
-
-
-class Written(NamedTuple):
-    """A picture that is saved, and not told of yet."""
-
-    path: str | None  # None: stdout
-    record: Record
-    timings: Mapping[str, float]
-
-
-@dataclass
-class Telling:
-    """Shows what `generate` tells of, saves the pictures and reports them one by one."""
-
-    arguments: Arguments
-    pipeline: Pipeline
-    plan: OutputPlan
-    view: View
-    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    writing: Future[Written] | None = None  # the newest picture, until it is told of
-    done: int = 0  # pictures saved and reported
-
-    def all(self, events: Iterable[Event]) -> None:
-        """Take every event; the first picture that fails ends the run, and those before it are kept."""
-        count = len(self.plan.seeds)
-        try:
-            with self.writer:
-                try:
-                    self.take(events)
-                finally:
-                    self.tell()  # what has been made is kept, after Ctrl-C; if it failed, it failed first
-        except SdscratchError as error:
-            if self.done == 0:
-                raise
-            raise SdscratchError(f"picture {self.done + 1} of {count} failed: {error}") from error
-
-    def take(self, events: Iterable[Event]) -> None:
-        """Show stages as bars, and hand pictures to the writer."""
-        from sdscratch.generation.requests import Failed, Picture, Progress
-
-        with Stages(self.view, self.stage_name) as stages:
-            for event in events:
-                match event:
-                    case Picture():
-                        stages.close()
-                        self.tell()
-                        self.writing = self.writer.submit(self.write, event)
-                        if not self.pipeline.placement.batches:
-                            self.tell()  # on a CPU the next one takes long, and writing no time to speak of
-                    case Failed():
-                        raise event.error
-                    case _:
-                        stages.show(event)
-                        if isinstance(event, Progress):
-                            self.preview(event)
-
-    def stage_name(self, event: Started) -> str:
-        """The stage in words, and which of several pictures it is for."""
-        count, name = len(self.plan.seeds), STAGES[event.stage]
-        if count == 1 or event.stage == "load":
-            return name
-        last = f"-{event.first + event.count}" if event.count > 1 else ""
-        return f"{name} {event.first + 1}{last}/{count}"
-
-    def preview(self, progress: Progress) -> None:
-        """Show the batch's first picture as far as it is, where that was asked for."""
-        from sdscratch.images import save_picture
-
-        if self.arguments.preview is not None and progress.denoised is not None:
-            (picture,) = self.pipeline.preview(progress.denoised[:1])
-            save_picture(picture, Path(self.arguments.preview), overwrite=True)
-
-    def write(self, picture: Picture) -> Written:
-        """Save one picture with its records; on a GPU the next one is made meanwhile."""
-        from sdscratch.images import write_sidecar
-
-        record = picture.record()
-        arguments = self.arguments
-        path = self.plan.save(picture.index, picture.image, None if arguments.strip else record)
-        if arguments.sidecar and path is not None:
-            write_sidecar(Path(path), record, overwrite=arguments.overwrite)
-        return Written(path, record, picture.timings)
-
-    def tell(self) -> None:
-        """Say where the picture is that was made last, once it is there, and which seed it has.
-
-        Raises:
-            SdscratchError: it could not be written.
-        """
-        if self.writing is None:
-            return
-        writing, self.writing = self.writing, None
-        path, record, timings = writing.result()
-        options = record.options
-        if self.arguments.json:
-            print_line(json.dumps(json_of(path, record, timings)))
-        elif path is not None:
-            print_line(path)
-        self.done += 1
-        self.view.note(f"seed {options.seed}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdscratch.cli.info_files import file_words, files_named
 from sdscratch.errors import ImageError, UsageError
 from sdscratch.show import escaped, printable
 
@@ -99,6 +100,7 @@ def info(
     path = find(file)
     if is_picture(path):
         facts = picture_facts(path)
+        facts["files"] = files_named(path, verbose)
         rows = picture_rows(facts)
     else:
         from sdscratch.addons.describe import describe
@@ -167,7 +169,6 @@ def picture_facts(path: Path) -> dict[str, Any]:
     width, height = read_picture(path).size
     records = read_records(path)
     infotext = records.infotext or records.beside
-    None if infotext is None else asdict(infotext) | {"parameters": dict(infotext.parameters)}
     facts: dict[str, Any] = {
         "kind": "image",
         "what": "a picture",
@@ -203,6 +204,8 @@ def picture_rows(facts: Mapping[str, Any]) -> Iterator[Row]:
         yield "record", "none: it does not say how it was made"
         for name, text in facts["texts"].items():
             yield "text", f"{name}, no image generator's: {text[:LONGEST_SHOWN]}"
+    for file in facts["files"]:
+        yield file["kind"], file_words(file)
     for what in facts.get("left_out", ()):
         yield "left out", what
 

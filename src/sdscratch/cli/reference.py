@@ -37,7 +37,7 @@ TOGETHER = (DRAWING, TRAINING)
 
 # Where a command's ranges and choices are told, beside what Typer knows.
 SETTINGS: Mapping[str, tuple[Any, ...]] = {
-    **dict.fromkeys(DRAWING, (GenerateOptions, Arguments)),
+    **dict.fromkeys((*DRAWING, "explain"), (GenerateOptions, Arguments)),
     **{f"train {name}": (kind,) for name, kind in KINDS.items()},
 }
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.cli.arguments import DEVICES
-from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.stages import STAGES, Stages
+from sdscratch.cli.telling import print_line
 from sdscratch.diffusion.conventions import CONVENTIONS
 from sdscratch.errors import ImageError, SdscratchError, UsageError
 from sdscratch.files import atomic_write, make_folder, refuse_existing

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
-from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.run_shown import LAUNCHERS, Warm, draw_all, draw_stream, placed, started_together
+from sdscratch.cli.telling import print_line
 from sdscratch.cli.view import duration
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import make_folder
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 OWN = "Plan"
+LOOKS = ("film", "frames", "film_loop", "show")
 
 
-@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img", "strip", "sidecar"))
+@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img", "strip", "sidecar", *LOOKS))
 def run(
     plan: Annotated[
         Path,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sdscratch.cli.arguments import Arguments
-from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View
 from sdscratch.cli.stages import STAGES, Stages
+from sdscratch.cli.telling import print_line
 from sdscratch.cli.told import json_of
 from sdscratch.cli.view import duration
 from sdscratch.errors import SdscratchError

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import make_view
+from sdscratch.cli.telling import print_line
 from sdscratch.options import MAX_SEED
 
 __all__ = ["shapes"]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdscratch.cli.generate import print_line
 from sdscratch.cli.help import CONTEXT, Command, Group
 from sdscratch.cli.parameters import parameters_of, typed_values, with_parameters
 from sdscratch.cli.progress import make_view
 from sdscratch.cli.shapes import shapes
+from sdscratch.cli.telling import print_line
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.training.run.lora_options import LoraOptions
 from sdscratch.training.run.options import (

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
-from sdscratch.cli.generate import Telling, print_line
 from sdscratch.cli.progress import View, make_view
+from sdscratch.cli.telling import Telling, print_line
 from sdscratch.cli.upscale_shown import duration, kept
 from sdscratch.errors import UsageError
 from sdscratch.options import GenerateOptions

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.replay import (
     Device,
@@ -21,6 +20,7 @@ from sdscratch.cli.replay import (
     redrawn,
     started,
 )
+from sdscratch.cli.telling import print_line
 from sdscratch.errors import SdscratchError
 from sdscratch.options import check_placement
 from sdscratch.show import printable

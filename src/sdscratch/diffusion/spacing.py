@@ -251,6 +251,12 @@ def as_tool(
     return with_levels(schedule, convention, levels)
 
 
+def has_spacing(like: str, scheduler: str) -> bool:
+    """Whether a tool has a formula for a spacing's name."""
+    spacings = convention_of(like).spacings
+    return spacings == "diffusers" or scheduler in (WEBUI if spacings == "webui" else COMFYUI)
+
+
 def with_levels(schedule: Schedule, convention: Convention, levels: Array) -> SigmaSchedule:
     """Any levels, with the timesteps and the start that a tool would have."""
     told = schedule.nearest_timestep if convention.timesteps == "nearest" else schedule.timestep

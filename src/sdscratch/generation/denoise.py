@@ -73,6 +73,10 @@ class UNetRunner:
         """The U-Net as this device runs it best, with its deep features or without."""
         return self.networks.computation("unet", "predict" if deep else "forward", alteration)
 
+    def watched(self, denoise: Denoiser, path: SigmaSchedule) -> Denoiser:
+        """What a sampler is given in the place of `denoise`; whoever looks on (`explain`) wraps it here."""
+        return denoise
+
 
 def make_denoiser(
     runner: UNetRunner,
@@ -152,9 +156,9 @@ def make_denoiser(
         return guided_between(*parse_interval(options.cfg_interval), whole, calm)
 
     if placement.batches:
-        return one(concat)
+        return runner.watched(one(concat), path)
     rows = [concat] * count if concat is None or concat.shape[0] == 1 else concat.split(1)
-    return OneByOne([one(row) for row in rows])
+    return runner.watched(OneByOne([one(row) for row in rows]), path)
 
 
 def told_guidance(network: Network, unet: UNetConfig, scale: float, device: torch.device) -> Network:

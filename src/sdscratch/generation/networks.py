@@ -77,6 +77,7 @@ class Networks:
         # what networks compute, recorded or compiled: by name, method, and what is done otherwise
         self._computations: dict[tuple[str, str, Alteration], Compute] = {}
         self._done: set[str] = set()  # let go because their work was done
+        self.watch: Callable[[str, nn.Module], None] = unwatched  # told of every network once it is loaded
 
     # Files
 
@@ -200,6 +201,7 @@ class Networks:
             network = file.load(self.placement.device, dtype)
             network = self._loaded[name] = prepare(network, lambda: trim(self.placement.device))
             make_seamless(network, self.seamless)
+        self.watch(name, network)
 
     def wrap(self, axes: str) -> None:
         """Let pictures tile along these axes ("", "x", "y", "xy"): those who compute now, and who will."""
@@ -293,6 +295,10 @@ class Networks:
         self._forget(error.part)
         self._dtypes[error.part] = torch.float32
         self._load(error.part)
+
+
+def unwatched(name: str, network: nn.Module) -> None:
+    """Where nobody wants to look at networks."""
 
 
 def exchanged(network: nn.Module, files: ModelFiles, weights: Collection[Weight]) -> bool:

@@ -12,6 +12,8 @@
     exif.py      EXIF data as they are written
     carry.py     how the records ride in a file
     sidecar.py   a record beside a picture
+    film.py      pictures one after another
+    terminal.py  a picture in a terminal
     compare.py   how near one picture comes to another
     tensors.py   pixels as the networks see them, and back (the one file with torch)
     write.py     complete or absent, and the same bytes for the same picture and record

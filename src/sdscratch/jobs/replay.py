@@ -16,6 +16,7 @@ from typing import Any, get_origin, get_type_hints
 from sdscratch.addons.requests import TAG, LoraRequest
 from sdscratch.checkpoints.hashing import AUTOV2, hash_files
 from sdscratch.checkpoints.places import find_lora, known_embeddings
+from sdscratch.diffusion.spacing import has_spacing
 from sdscratch.errors import CheckpointError, ImageError, UsageError
 from sdscratch.images import ControlRecord, Record, Records, read_records
 from sdscratch.jobs.finding import Found, Library, Wanted, find_picture, named_only
@@ -56,6 +57,13 @@ class Recipe:
     def like(self) -> str:
         """The tool that it is drawn like, unless another is asked for."""
         return TOOLS[self.tool][0]["like"] if self.record is None else self.record.options.like
+
+    def files(self) -> list[Wanted]:
+        """Every file that the picture names."""
+        told = self.told()
+        single = [each for each in (told.model, told.vae, told.taesd) if each is not None]
+        loras = [wanted for _, wanted in (*told.loras, *tagged(told))]
+        return [*single, *loras, *told.embeddings]
 
     def told(self, like: str | None = None) -> Told:
         """The same as a line, drawn like another tool if that is asked for."""
@@ -161,6 +169,8 @@ def prepare(
     told = recipe.told(like)
     search = _Search(recipe, library, told)
     line = search.line(changes)
+    if "scheduler" in line and not has_spacing(line["like"], line["scheduler"]):
+        told.unmatched.append(f"Schedule type: {line.pop('scheduler')}, which {line['like']} has not")
     line["wildcards"] = False  # they had their turn
     before = dict(line)
     sides = {"width", "height", "size"}

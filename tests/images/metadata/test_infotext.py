@@ -83,9 +83,9 @@ def test_emphasis_is_any_weight_but_one(prompt: str, expected: bool) -> None:
     "piece", ["(", "[", "(a", "a:", 'aa: "', 'aa: "bb: \\",', "\\", "Negative prompt:\n"]
 )
 def test_hostile_text_takes_linear_time(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     settings(piece * (200_000 // len(piece)))
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize(

@@ -250,9 +250,9 @@ def test_quoted_values_keep_their_commas() -> None:
 
 @pytest.mark.parametrize("piece", ["a", "a ", " ", '"', 'aa: "', 'aa: "\\",', "a: b, ", "\\", ":", "aa:"])
 def test_hostile_infotext_takes_linear_time(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parse_infotext(piece * (1_000_000 // len(piece)))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_what_is_wrong_in_a_record_is_named_briefly_and_without_control_characters() -> None:
