@@ -18,7 +18,7 @@ from sdscratch.checkpoints.hashing import AUTOV2, digest_files, is_known, old_ha
 from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.places import EMBEDDED, find_local, kept
 from sdscratch.errors import ImageError, SdscratchError, UsageError
-from sdscratch.images import picture_hash
+from sdscratch.images import picture_hash, read_whole
 from sdscratch.images.hints import read_hint
 from sdscratch.show import printable
 from sdscratch.tensorfiles.reader import open_tensors
@@ -182,7 +182,12 @@ def named_only(wanted: Wanted, found: Found) -> str | None:
 
 
 def find_picture(
-    digest: str, folders: Iterable[Path], background: str = "white", preprocess: str | None = None
+    digest: str,
+    folders: Iterable[Path],
+    background: str = "white",
+    preprocess: str | None = None,
+    *,
+    whole: bool = False,
 ) -> Path | None:
     """The picture whose pixels have this hash, as `picture_hash` counts it; None where it is nowhere.
 
@@ -190,10 +195,12 @@ def find_picture(
         folders: looked in one after the other, not below.
         background: the colour under transparent parts.
         preprocess: of a control's hint, which may keep them apart (`images.hints`).
+        whole: transparency is counted, not laid over a colour: of masks, and of what they repaint.
     """
     for path in _pictures(folders):
         try:
-            if picture_hash(read_hint(str(path), preprocess, background)) == digest:
+            found = read_whole(path) if whole else read_hint(str(path), preprocess, background)
+            if picture_hash(found) == digest:
                 return path
         except (ImageError, UsageError):  # not the one
             continue

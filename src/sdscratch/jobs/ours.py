@@ -8,9 +8,11 @@ from typing import Any
 from sdscratch.addons.requests import LoraRequest
 from sdscratch.diffusion.conventions import convention_of
 from sdscratch.images import AddonRecord, LoraRecord, Record
+from sdscratch.images.repaint import ALPHA
 from sdscratch.jobs.finding import Wanted
 from sdscratch.jobs.theirs import Told
 from sdscratch.options import ResolvedOptions
+from sdscratch.options.masks import MASK_ALONE
 
 __all__ = ["asked_of", "told_by_record"]
 
@@ -39,6 +41,15 @@ def told_by_record(record: Record, like: str | None = None) -> Told:
     )
     if told.from_picture:
         values |= {"fit": record.fit or "cover", "background": record.background or "white"}
+    if record.mask is None:
+        for name in MASK_ALONE & values.keys():  # which mean nothing, and are refused, without one
+            del values[name]
+    else:
+        told.mask_hash, told.masked = record.mask.hash, True
+        values |= {"mask": ALPHA} if record.mask.from_alpha else {}
+        values |= {"extend": record.mask.extend} if record.mask.extend else {}
+        if record.fit is None:  # it kept its picture's size
+            values = told.values = {n: value for n, value in values.items() if n not in ("width", "height")}
     told.controls.extend(record.controls or ())
     loras = record.loras or ()
     bundled = {digits for lora in loras for digits in (lora.hash, lora.autov3) if digits}

@@ -211,6 +211,8 @@ class _Search:
             line["control"] = [self.control(each) for each in told.controls]
         if told.from_picture and "init_img" not in changes:
             line["init_img"] = str(self.init())
+        if told.mask_hash is not None and "mask" not in changes:
+            line["mask"] = str(self.mask(told.mask_hash))
         return line
 
     def model(self) -> str:
@@ -275,6 +277,16 @@ class _Search:
             )
         return spelled_control(each, file, str(path))
 
+    def mask(self, digest: str) -> Path:
+        source = self.recipe.source
+        path = find_picture(digest, _folders(source, self.library.look_in), whole=True)
+        if path is None:
+            raise ImageError(
+                f"the mask of {printable(source)} is not beside it, not here, nor in a folder given by "
+                "--look-in; name it by --set mask=FILE"
+            )
+        return path
+
     def init(self) -> Path:
         source = self.recipe.source
         if self.told.init_hash is None:
@@ -283,7 +295,8 @@ class _Search:
                 "--set init_img=FILE"
             )
         background = self.told.values.get("background", "white")
-        path = find_picture(self.told.init_hash, _folders(source, self.library.look_in), background)
+        folders = _folders(source, self.library.look_in)
+        path = find_picture(self.told.init_hash, folders, background, whole=self.told.masked)
         if path is None:
             raise ImageError(
                 f"the picture that {printable(source)} was drawn from is not beside it, not here, nor in a "

@@ -127,6 +127,8 @@ class Told:
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
         controls: ControlNets and adapters, with their hints.
         init_hash: of the pixels that it was drawn from, where they are told.
+        mask_hash: of the mask's pixels, where it came from a file.
+        masked: a part of it was repainted, and `init_hash` counts its transparency.
         from_picture: it was drawn from a picture.
         exact: all options as they were resolved, where our own record tells them.
         unmatched: what there is no option for, in words.
@@ -141,6 +143,8 @@ class Told:
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     controls: list[ControlRecord] = field(default_factory=list)
     init_hash: str | None = None
+    mask_hash: str | None = None
+    masked: bool = False
     from_picture: bool = False
     exact: ResolvedOptions | None = None
     unmatched: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sdscratch.options.fields import MASKS, asked
 
-__all__ = ["MaskOptions", "useless_without_mask"]
+__all__ = ["MASK_ALONE", "MaskOptions", "useless_without_mask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,10 @@ class MaskOptions:
     )
 
 
+MASK_ALONE = MaskOptions.__dataclass_fields__.keys() - {"image_cfg_scale"}  # what means something with one
+
+
 def useless_without_mask(names: Collection[str]) -> str | None:
     """The first of these fields that means something with a mask alone; None where all mean something."""
-    own = (name for name in MaskOptions.__dataclass_fields__ if name != "image_cfg_scale")
+    own = (name for name in MaskOptions.__dataclass_fields__ if name in MASK_ALONE)
     return next((name for name in own if name in names), None)
