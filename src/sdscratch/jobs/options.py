@@ -39,7 +39,7 @@ class LineOptions:
     )
     mask: str | None = setting(
         None,
-        "What of INIT is repainted: a picture of its size in which that is white (or opaque), or alpha, what "
+        "Mask of what is repainted: a picture of INIT's size that is white (or opaque) there, or alpha, what "
         "is transparent in INIT. All other pixels stay as they are.",
         MASKS,
         metavar="FILE",

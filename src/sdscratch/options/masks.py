@@ -39,7 +39,7 @@ class MaskOptions:
     )
     masked_content: str = asked(
         "original",
-        "What the denoising finds under the mask: original, fill (the colours around it), noise or nothing.",
+        "Content that is found under the mask: original, fill (the colours around it), noise or nothing.",
         MASKS,
         off=True,
         metavar="WHAT",
@@ -60,7 +60,7 @@ class MaskOptions:
     )
     image_cfg_scale: float = asked(
         1.5,
-        "How closely a model that follows instructions (InstructPix2Pix) keeps to INIT.",
+        "Guidance by INIT, how closely a model that follows instructions (InstructPix2Pix) keeps to it.",
         MASKS,
         off=True,
         low=0,
