@@ -108,3 +108,22 @@ def test_a_merged_model_says_what_it_is_made_of(models: Path) -> None:
     (noted,) = json.loads(made.metadata["sdscratch.provenance"])["merged"]
     other = {"name": "b", "hash": open_model("b.safetensors").hash(), "factor": 0.3}
     assert noted == {"own_factor": 0.7, "others": [other]}
+
+
+def test_any_model_becomes_one_that_inpaints(tmp_path: Path) -> None:
+    nine = replace(TINY, unet=replace(TINY.unet, in_channels=9))
+    made = {"inpainting": (nine, 1), "mine": (TINY, 2), "base": (TINY, 3)}
+    for name, (config, seed) in made.items():
+        tensors = ldm_tensors(config, seed=seed)
+        write_ldm(tmp_path / f"{name}.safetensors", tensors, self_contained(config))
+    names = ",".join(str(tmp_path / f"{name}.safetensors") for name in made)
+    result = sdscratch("convert-weights", tmp_path / "new.safetensors", "--add-difference", names, "-q")
+    assert result.code == 0, result.stderr
+    files = open_model(tmp_path / "new.safetensors")
+    assert files.config == nine
+    a, b, c = (ldm_tensors(config, seed=seed) for config, seed in made.values())
+    for weight in files.stored:
+        wanted = a[weight.ldm].clone()
+        here = tuple(slice(side) for side in b[weight.ldm].shape)
+        wanted[here] += b[weight.ldm] - c[weight.ldm]
+        torch.testing.assert_close(files.read(weight), wanted.reshape(weight.shape), atol=1e-5, rtol=1e-5)
