@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 
 from sdscratch.errors import UsageError
 
@@ -111,6 +112,27 @@ def _numbers(text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError:
         return []
+
+
+def parse_sigmas(text: str) -> tuple[float, ...]:
+    """Noise levels of one's own, "14.6, 7, 2.5, 0.9, 0".
+
+    Raises:
+        UsageError: fewer than two, no numbers, below 0, or not falling.
+    """
+    try:
+        levels = tuple(float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise UsageError(f"--sigmas is {text!r}, but must be numbers with commas between") from None
+    if len(levels) < 2:
+        raise UsageError("--sigmas needs two noise levels or more, the last usually 0")
+    for before, after in pairwise(levels):
+        if not (math.isfinite(before) and before > after >= 0.0):
+            raise UsageError(
+                f"--sigmas must fall from step to step and stay above 0 until the end, but {after:g} comes "
+                f"after {before:g}"
+            )
+    return levels
 
 
 def check_placement(device: str, dtype: str) -> None:

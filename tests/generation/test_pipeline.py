@@ -100,6 +100,10 @@ def test_python_takes_the_names_of_the_command_line() -> None:
         "verbose",
         "strip",
         "sidecar",
+        "film",
+        "film_loop",
+        "frames",
+        "show",
     }
     beside_init = {"init", "prompt", "init_img", "fit", "background"}
     of_a_line = {each.name for each in fields(LineOptions)}

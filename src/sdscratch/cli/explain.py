@@ -99,7 +99,7 @@ def explain(
 
       sdscratch explain "a lemon" --init sketch.png --strength 0.6
 
-      sdscratch explain "a dog wearing sunglasses" --compare "a dog wearing a crown"
+      sdscratch explain "a dog wearing a hat" --compare "a dog wearing a crown"
     """
     if init is None:
         for name in FROM_INIT:

@@ -59,7 +59,7 @@ def txt2img(
 
       sdscratch txt2img "a fox" -m v1-5.safetensors --lora ink.safetensors:0.7
 
-      sdscratch txt2img "a bird" -m v1-5.safetensors --control canny,image=photo.png,preprocess=canny
+      sdscratch txt2img "a bird" --control canny,image=a.png,preprocess=canny
 
       sdscratch txt2img "pizza" -o - > pizza.png
     """

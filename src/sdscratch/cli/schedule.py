@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
+from sdscratch.checks import parse_sigmas
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.diffusion.conventions import CONVENTIONS
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, parse_sigmas, shortened
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.models.config import ScheduleConfig

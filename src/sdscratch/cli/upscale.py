@@ -70,7 +70,7 @@ def upscale(
         typer.Option(
             "--scale",
             metavar="X",
-            help="How many times as wide and high.",
+            help="Factor of width and height.",
             rich_help_panel=OWN,
             show_default="the upscaler's own, else 4",
         ),

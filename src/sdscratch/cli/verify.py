@@ -42,7 +42,7 @@ def verify(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Prove that pictures of sdscratch are what their records say: draw them again, compare every pixel.
+    """Prove that pictures are what their records say: draw them again, compare every pixel.
 
     Also what a picture's texts say is compared. It ends with 0 only if every
     picture is identical; JPEG and lossy WebP pass at 30 dB of PSNR.

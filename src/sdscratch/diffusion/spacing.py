@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from sdscratch.diffusion.schedule import Array, Schedule
 from sdscratch.diffusion.timesteps import integer_below, lcm_timesteps, leading, linspace, trailing
 from sdscratch.errors import UsageError
 
-__all__ = ["SigmaSchedule", "make_sigma_schedule", "parse_sigmas", "shortened", "steps_from_strength"]
+__all__ = ["SigmaSchedule", "make_sigma_schedule", "shortened", "steps_from_strength"]
 
 
 @dataclass(frozen=True)
@@ -156,27 +155,6 @@ def shortened(
     path = make_sigma_schedule(schedule, sampler, scheduler, whole, like=like)
     path = path.tail(min(left, len(path.timesteps)))
     return replace(path, start_scale=path.sigmas[0])
-
-
-def parse_sigmas(text: str) -> tuple[float, ...]:
-    """Noise levels of one's own, "14.6, 7, 2.5, 0.9, 0".
-
-    Raises:
-        UsageError: fewer than two, no numbers, below 0, or not falling.
-    """
-    try:
-        levels = tuple(float(word) for word in text.replace(",", " ").split())
-    except ValueError:
-        raise UsageError(f"--sigmas is {text!r}, but must be numbers with commas between") from None
-    if len(levels) < 2:
-        raise UsageError("--sigmas needs two noise levels or more, the last usually 0")
-    for before, after in pairwise(levels):
-        if not (math.isfinite(before) and before > after >= 0.0):
-            raise UsageError(
-                f"--sigmas must fall from step to step and stay above 0 until the end, but {after:g} comes "
-                f"after {before:g}"
-            )
-    return levels
 
 
 # As diffusers' classes do

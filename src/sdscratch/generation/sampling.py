@@ -8,13 +8,14 @@ from functools import lru_cache
 
 import torch
 
+from sdscratch.checks import parse_sigmas
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.noise import noise_sources
 from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, parse_sigmas, shortened
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.controls import ControlRunner
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options

@@ -75,7 +75,7 @@ class LargeOptions:
     )
     hires_upscaler: str = asked(
         "latent",
-        f"What enlarges between the passes: {', '.join((*LATENT_UPSCALERS, *PIXEL_UPSCALERS))}, or an "
+        f"Upscaler between the passes: {', '.join((*LATENT_UPSCALERS, *PIXEL_UPSCALERS))}, or an "
         "upscaler of the ESRGAN family: a file, or a name in ./upscalers or in upscalers of the user's data "
         "folder.",
         LARGE,

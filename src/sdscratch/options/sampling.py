@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdscratch.checks import parse_sigmas
 from sdscratch.diffusion.conventions import CONVENTIONS
-from sdscratch.diffusion.spacing import parse_sigmas
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.options.fields import MAX_SEED, OWN, SAMPLERS, SAMPLING, SCHEDULERS, asked
 

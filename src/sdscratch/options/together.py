@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdscratch.checks import parse_apg
-from sdscratch.diffusion.spacing import parse_sigmas
+from sdscratch.checks import parse_apg, parse_sigmas
 from sdscratch.errors import UsageError
 from sdscratch.options.fields import MAX_SEED
 
