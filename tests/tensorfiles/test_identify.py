@@ -47,6 +47,9 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
     ),
     "text encoder": (Kind.TEXT_ENCODER, {"text_model.encoder.layers.0.self_attn.k_proj.bias": (768,)}),
     "text encoder, transformers 5": (Kind.TEXT_ENCODER, {"encoder.layers.0.self_attn.k_proj.bias": (768,)}),
+    "T2I-Adapter for SDXL, sketch": (Kind.T2I_ADAPTER_SDXL, {"adapter.conv_in.weight": (320, 256, 3, 3)}),
+    "ESRGAN": (Kind.UPSCALER, {"model.1.sub.0.RDB1.conv1.0.weight": (32, 64, 3, 3)}),
+    "Real-ESRGAN's compact one": (Kind.UPSCALER, {"params.body.1.weight": (64,)}),
     "safety checker": (Kind.SAFETY_CHECKER, {"concept_embeds": (17, 768)}),
     "inpainting": (Kind.INPAINTING, SD1 | {IN: (320, 9, 3, 3)}),
     "inpainting, diffusers": (

@@ -176,7 +176,6 @@ def draw(
     if start_from is not None:
         sized = start_from.sized(options, opened.files.defaults)
         resolved = opened.files.resolve(sized, seed)
-        start_from.notice(options, resolved, opened.files.defaults)
         beginning = start_from.init(options, resolved)
     controls = open_controls(arguments.control, opened.files, arguments.background)
     for text in dict.fromkeys([options.prompt, *(each.prompt for each in expanded)]):
@@ -196,6 +195,8 @@ def draw(
             pipeline = start(opened, placement, low_memory=arguments.low_memory)
             log.info("computing on %s", pipeline.placement.reason)
             resolved = pipeline.resolve(sized)
+        if start_from is not None:
+            start_from.notice(options, resolved, opened.files.defaults)  # the view shows it
         pipeline.hash_ahead()
         request = Request(resolved, beginning, controls)
         requests: Iterable[Request] = numbered(request, arguments.batch_count)

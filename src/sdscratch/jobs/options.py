@@ -137,8 +137,7 @@ class LineOptions:
         "or a name in ./controls or in controls of the user's data folder; preprocess= makes the hint of an "
         "ordinary picture (docs/control.md); a comma in a path is written twice. Repeatable.",
         CONTROL,
-        metavar="FILE,image=PATH[,weight=W][,start=S][,end=E][,mode=balanced|prompt|control]"
-        "[,preprocess=NAME]",
+        metavar="FILE,image=PATH[,KEY=VALUE]",
     )
 
     def __post_init__(self) -> None:
