@@ -30,6 +30,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
 	# a public reader of pictures' texts: it asks for an old Pillow, and does with the new one
 	$(BIN)/python -m pip install --quiet --no-deps "sd-prompt-reader==1.3.5"
+	# upscalers' networks: it asks for torchvision, which asks for another torch, and does without
+	$(BIN)/python -m pip install --quiet --no-deps "spandrel==0.4.2"
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test
