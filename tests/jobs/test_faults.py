@@ -97,13 +97,6 @@ def test_runs_that_are_killed_go_on_to_the_same_pictures(
     killed_runs(workplace, whole, 5)
 
 
-@pytest.mark.full
-def test_runs_that_are_killed_sixty_times_go_on_to_the_same_pictures(
-    workplace: Path, whole: tuple[dict[str, bytes], float]
-) -> None:
-    killed_runs(workplace, whole, 60)
-
-
 def full_disks(workplace: Path, whole: tuple[dict[str, bytes], float], points: int) -> None:
     """Every file ends at a byte: in run.json, in a line of the journal, in a picture."""
     drawn, _ = whole
@@ -126,13 +119,6 @@ def test_a_full_disk_costs_nothing_that_is_done(
     workplace: Path, whole: tuple[dict[str, bytes], float]
 ) -> None:
     full_disks(workplace, whole, 3)
-
-
-@pytest.mark.full
-def test_a_disk_that_is_full_at_twenty_points_costs_nothing_that_is_done(
-    workplace: Path, whole: tuple[dict[str, bytes], float]
-) -> None:
-    full_disks(workplace, whole, 20)
 
 
 def test_of_two_runs_in_one_folder_the_second_says_so(

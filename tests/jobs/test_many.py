@@ -6,17 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import tracemalloc
-from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from sdscratch.cli.run import shard_of
 from sdscratch.cli.run_shown import own_device, started_together
-from sdscratch.jobs.names import Template
-from sdscratch.jobs.plan import Plan
-from sdscratch.jobs.tasks import Models, look_over
 
 # where torchrun and SLURM say which process this is
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}
@@ -76,42 +71,3 @@ def test_two_processes_of_torchrun_draw_a_plan_together(tmp_path: Path, tiny_mod
     assert sorted(told) == [1, 2, 3, 3, 4, 5]
     journals = {path.name for path in (tmp_path / "both").glob("journal*")}
     assert journals == {"journal-1-of-2.jsonl", "journal-2-of-2.jsonl"}
-
-
-def plan_of(path: Path, lines: int) -> Plan:
-    if path.suffix == ".toml":
-        path.write_text(f'prompt = "a"\n[axes]\nseed = "0..{lines - 1}"\n')
-    else:
-        with path.open("w") as file:
-            file.writelines(f"a dog {n} --d {n}\n" for n in range(lines))
-    return Plan(path, {"steps": 2}, 0)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", ["plan.txt", "plan.toml"])
-def test_a_plan_of_any_length_is_not_held(tmp_path: Path, name: str) -> None:
-    """Memory at its most does not grow with the lines, once caches of a fixed size are full."""
-    plan = plan_of(tmp_path / name, 1_000_001)
-    tracemalloc.start()
-    assert sum(1 for _ in islice(plan, 2000)) == 2000
-    _, few = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    assert sum(1 for _ in islice(plan, 4000)) == 4000
-    _, more = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert more < few + 100_000
-
-
-@pytest.mark.full
-def test_more_than_a_million_lines_are_checked_in_little_memory(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path / "plan.txt", 1_000_001)
-    look_over(plan_of(tmp_path / "few.txt", 1000), Models(), Template("{seed}.png"))
-    before = resident()
-    overview = look_over(plan, Models(), Template("{seed}.png"))
-    assert overview.pictures == 1_000_001
-    assert resident() - before < 64 * 2**20
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
