@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import BinaryIO
 
 from sdscratch.errors import SdscratchError, UsageError
 
-__all__ = ["atomic_write", "make_folder", "refuse_existing", "write_error", "write_stream"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["atomic_write", "locked", "make_folder", "refuse_existing", "write_error", "write_stream"]
 
 REASONS = {
     errno.ENOSPC: "no space is left on its disk; free some, or choose another place",
@@ -122,6 +126,30 @@ def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # gone already when all went well
             temporary.unlink()
+
+
+@contextmanager
+def locked(path: Path, flags: int = os.O_RDONLY) -> Iterator[None]:
+    """Let one process at a time into the context, by a lock on a file or a folder.
+
+    Where a file system or a system has no locks, nobody waits.
+
+    Args:
+        flags: how the file is opened.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _temporary_name(folder: Path) -> Path:

@@ -11,17 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 
 from sdscratch.checkpoints.places import cache_folder
 from sdscratch.errors import CheckpointError, SdscratchError
-from sdscratch.files import atomic_write
-
-if sys.platform != "win32":
-    import fcntl
+from sdscratch.files import atomic_write, locked
 
 __all__ = [
     "AUTOV2",
@@ -163,24 +158,10 @@ def _remember(key: str, digest: str) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _held(path.with_suffix(".lock")):
+        # without locks, a digest may have to be found again
+        with locked(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT):
             known = {**_remembered(), key: digest}
             with atomic_write(path, overwrite=True) as file:
                 file.write(json.dumps(dict(list(known.items())[-REMEMBERED:])).encode())
     except (OSError, SdscratchError):  # no cache, no harm
         return
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """One process at a time; where a file system has no locks, a digest may have to be found again."""
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -6,17 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdscratch.errors import UsageError
-from sdscratch.files import make_folder, refuse_existing, write_error
+from sdscratch.files import locked, make_folder, refuse_existing, write_error
 from sdscratch.images import SUFFIXES, Extras, Record, save_picture
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,16 +120,10 @@ def _numbers_locked(folder: str | None) -> Iterator[None]:
 
     Where a file system has no locks, two pictures may share a number; never a name, so nothing is lost.
     """
-    if folder is None or sys.platform == "win32":
+    with ExitStack() as stack:
+        if folder is not None:
+            try:
+                stack.enter_context(locked(Path(folder)))
+            except OSError as error:
+                raise write_error(f"into {folder}", error) from error
         yield
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise write_error(f"into {folder}", error) from error
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
