@@ -146,7 +146,7 @@ def test_new_latents_push_out_old_ones(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_large_batches_take_large_groups(tmp_path: Path) -> None:
     source = examples(tmp_path, Redrawing(), size=64)
-    assert (source.clean, source.group, source.every) == (16, 64, 11)
+    assert (source.clean, source.group, source.every) == (32, 64, 16)
     assert len(source(0, range(64)).latents) == 64
 
 
