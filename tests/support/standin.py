@@ -1,8 +1,8 @@
 """A device that stands in for a GPU: tensors without numbers, and a mode that sees every operator.
 
-Meta tensors are "the GPU", and CPU tensors are the CPU's. `standing_in("cuda")` has the project treat the meta
-device as that kind, and fails, naming file and line of the project, on whatever a GPU would refuse, or would
-have to be waited for:
+Meta tensors are "the GPU", and CPU tensors are the CPU's. `standing_in("cuda")` has the project treat the
+meta device as that kind, and fails, naming file and line of the project, on whatever a GPU would refuse, or
+would have to be waited for:
 
 * an operator with tensors on both sides, 0-dimensional ones on the CPU aside, as PyTorch has it;
 * a copy to the CPU, `.item()`, a branch on a tensor, `.tolist()`, `.numpy()`: anything that waits;
@@ -243,7 +243,7 @@ class StandIn(TorchDispatchMode):
         return SimpleNamespace(total_memory=MEMORY)
 
     def recorder(self, device: torch.device) -> Callable[..., tuple[Callable[[], object], Outputs]]:
-        """In the place of `cuda_recorder`: the computation runs as often, and is held to a capture's rules."""
+        """In the place of `cuda_recorder`: a computation is run, and held to the rules of a capture."""
         assert device == GPU
 
         def record(compute: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
