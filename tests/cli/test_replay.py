@@ -35,6 +35,7 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"prompt": "dog", "init_img": "init.png", "fit": "contain", "background": "red", "strength": 0.6},
     {"prompt": "dog", "init_img": "init.png", "strength": 0},
     {"prompt": "[dog:cat:0.5] AND apple", "tile": 128, "width": 136},
+    {"prompt": "dog", "hires": 1.5, "hires_strength": 0.6, "hires_prompt": "cat", "seamless": "x"},
     {"prompt": "dog", "batch_count": 2, "eta": 0.5, "sampler": "ddim"},
 )
 

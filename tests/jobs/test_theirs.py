@@ -91,6 +91,25 @@ def test_a_strength_says_that_there_was_a_picture_unless_it_is_of_a_second_pass(
     assert not told_by("a1111", Infotext("a", "", text | {"Hires upscale": "2"})).from_picture
 
 
+def test_a_second_pass_is_read() -> None:
+    text = {
+        "Size": "512x768", "Denoising strength": "0.5", "Hires upscale": "1.5", "Hires steps": "8",
+        "Hires upscaler": "Latent (nearest-exact)", "Hires prompt": "a cat", "Hires sampler": "Euler a",
+    }  # fmt: skip
+    told = told_by("a1111", Infotext("a", "", text))
+    assert {key: value for key, value in told.values.items() if key.startswith("hires")} == {
+        "hires": 1.5, "hires_strength": 0.5, "hires_steps": 8, "hires_upscaler": "latent-nearest-exact",
+        "hires_prompt": "a cat", "hires_sampler": "euler_a",
+    }  # fmt: skip
+    assert (told.from_picture, told.unmatched) == (False, [])
+    sized = {"Size": "512x768", "Hires resize": "1024x1536", "Hires upscaler": "ESRGAN_4x"}
+    told = told_by("a1111", Infotext("a", "", sized))
+    assert told.values["hires"] == 2.0
+    assert told.upscaler == Wanted("upscaler", "ESRGAN_4x")
+    told = told_by("a1111", Infotext("a", "", sized | {"Hires resize": "1024x1024"}))
+    assert told.unmatched == ["Hires resize: 1024x1024"]
+
+
 def test_loras_beside_the_prompt() -> None:
     told = told_by("comfyui", Infotext("a", "", {"Loras": "styles\\ink.safetensors: 0.5, b: -1"}))
     assert [(request.name, request.weight) for request, _ in told.loras] == [("ink", 0.5), ("b", -1.0)]

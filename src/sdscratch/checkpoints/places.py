@@ -33,6 +33,7 @@ KEPT = {  # in the current folder, and in the user's
     "vae": ("weights", "models"),
     "lora": ("loras", "loras"),
     "embedding": ("embeddings", "embeddings"),
+    "upscaler": ("upscalers", "upscalers"),
 }
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 UPSCALER_SUFFIXES = ("", ".safetensors", ".pth", ".pt")
@@ -90,7 +91,7 @@ def kept(kind: str) -> list[Path]:
     """The folders where files of a kind are kept: here, and the user's own.
 
     Args:
-        kind: model, vae, lora or embedding.
+        kind: model, vae, lora, embedding or upscaler.
     """
     return _folders(*KEPT[kind])
 

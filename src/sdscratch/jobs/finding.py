@@ -23,13 +23,14 @@ from sdscratch.tensorfiles.reader import open_tensors
 
 __all__ = ["Found", "Library", "Wanted", "find_picture", "named_only"]
 
-Kind = Literal["model", "lora", "embedding", "vae"]
+Kind = Literal["model", "lora", "embedding", "vae", "upscaler"]
 
 SUFFIXES = {
     "model": {".safetensors", ".ckpt", ".pt"},
     "vae": {".safetensors", ".ckpt", ".pt", ".bin"},
     "lora": {".safetensors", ".pt", ".bin", ".ckpt"},
     "embedding": {".safetensors", ".pt", ".bin", ".png", ".webp"},
+    "upscaler": {".safetensors", ".pth", ".pt", ".ckpt"},
 }
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 SSHS = "sshs_model_hash"  # what training wrote of itself, and the web UIs believe

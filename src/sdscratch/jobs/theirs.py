@@ -20,6 +20,7 @@ from sdscratch.errors import UsageError
 from sdscratch.images import Infotext
 from sdscratch.jobs.finding import Wanted
 from sdscratch.options import MAX_SEED, ResolvedOptions
+from sdscratch.options.large import LATENT_UPSCALERS, PIXEL_UPSCALERS, parse_upscaler
 
 __all__ = ["TOOLS", "Told", "tagged", "told_by", "without_suffix"]
 
@@ -87,6 +88,8 @@ SILENT = {
         "full_prompt",
         "full_negative_prompt",
         "Scheduler",
+        "Hires upscaler",
+        "Hires resize",
     ),
 }
 SAME = {  # values with which a setting does nothing
@@ -98,11 +101,15 @@ SAME = {  # values with which a setting does nothing
     "Pad conds": {"False"},
     "Face restoration": {"None"},
     "Tiling": {"False"},
+    "Hires sampler": {"Use same sampler"},
+    "Hires schedule type": {"Use same scheduler", "Automatic"},
+    "Hires checkpoint": {"Use same checkpoint"},
 }
 DECODERS = {"Full": "full", "TAESD": "tiny"}
 RNG = {"cpu": "cpu", "gpu": "nv", "nv": "nv", "cuda": "nv"}
 HASHED = re.compile(r"\s*([^\n]+?):\s*([0-9a-fA-F]{4,64})\s*(?:,|$)")
 WEIGHED = re.compile(r"\s*([^\n]+?):\s*([+-]?[0-9.eE+-]+)\s*(?:,|$)")
+SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*")
 HIRES = ("Hires upscale", "Hires resize", "Hires steps", "Hires upscaler", "First pass size")
 
 
@@ -112,7 +119,7 @@ class Told:
 
     Attributes:
         values: fields of a line, without files.
-        model, vae, taesd, embeddings: the files that it names.
+        model, vae, taesd, upscaler, embeddings: the files that it names.
         loras: those that stand beside the prompt, not as tags in it.
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
         init_hash: of the pixels that it was drawn from, where they are told.
@@ -125,6 +132,7 @@ class Told:
     model: Wanted | None = None
     vae: Wanted | None = None
     taesd: Wanted | None = None
+    upscaler: Wanted | None = None
     embeddings: list[Wanted] = field(default_factory=list)
     loras: list[tuple[LoraRequest, Wanted]] = field(default_factory=list)
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -157,12 +165,34 @@ def told_by(tool: str, text: Infotext, like: str | None = None) -> Told:
             told.unmatched.append(f"{key}: {value}")
         else:
             told.values |= found
-    hires = any(key in text.parameters for key in HIRES)
-    told.from_picture = "strength" in told.values and not hires and told.values["strength"] != 1.0
-    if not told.from_picture:
-        told.values.pop("strength", None)
+    _second_pass(told, text.parameters)
     _name_files(told, text.parameters)
     return told
+
+
+def _second_pass(told: Told, parameters: Mapping[str, str]) -> None:
+    """The strength is a second pass's where there is one; else there was a picture to start from."""
+    strength = told.values.pop("strength", None)
+    size = SIZE.fullmatch(parameters.get("Hires resize", ""))
+    if size is not None and "width" in told.values and "hires" not in told.values:
+        across, down = (int(size[n]) / told.values[side] for n, side in ((1, "width"), (2, "height")))
+        if abs(across - down) < 0.01:
+            told.values["hires"] = across
+        else:
+            told.unmatched.append(f"Hires resize: {size[0]}")
+    if "hires" in told.values:
+        if strength is not None:
+            told.values["hires_strength"] = strength
+        upscaler = parse_upscaler(parameters.get("Hires upscaler", "Latent"))
+        if upscaler in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS):
+            told.values["hires_upscaler"] = upscaler
+        else:
+            told.upscaler = Wanted("upscaler", without_suffix(upscaler))
+        return
+    told.values = {key: value for key, value in told.values.items() if not key.startswith("hires_")}
+    told.from_picture = strength not in (None, 1.0) and not any(key in parameters for key in HIRES)
+    if told.from_picture:
+        told.values["strength"] = strength
 
 
 def _name_files(told: Told, parameters: Mapping[str, str]) -> None:
@@ -218,7 +248,7 @@ def _hashes(*digits: str | None) -> tuple[str, ...]:
 
 
 def _size(text: str) -> dict[str, Any]:
-    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
+    match = SIZE.fullmatch(text)
     if match is None:
         raise ValueError(text)
     return {"width": int(match[1]), "height": int(match[2])}
@@ -257,6 +287,15 @@ READ: Mapping[str, Callable[[str, int], dict[str, Any]]] = {
     "VAE Decoder": lambda text, _: {"decoder": DECODERS[text]} if text in DECODERS else _refuse(text),
     "RNG": lambda text, _: {"noise": RNG[text.lower()]} if text.lower() in RNG else _refuse(text),
     "Eta DDIM": _plain("eta", float),
+    "Hires upscale": _plain("hires", float),
+    "Hires steps": _plain("hires_steps", int),
+    "Hires sampler": lambda text, _: {f"hires_{key}": value for key, value in _sampler(text).items()},
+    "Hires schedule type": _plain("hires_scheduler", parse_scheduler),
+    "Hires CFG Scale": _plain("hires_cfg_scale", float),
+    "Hires prompt": _plain("hires_prompt", str),
+    "Hires negative prompt": _plain("hires_negative_prompt", str),
+    "Tiling": lambda text, _: {"seamless": "xy"} if text == "True" else _refuse(text),
+    "Tiling axis": lambda text, _: {"seamless": text.lower()},
 }
 
 
