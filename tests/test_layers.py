@@ -40,6 +40,7 @@ REFERENCES = {
     *(
         "compel",
         "diffusers",
+        "gguf",
         "dynamicprompts",
         "k_diffusion",
         "lycoris",

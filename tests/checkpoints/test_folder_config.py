@@ -114,7 +114,7 @@ REFUSED = [
     ("text_encoder", "layer_norm_eps", 1e-6),
     ("scheduler", "beta_schedule", "squaredcos_cap_v2"),
     ("scheduler", "prediction_type", "sample"),
-    ("scheduler", "rescale_betas_zero_snr", True),
+    ("scheduler", "rescale_betas_zero_snr", 1),
     ("scheduler", "trained_betas", [0.1, 0.2]),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,3 +150,40 @@ def test_wildcards_that_make_no_sense_are_refused_before_work(
     assert message in result.stderr
     assert result.code in (2, 3)
     assert not list(folder.glob("*.png"))
+
+
+def test_a_terminal_has_a_bar_for_the_run_and_one_for_the_picture(draw: Run, folder: Path) -> None:
+    (folder / "plan.txt").write_text("a dog\na cat\n")
+    result = draw("run", "plan.txt", "--seed", 1, terminals=("stderr",))
+    assert result.code == 0
+    frames = result.stderr.split("\x1b[2K\x1b[1A\x1b[2K")  # two lines are drawn anew
+    assert any("pictures" in frame and "denoising" in frame and "left" in frame for frame in frames)
+    assert "2/2: seed 1" in result.stderr
+
+
+def test_a_log_has_a_line_a_picture_with_an_estimate(draw: Run, folder: Path) -> None:
+    (folder / "plan.txt").write_text("a dog\na cat\nanother dog\n")
+    result = draw("run", "plan.txt", "--seed", 1, "--grid")
+    told = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in told if line[:1].isdigit()] == ["1/3", "2/3", "3/3"]
+    assert "left" in told[-5]
+    assert told[-1] == "contact sheet: outputs/plan/grid.png"
+    assert not any(line.startswith(("encoding", "denoising", "decoding")) for line in told)
+
+
+def test_a_dry_run_says_about_how_long_the_run_takes(draw: Run, folder: Path) -> None:
+    lines = [{"prompt": f"a dog {n}", "steps": 3, "size": "64x64"} for n in range(6)]
+    (folder / "plan.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    dry = draw("run", "plan.jsonl", "--dry-run")
+    assert len(dry.lines) == 6
+    assert "6 jobs, 6 pictures, 18 steps" in dry.stderr
+    assert not Path("outputs").exists()
+    told = re.search(r"about (\d+) s on this machine", dry.stderr)
+    assert told is not None
+    result = draw("run", "plan.jsonl")
+    took = re.search(r"pictures: ([\d.]+) s", result.stderr)
+    assert took is not None
+    assert float(took[1]) / 4 - 1 <= int(told[1]) <= float(took[1]) * 4 + 1
+    again = draw("run", "plan.jsonl", "--dry-run")
+    assert "6 of them are drawn already" in again.stderr
+    assert "on this machine" not in again.stderr

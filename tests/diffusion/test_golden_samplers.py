@@ -46,7 +46,6 @@ NAMES = {
     "unipc": "unipc",
     "unipc_bh2": "unipc_bh2",
 }
-NOT_OURS = {"sa_solver", "sa_solver_pece"}
 TIMESTEPS = {"ddim", "plms", "unipc"}  # Forge's family in variance-preserving scale
 
 
@@ -61,7 +60,7 @@ def rows() -> list[dict[str, Any]]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
-ROWS = [row for row in rows() if "error" not in row and row["sampler"] not in NOT_OURS]
+ROWS = [row for row in rows() if "error" not in row]
 
 
 def toy(sign: float = 1.0) -> Denoiser:

@@ -24,15 +24,12 @@ SD1 = Schedule(ScheduleConfig())
 TOLERANCE = 1e-5
 TOOLS = {"a1111": "a1111", "forge": "forge", "comfy": "comfyui"}
 
-# Tables and formulas that no command of ours names.
-NOT_OURS = {
-    "Align Your Steps GITS",
-    "Align Your Steps 11",
-    "Align Your Steps 32",
-    "vp (own defaults)",
-    "laplace (min,max of table)",
+NAMES = {
+    "Uniform": "normal",
+    "align_your_steps SD1 (node)": "align_your_steps",
+    "vp (own defaults)": "vp",
+    "laplace (min,max of table)": "laplace",
 }
-NAMES = {"Uniform": "normal", "align_your_steps SD1 (node)": "align_your_steps"}
 
 
 @cache
@@ -52,8 +49,7 @@ def scheduler_of(name: str) -> str:
 def entries(kind: str) -> Iterator[tuple[str, str, str]]:
     for tool, table in tables().items():
         for name in table.get(kind, {}):
-            if name not in NOT_OURS:
-                yield tool, name, kind
+            yield tool, name, kind
 
 
 def assert_close(ours: Sequence[float], theirs: Sequence[Any], what: str) -> None:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from itertools import count
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from sdscratch.diffusion.guidance import Pull, classifier_free, guided, network_denoiser
+from sdscratch.diffusion.guidance import (
+    Guidance,
+    GuidedDenoiser,
+    Network,
+    Prediction,
+    Pull,
+    by_evaluation,
+    classifier_free,
+    conditioned,
+    guided,
+    network_denoiser,
+    pair_predictor,
+    rescaled,
+    twice,
+)
 from sdscratch.diffusion.samplers import SAMPLERS
 from sdscratch.diffusion.schedule import Schedule
 from sdscratch.diffusion.spacing import make_sigma_schedule
-from sdscratch.diffusion.tricks import adaptive_projected, dynamically_thresholded, rescaled
+from sdscratch.diffusion.tricks import adaptive_projected, dynamically_thresholded
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ScheduleConfig
 from support.diffusion import random_network, relative_error
@@ -106,8 +124,10 @@ def test_rescaling_is_that_of_diffusers(share: float) -> None:
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
     without, with_prompt = draw(2, 4, 6, 5, seed=5), draw(2, 4, 6, 5, seed=6)
-    theirs = rescale_noise_cfg(without + 7.5 * (with_prompt - without), with_prompt, share)
-    torch.testing.assert_close(rescaled(7.5, share)(without, with_prompt, 1.0), theirs)
+    guided = without + 7.5 * (with_prompt - without)
+    torch.testing.assert_close(
+        rescaled(guided, with_prompt, share), rescale_noise_cfg(guided, with_prompt, share)
+    )
 
 
 @pytest.mark.parametrize(("eta", "threshold"), [(0.0, 0.0), (0.5, 3.0), (1.0, 0.0)])
@@ -153,8 +173,98 @@ def test_combining_estimates_is_combining_predictions_for_what_is_linear() -> No
             prompt=Conditioning(LONG),
             negative=Conditioning(SHORT),
             scale=4.0,
-            combine=classifier_free(4.0),
-            on_estimates=on_estimates,
+            guidance=Guidance(classifier_free(4.0), on_estimates),
         )(X, SIGMA)
 
     assert relative_error(end(True), end(False)) <= 1e-5
+
+
+# --- Perturbed attention, and everything in its order ------------------------------------------------------
+
+OTHER_NETWORK = random_network("perceptron", 5)
+PROMPT, NEGATIVE = Conditioning(LONG), Conditioning(SHORT)
+SCALE = math.sqrt(1.0 + SIGMA**2)
+
+
+def noises(*networks: Network, told: Conditioning = PROMPT) -> list[Tensor]:
+    return [conditioned(network, told)(X / SCALE, PATH.timestep(SIGMA)) for network in networks]
+
+
+def test_perturbed_attention_pulls_as_in_diffusers_pipelines() -> None:
+    pair = pair_predictor(NETWORK, [Pull(PROMPT)], NEGATIVE, perturbed=OTHER_NETWORK)
+    ours = GuidedDenoiser(pair, PATH, "epsilon", Guidance(classifier_free(5.0), perturbed=3.0, rescale=0.4))
+    (without,), (with_prompt, perturbed) = noises(NETWORK, told=NEGATIVE), noises(NETWORK, OTHER_NETWORK)
+
+    from diffusers.pipelines.pag.pag_utils import PAGMixin
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    pipeline = PAGMixin()
+    pipeline._pag_scale, pipeline._pag_adaptive_scale = 3.0, 0.0
+    together = torch.cat([without, with_prompt, perturbed])
+    theirs = pipeline._apply_perturbed_attention_guidance(together, True, 5.0, 0)
+    theirs = rescale_noise_cfg(theirs, with_prompt, 0.4)
+    assert relative_error(ours(X, SIGMA), X - SIGMA * theirs) <= 1e-5
+
+
+def test_without_guidance_it_pulls_from_the_prompt_alone() -> None:
+    pair = twice(conditioned(NETWORK, PROMPT), conditioned(OTHER_NETWORK, PROMPT))
+    ours = GuidedDenoiser(pair, PATH, "epsilon", Guidance(classifier_free(1.0), perturbed=2.0))
+    plain, perturbed = noises(NETWORK, OTHER_NETWORK)
+    assert relative_error(ours(X, SIGMA), X - SIGMA * (plain + 2.0 * (plain - perturbed))) <= 1e-5
+
+
+def test_of_several_prompts_each_is_perturbed_by_its_weight() -> None:
+    pulls = [Pull(PROMPT, 0.7), Pull(Conditioning(OTHER), -0.4)]
+    pair = pair_predictor(NETWORK, pulls, NEGATIVE, perturbed=OTHER_NETWORK)
+    guidance = Guidance(classifier_free(3.0), perturbed=2.0)
+    ours = GuidedDenoiser(pair, PATH, "epsilon", guidance)(X, SIGMA)
+    expected = GuidedDenoiser(pair_predictor(NETWORK, pulls, NEGATIVE), PATH, "epsilon", guidance)(X, SIGMA)
+    for pull in pulls:
+        plain, perturbed = noises(NETWORK, OTHER_NETWORK, told=pull.prompt)
+        expected = expected - SIGMA * 2.0 * pull.weight * (plain - perturbed)
+    assert relative_error(ours, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_rescaled_velocities_are_those_that_predictions_stand_for(prediction: Prediction) -> None:
+    """ComfyUI's: of a network of either kind, the velocity is what is rescaled."""
+    pair = pair_predictor(NETWORK, [Pull(PROMPT)], NEGATIVE)
+    ours = GuidedDenoiser(pair, PATH, prediction, Guidance(classifier_free(6.0), rescale=0.7, rescale_as="v"))
+    told = [noises(NETWORK, told=each)[0].double() for each in (NEGATIVE, PROMPT)]
+    x = X.double()
+    if prediction == "epsilon":
+        told = [(each - SIGMA * (x - SIGMA * each)) / SCALE for each in told]
+    without, with_prompt = told
+    guided = without + 6.0 * (with_prompt - without)
+    spread = with_prompt.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
+    velocity = 0.7 * guided * spread + 0.3 * guided
+    assert relative_error(ours(X, SIGMA), x / SCALE**2 - SIGMA / SCALE * velocity) <= 1e-5
+
+
+def test_after_a_guidance_of_estimates_the_prediction_is_rescaled() -> None:
+    pair = pair_predictor(NETWORK, [Pull(PROMPT)], NEGATIVE, perturbed=OTHER_NETWORK)
+    guidance = Guidance(adaptive_projected(6.0, eta=0.3), True, perturbed=1.5, rescale=0.7)
+    ours = GuidedDenoiser(pair, PATH, "epsilon", guidance)(X, SIGMA)
+    (without,) = noises(NETWORK, told=NEGATIVE)
+    estimates = [X - SIGMA * each for each in (without, *noises(NETWORK, OTHER_NETWORK))]
+    guided = adaptive_projected(6.0, eta=0.3)(estimates[0], estimates[1], SIGMA)
+    guided = guided + 1.5 * (estimates[1] - estimates[2])
+    noise = (X - guided).double() / SIGMA
+    (with_prompt,) = noises(NETWORK)
+    spread = with_prompt.std((1, 2, 3), keepdim=True) / noise.std((1, 2, 3), keepdim=True)
+    expected = X - SIGMA * (0.7 * noise * spread + 0.3 * noise)
+    assert relative_error(ours, expected) <= 1e-5
+
+
+def test_predictors_that_share_their_numbers_go_through_the_same_prompts() -> None:
+    seen: list[int] = []
+
+    def choose(evaluation: int) -> Any:
+        seen.append(evaluation)
+        return lambda x, timestep: x
+
+    numbers = count()
+    one, other = (by_evaluation(choose, numbers) for _ in range(2))
+    for predict in (one, other, other, one):
+        predict(X, 1.0)
+    assert seen == [0, 1, 2, 3]

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 import sdscratch
 from sdscratch.checkpoints.model import ModelFiles, Part
-from sdscratch.cli.generate import img2img
+from sdscratch.cli.generate import img2img, txt2img
 from sdscratch.errors import CheckpointError, DeviceError, SdscratchError, UsageError
 from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.images import read_picture
+from sdscratch.jobs.options import LineOptions
 from sdscratch.options import GenerateOptions, ResolvedOptions
 from support.cli import sdscratch as command_line
 from support.pictures import gradient
@@ -91,7 +92,9 @@ def test_python_takes_the_names_of_the_command_line() -> None:
     batches = {"batch_count", "batch_size"}
     of_the_command = {"size", "output", "preview", "overwrite", "json", "quiet", "verbose"}
     beside_init = {"init", "prompt", "init_img", "fit", "background"}
-    names = set(inspect.signature(img2img).parameters) - own - batches - of_the_command - beside_init
+    of_a_line = {each.name for each in fields(LineOptions)}
+    taken = {name for command in (txt2img, img2img) for name in inspect.signature(command).parameters}
+    names = taken - own - batches - of_the_command - beside_init - of_a_line
     assert names | {"prompt"} == {each.name for each in fields(ResolvedOptions)}
     assert names | {"prompt"} == {each.name for each in fields(GenerateOptions)}
 

@@ -291,7 +291,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "a PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture"),
     "a JPEG": (b"\xff\xd8\xff\xe0\0\x10JFIF", "a picture"),
     "a WebP": (b"RIFF\x1a\0\0\0WEBPVP8 ", "a picture"),
-    "a GGUF": (b"GGUF\x03\0\0\0", "a GGUF file"),
+    "a GGUF": (b"GGUF\x03\0\0\0", "a damaged or unknown GGUF file"),
     "a gzip": (b"\x1f\x8b\x08\0", "a compressed archive"),
     "a tar": (b"x".ljust(257, b"\0") + b"ustar\0", "a tar archive"),
     "an empty zip": (b"PK\x05\x06" + b"\0" * 18, "an empty zip"),

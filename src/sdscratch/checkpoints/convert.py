@@ -26,6 +26,7 @@ from sdscratch.checkpoints.writer import (
 )
 from sdscratch.errors import CheckpointError, SdscratchError, TokenizerError, UsageError
 from sdscratch.files import atomic_write
+from sdscratch.tensorfiles.header import BLOCKS
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.version import __version__
 
@@ -38,6 +39,7 @@ DTYPES = {
     "bfloat16": "BF16",
     "float16": "F16",
 }  # what can be asked for, as safetensors calls it
+UNPACKED = dict.fromkeys(BLOCKS, "F32")  # what is kept of a quantised type: its very values
 SUFFIX = ".safetensors"
 OWN_METADATA = "sdscratch."
 
@@ -128,7 +130,10 @@ def convert(
 
 def _model(model: ModelFiles, layout: Layout, dtype: str | None, not_finite: dict[str, None]) -> Model:
     """What is written; the names of tensors with NaN or infinity come into `not_finite` as they are read."""
-    dtypes = {weight: DTYPES[dtype] if dtype else model.info(weight).dtype for weight in model.stored}
+    dtypes = {
+        weight: DTYPES[dtype] if dtype else UNPACKED.get(model.info(weight).dtype, model.info(weight).dtype)
+        for weight in model.stored
+    }
 
     def read(weight: Weight) -> Tensor:
         tensor = model.read(weight)

@@ -77,7 +77,6 @@ TEXT_FIXED: Mapping[str, tuple[Any, ...]] = {
 }
 SCHEDULER_FIXED: Mapping[str, tuple[Any, ...]] = {
     "beta_schedule": ("scaled_linear",),
-    "rescale_betas_zero_snr": (False,),
     "trained_betas": (None,),
 }
 
@@ -219,6 +218,7 @@ def _schedule(record: Record) -> ScheduleConfig:
         beta_start=read.get("beta_start", float, 0.0001),
         beta_end=read.get("beta_end", float, 0.02),
         prediction="v" if prediction == "v_prediction" else "epsilon",
+        zero_snr=read.get("rescale_betas_zero_snr", bool, False),
     )
 
 
@@ -337,6 +337,7 @@ def to_folder(config: ModelConfig, side: int) -> dict[str, dict[str, Any]]:
             "beta_end": schedule.beta_end,
             "clip_sample": False,
             "num_train_timesteps": schedule.timesteps,
+            **({"rescale_betas_zero_snr": True} if schedule.zero_snr else {}),
             "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[schedule.prediction],
             "set_alpha_to_one": False,
             "skip_prk_steps": True,

@@ -23,7 +23,7 @@ from sdscratch.checkpoints.folder_config import from_folder
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Part, Weight, by_stored_name, parts_in
 from sdscratch.checkpoints.layouts.distilled import without_gaps, without_some
-from sdscratch.checkpoints.names import Layout, ema_name, is_extra
+from sdscratch.checkpoints.names import Layout, ema_name, flagged, is_extra
 from sdscratch.checkpoints.source import CONFIGS, Source, Stored, collect, open_folder, read_json, vae_in
 from sdscratch.checkpoints.tokenizers import find_tokenizer, own_tokenizer
 from sdscratch.errors import CheckpointError, UsageError
@@ -246,7 +246,7 @@ def _config(source: Source) -> ModelConfig:
             an_addon = identity.kind in LORA_KINDS
             what_now = "give it with --lora" if an_addon else "sdscratch draws with Stable Diffusion 1.x"
             raise CheckpointError(f"{source.path} is {identity}; {what_now}")
-        return SD1
+        return replace(SD1, schedule=flagged(source.tensors))
     try:
         return ModelConfig.from_json(source.metadata[CONFIG])
     except (ValueError, RecursionError) as error:

@@ -8,10 +8,12 @@ A diffusers folder is many files; a name in it is written here with its subfolde
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Literal
 
-__all__ = ["Layout", "canonical", "ema_name", "is_extra"]
+from sdscratch.models.config import ScheduleConfig
+
+__all__ = ["Layout", "canonical", "ema_name", "flagged", "is_extra"]
 
 Layout = Literal["ldm", "diffusers"]
 
@@ -47,6 +49,7 @@ EXTRAS: Mapping[Layout, re.Pattern[str]] = {
         r"|(first_stage_model\.)?model_ema\..*"
         r"|(first_stage_model\.|vae\.)?loss\..*"  # the autoencoder's discriminator and perceptual network
         r"|cond_stage_model\.((.*\.)?logit_scale|.*text_projection.*|transformer\.vision_model\..*)"
+        r"|v_pred|ztsnr"  # flags, whose presence says how the model was trained
         r"|embedding_manager\..*|global_step|epoch|optimizer.*|lr_scheduler.*|callbacks.*"
     ),
     "diffusers": re.compile(r"(.*[./])?position_ids|text_encoder/(text_projection.*|logit_scale)"),
@@ -65,6 +68,11 @@ def canonical(name: str, layout: Layout) -> str:
 def is_extra(name: str, layout: Layout) -> bool:
     """Whether this is known to be no weight: a buffer, an optimizer's state, an average kept beside."""
     return EXTRAS[layout].fullmatch(name) is not None
+
+
+def flagged(names: Container[str]) -> ScheduleConfig:
+    """SD 1.x's schedule with what empty tensors say by being there, as ComfyUI reads them."""
+    return ScheduleConfig(prediction="v" if "v_pred" in names else "epsilon", zero_snr="ztsnr" in names)
 
 
 def ema_name(ldm: str) -> str | None:

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 EMBEDDED = "default"
-SUFFIXES = ("", ".safetensors", ".ckpt", ".pt")
+SUFFIXES = ("", ".safetensors", ".ckpt", ".pt", ".gguf")
 KEPT = {  # in the current folder, and in the user's
     "model": ("weights", "models"),
     "vae": ("weights", "models"),

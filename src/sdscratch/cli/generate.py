@@ -27,6 +27,7 @@ from sdscratch.options import (
     fit_of_init,
     large_init_notice,
     random_seed,
+    seeds_of,
     size_of_init,
 )
 from sdscratch.options.large import LargeOptions
@@ -130,17 +131,16 @@ def draw(
         asked |= {"prompt": expanded[0].prompt, "negative_prompt": expanded[0].negative_prompt}
     options = arguments.generate_options(asked)
     seed = asked["seed"]
-    if seed + arguments.batch_count - 1 > MAX_SEED:
-        raise UsageError(
-            f"the seed is {seed}, too high for {arguments.batch_count} pictures; the last is {MAX_SEED}"
-        )
+    count = arguments.batch_count
+    if seed + count - 1 > MAX_SEED:
+        raise UsageError(f"the seed is {seed}, too high for {count} pictures; the last is {MAX_SEED}")
     keeps_size = options.width is None and options.height is None
     picture = None
     if init is not None:
         picture = read_picture(init, arguments.background)
         fit = fit_of_init(options, arguments.fit)
         options = size_of_init(options, picture.size)
-    seeds = [each.seed for each in expanded] or [seed + index for index in range(arguments.batch_count)]
+    seeds = [each.seed for each in expanded] or seeds_of(options, seed, count)
     plan = plan_outputs(arguments.output, seeds, overwrite=arguments.overwrite)
     if arguments.sidecar and not arguments.overwrite:
         for name in plan.names:

@@ -31,6 +31,7 @@ DIALECTS: Mapping[str, str] = {
     "noise": "noise",
     "draws": "draws",
     "clip_skip_none": "clip skip",
+    "rescales": "rescaling",
 }
 
 

@@ -15,8 +15,9 @@ import typer
 from sdscratch.cli.arguments import Arguments, split, with_arguments
 from sdscratch.cli.generate import print_line
 from sdscratch.cli.progress import View, make_view
-from sdscratch.cli.run_shown import LAUNCHERS, draw_all, draw_stream
-from sdscratch.errors import UsageError
+from sdscratch.cli.run_shown import LAUNCHERS, Warm, draw_all, draw_stream, placed, started_together
+from sdscratch.cli.view import duration
+from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import make_folder
 from sdscratch.jobs.options import LineOptions
 
@@ -55,6 +56,14 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and list what would be drawn.", rich_help_panel=OWN)
     ] = False,
+    grid: Annotated[
+        bool,
+        typer.Option(
+            "--grid",
+            help="Write contact sheets too: the plan's last axes as columns and rows, or captions.",
+            rich_help_panel=OWN,
+        ),
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -86,9 +95,10 @@ def run(
 
       cat prompts.txt | sdscratch run - --json
     """
-    from sdscratch.jobs.journal import Shard, held, settled_seed
+    from sdscratch.jobs.journal import Shard, held, settled_seed, wait_for_others
     from sdscratch.jobs.names import DEFAULT, Template
     from sdscratch.jobs.plan import Plan
+    from sdscratch.jobs.sheet import plan_sheets, refuse_sheet_names
     from sdscratch.jobs.tasks import Models, look_over
 
     typed, arguments = split(given)
@@ -100,7 +110,7 @@ def run(
     }
     arguments.check_machine()
     if str(plan) == "-":
-        for said, option in ((dry_run, "--dry-run"), (shard is not None, "--shard")):
+        for said, option in ((dry_run, "--dry-run"), (shard is not None, "--shard"), (grid, "--grid")):
             if said:
                 raise UsageError(f"{option} needs a plan that can be read again; give it in a file")
         make_folder(folder)
@@ -114,6 +124,8 @@ def run(
                 Plan(plan, defaults, 0 if "seed" in typed else _seed(folder)),
                 models,
                 template,
+                folder,
+                part,
                 arguments,
                 view,
             )
@@ -121,8 +133,23 @@ def run(
         whole = Plan(plan, defaults, settled_seed(folder))
         with held(folder, part):
             with view.stage("checking", None):
-                overview = look_over(whole, models, template)
-            draw_all(whole, overview, folder, template, models, part, arguments, view)
+                seen = refuse_sheet_names(folder) if grid else nothing
+                overview = look_over(whole, models, template, seen)
+            lost = draw_all(whole, overview, folder, template, models, part, arguments, view)
+            if grid:
+                for sheet in plan_sheets(whole, overview, folder, template, models, part):
+                    view.note(f"contact sheet: {sheet}")
+        if lost:
+            if started_together():
+                wait_for_others(folder, part)  # torchrun ends all when one of them ends with an error
+            raise SdscratchError(
+                f"{lost} of {overview.pictures} pictures failed; their lines are kept in {folder}, "
+                f"{part.named('failed')}"
+            )
+
+
+def nothing(task: Task) -> None:
+    """Where nobody has to be told of a picture."""
 
 
 def _seed(folder: Path) -> int:
@@ -133,12 +160,30 @@ def _seed(folder: Path) -> int:
         return 0
 
 
-def listed(plan: Plan, models: Models, template: Template, arguments: Arguments, view: View) -> None:
-    """Check the plan, and say what would be drawn."""
+def listed(
+    plan: Plan,
+    models: Models,
+    template: Template,
+    folder: Path,
+    shard: Shard,
+    arguments: Arguments,
+    view: View,
+) -> None:
+    """Check the plan, and say what would be drawn and how long that takes."""
+    from sdscratch.jobs.estimate import Work
+    from sdscratch.jobs.journal import done_names
     from sdscratch.jobs.tasks import look_over
 
+    done, work = done_names(folder), Work()
+    found = 0
+
     def tell(task: Task) -> None:
+        nonlocal found
         options = task.options
+        if task.name in done:
+            found += 1
+        elif shard.has(task.job.number):
+            work.add(task)
         if arguments.json:
             line = {"job": task.job.number, "prompt": options.prompt, "seed": options.seed}
             print_line(json.dumps({**line, "options": asdict(options)}))
@@ -146,7 +191,12 @@ def listed(plan: Plan, models: Models, template: Template, arguments: Arguments,
             print_line(f"{task.name}  seed {options.seed}  {options.prompt}")
 
     overview = look_over(plan, models, template, tell)
-    view.note(f"{overview.jobs} jobs, {overview.pictures} pictures, {overview.steps} steps")
+    there = f"; {found} of them are drawn already" if found else ""
+    view.note(f"{overview.jobs} jobs, {overview.pictures} pictures, {overview.steps} steps{there}")
+    if work.amounts:
+        with Warm(arguments, placed(arguments, view)) as draw, view.stage("estimating", None):
+            seconds = work.seconds(models, draw)
+        view.note(f"about {duration(seconds)} on this machine")
 
 
 def shard_of(text: str | None, environment: Mapping[str, str] = os.environ) -> Shard:

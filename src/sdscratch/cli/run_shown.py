@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ from sdscratch.cli.arguments import Arguments
 from sdscratch.cli.generate import json_of, print_line
 from sdscratch.cli.progress import View
 from sdscratch.cli.stages import STAGES, Stages
+from sdscratch.cli.view import duration
 from sdscratch.errors import SdscratchError
 from sdscratch.options import random_seed
 
@@ -21,14 +23,14 @@ if TYPE_CHECKING:
     from sdscratch.device import Placement
     from sdscratch.generation.opening import Opened
     from sdscratch.generation.pipeline import Pipeline
-    from sdscratch.generation.requests import Event, Request
+    from sdscratch.generation.requests import Advanced, Event, Progress, Request, Started
     from sdscratch.jobs.journal import Shard
     from sdscratch.jobs.names import Template
     from sdscratch.jobs.plan import Plan
     from sdscratch.jobs.run import Done
     from sdscratch.jobs.tasks import Models, Overview
 
-__all__ = ["LAUNCHERS", "draw_all", "draw_stream"]
+__all__ = ["LAUNCHERS", "Pace", "Warm", "draw_all", "draw_stream", "own_device", "placed", "started_together"]
 
 # where torchrun and SLURM say which of how many processes this one is
 LAUNCHERS = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
@@ -78,7 +80,7 @@ def draw_stream(
     failed = done = 0
     with (
         Warm(arguments, placed(arguments, view)) as draw,
-        Stages(view, lambda event: STAGES[event.stage]) as stages,
+        PictureStages(view) as stages,
     ):
         stream = Stream(defaults, random_seed(), folder, template, Models(), draw)
         for event in stream.answers(sys.stdin.buffer):
@@ -115,40 +117,80 @@ def draw_all(
     shard: Shard,
     arguments: Arguments,
     view: View,
-) -> None:
+) -> int:
     """Draw what is missing; what fails is told of, and the run goes on.
 
-    Raises:
-        SdscratchError: some pictures failed; says how many.
+    Returns:
+        How many pictures failed.
     """
     from sdscratch.jobs.run import Done, Lost, run_plan
 
-    lost = finished = 0
+    lost = 0
+    pace = Pace(len(range(shard.index, overview.pictures, shard.count)))
     with (
         Warm(arguments, placed(arguments, view)) as draw,
-        view.stage("pictures", overview.pictures, "picture") as advance,
-        Stages(view, lambda event: STAGES[event.stage]) as stages,
+        view.stage("pictures", pace.total, "picture") as advance,
+        PictureStages(view) as stages,
     ):
         for event in run_plan(plan, overview, folder, template, models, draw, shard):
             match event:
                 case Done() | Lost():
                     stages.close()
-                    finished += 1
-                    advance(finished)
+                    advance(pace.count(drawn=not (isinstance(event, Done) and event.found)))
                     if isinstance(event, Done):
-                        tell(event, arguments, view, f"{event.task.number}/{overview.pictures}")
+                        tell(event, arguments, view, f"{event.task.number}/{overview.pictures}", pace)
                     else:
                         lost += 1
                         view.error(f"{event.task.job.place}: {event.error}")
                 case _:
                     stages.show(event)  # type: ignore[arg-type]
-    if lost:
-        raise SdscratchError(
-            f"{lost} of {finished} pictures failed; their lines are kept in {folder}, failed.jsonl"
-        )
+    return lost
 
 
-def tell(done: Done, arguments: Arguments, view: View, which: str) -> None:
+class PictureStages(Stages):
+    """All stages as bars; in a log only the loading, for there each picture has its line."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__(view, lambda event: STAGES[event.stage])
+
+    def show(self, event: Started | Advanced | Progress) -> None:
+        """A stage that begins, or goes on."""
+        stage = getattr(event, "stage", "load")
+        if stage == "load" or self.view.moves:
+            super().show(event)
+        else:
+            self.close()
+
+
+@dataclass
+class Pace:
+    """How fast pictures come, and how long the others will take.
+
+    Args:
+        total: how many there will be.
+    """
+
+    total: int
+    done: int = 0
+    drawn: int = 0
+    _began: float = field(default_factory=time.monotonic)
+
+    def count(self, *, drawn: bool) -> int:
+        """One picture more; how many there are."""
+        self.done += 1
+        self.drawn += drawn
+        return self.done
+
+    @property
+    def left(self) -> str:
+        """In words: ", about 3 min left"; nothing where that is not known."""
+        if self.drawn == 0 or self.done >= self.total:
+            return ""
+        seconds = (time.monotonic() - self._began) / self.drawn * (self.total - self.done)
+        return f", about {duration(seconds)} left"
+
+
+def tell(done: Done, arguments: Arguments, view: View, which: str, pace: Pace | None = None) -> None:
     """Say where a picture is."""
     if arguments.json:
         said: dict[str, Any] = {"job": done.task.job.number}
@@ -162,7 +204,14 @@ def tell(done: Done, arguments: Arguments, view: View, which: str) -> None:
     elif not done.found:
         print_line(str(done.path))
     if not done.found:
-        view.note(f"{which}: seed {done.task.options.seed}")
+        seconds = sum(done.timings.get(stage, 0.0) for stage in ("encode", "denoise", "decode"))
+        left = "" if pace is None else pace.left
+        view.note(f"{which}: seed {done.task.options.seed}, {seconds:.1f} s{left}")
+
+
+def started_together(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun started several processes, all of which it ends when one of them fails."""
+    return "TORCHELASTIC_RUN_ID" in environment and environment.get("WORLD_SIZE", "1") != "1"
 
 
 def own_device(device: str, environment: Mapping[str, str] = os.environ) -> str:

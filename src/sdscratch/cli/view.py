@@ -11,7 +11,7 @@ from typing import Self
 
 from sdscratch.show import escaped
 
-__all__ = ["Advance", "PlainView", "View", "rate"]
+__all__ = ["Advance", "PlainView", "View", "duration", "rate"]
 
 Advance = Callable[[float], None]  # takes how many of a stage's units are done; 0 begins the stage anew
 
@@ -21,6 +21,8 @@ class View:
 
     A context manager around all the stages, which also takes in what the library logs.
     """
+
+    moves = False  # whether what is shown goes when it is done
 
     def __init__(self, verbose: bool = False) -> None:
         self.handler = _NoteHandler(self)
@@ -80,6 +82,15 @@ class _NoteHandler(logging.Handler):
         """Show one message."""
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         self.view.note(prefix + record.getMessage())
+
+
+def duration(seconds: float) -> str:
+    """40 s, 3 min, 2.5 h, 4 days: one number, for an estimate."""
+    for unit, length, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        if seconds / length < most:
+            amount = seconds / length
+            return f"{amount:.1f} {unit}" if unit == "h" and amount < 10 else f"{amount:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 def rate(speed: float, unit: str) -> str:

@@ -97,6 +97,7 @@ KARRAS, EXPONENTIAL, NORMAL = Spaced("karras"), Spaced("exponential"), Spaced("n
 
 CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise", "spare_draws")
 FRESH = ("eta", "s_noise")
+SA = (*FRESH, "noisy", "predictor_order", "corrector_order")
 UNIPC = ("order", "lower_order_final", "ends_denoised")
 PID = ("pcoeff", "icoeff", "dcoeff", "accept_safety")
 WEB, COMFY = ("a1111", "forge"), ("comfyui",)
@@ -224,6 +225,8 @@ SAMPLERS: Mapping[str, SamplerSpec] = {
         SamplerSpec(
             "seeds_3", "Seeds 3", NORMAL, (), "3n-2", noise="brownian", parameters=(*FRESH, "r_1", "r_2")
         ),
+        SamplerSpec("sa_solver", "SA-Solver", NORMAL, noise="plain", parameters=SA),
+        SamplerSpec("sa_solver_pece", "SA-Solver PECE", NORMAL, (), "2n-1", noise="plain", parameters=SA),
         SamplerSpec("euler_cfg++", "Euler CFG++", NORMAL, ("ddimcfg++",), parameters=FRESH, unguided=True),
         SamplerSpec("euler_a_cfg++", "Euler a CFG++", NORMAL, noise="plain", parameters=FRESH, unguided=True),
         SamplerSpec(
@@ -287,10 +290,14 @@ SPACINGS: Mapping[str, SpacingSpec] = {
         SpacingSpec("ddim_uniform", "DDIM", ("ddim",)),
         SpacingSpec("beta", "Beta"),
         SpacingSpec("kl_optimal", "KL Optimal"),
-        SpacingSpec("align_your_steps", "Align Your Steps", ("ays",)),
+        SpacingSpec("align_your_steps", "Align Your Steps", ("ays", "ays11", "alignyoursteps11")),
         SpacingSpec("gits", "GITS"),
         SpacingSpec("turbo", "Turbo"),
         SpacingSpec("linear_quadratic", "Linear Quadratic"),
         SpacingSpec("lcm", "LCM"),
+        SpacingSpec("vp", "VP"),
+        SpacingSpec("laplace", "Laplace"),
+        SpacingSpec("align_your_steps_32", "Align Your Steps 32", ("ays32",)),
+        SpacingSpec("align_your_steps_gits", "Align Your Steps GITS", ("aysgits",)),
     )
 }

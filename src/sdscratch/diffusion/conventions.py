@@ -38,6 +38,8 @@ class Convention:
         clip_skip_none: the number that means that no layer is skipped.
         sigmas_in_float32: when ᾱ is rounded to float32 before σ is made of it.
         steps_offset: where whole strides begin (diffusers' `steps_offset`).
+        rescales: what `--rescale-cfg` rescales: what the network predicts, or the velocity that it stands
+            for.
         source: where this was read.
     """
 
@@ -57,6 +59,7 @@ class Convention:
     padded_contexts: bool = False
     sigmas_in_float32: Literal["always", "zero_snr", "never"] = "never"
     steps_offset: int = 1
+    rescales: Literal["prediction", "velocity"] = "prediction"
 
     @property
     def encodes_with_noise(self) -> bool:
@@ -129,7 +132,9 @@ CONVENTIONS: Mapping[str, Convention] = {
             noise="cpu",
             draws="batch",
             clip_skip_none=1,
-            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py",
+            rescales="velocity",
+            source="ComfyUI a125cd84: comfy/samplers.py, model_sampling.py, sd1_clip.py, sample.py, "
+            "comfy_extras/nodes_model_advanced.py",
         ),
         Convention(
             "diffusers",

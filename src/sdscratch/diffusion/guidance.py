@@ -8,8 +8,9 @@ Shapes: n pictures, c channels, h × w positions, t tokens of d.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Literal, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from sdscratch.models.conditioning import Conditioning
 
 __all__ = [
     "Combine",
+    "Guidance",
     "GuidedDenoiser",
     "Network",
     "PairPredictor",
@@ -34,17 +36,20 @@ __all__ = [
     "guided",
     "network_denoiser",
     "pair_predictor",
+    "rescaled",
+    "twice",
 ]
 
 # (x [n, c, h, w] in variance-preserving scale, timesteps [n], n rows of conditioning) → noise or velocity
 Network = Callable[[Tensor, Tensor, Conditioning], Tensor]
 # the same for one timestep and a conditioning that is settled
 Predictor = Callable[[Tensor, float], Tensor]
-# the same without the prompt, and with it
-PairPredictor = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+# the same without the prompt, with it, and where attention is perturbed too, with it and that
+PairPredictor = Callable[[Tensor, float], tuple[Tensor, ...]]
 # (what is predicted without the prompt, with it, σ) → what is gone by
 Combine = Callable[[Tensor, Tensor, float], Tensor]
 Prediction = Literal["epsilon", "v"]
+Kind = Literal["epsilon", "v", "estimate"]  # of what is known of x: a prediction, or the estimate of x₀
 
 
 def network_denoiser(
@@ -70,8 +75,7 @@ def guided(
     negative: Conditioning,
     scale: float,
     filler: Tensor | None = None,
-    combine: Combine | None = None,
-    on_estimates: bool = False,
+    guidance: Guidance | None = None,
 ) -> Denoiser:
     """A network under classifier-free guidance as a denoiser; arguments as of `network_denoiser`.
 
@@ -80,14 +84,13 @@ def guided(
         negative: what it is told besides, one row or n.
         scale: 1 or less means no guidance: the network sees the prompt alone, if it is one of weight 1.
         filler: as of `pair_predictor`.
-        combine: another way to guide than Ho & Salimans' (tricks.py).
-        on_estimates: combine estimates of x₀, not what the network predicts.
+        guidance: another than Ho & Salimans' of that scale.
     """
     pulls = [Pull(prompt)] if isinstance(prompt, Conditioning) else list(prompt)
     if scale <= 1.0 and len(pulls) == 1 and pulls[0].weight == 1.0:
         return denoiser(conditioned(network, pulls[0].prompt), path, prediction)
     pair = pair_predictor(network, pulls, negative, filler=filler)
-    return GuidedDenoiser(pair, path, prediction, combine or classifier_free(scale), on_estimates)
+    return GuidedDenoiser(pair, path, prediction, guidance or Guidance(classifier_free(scale)))
 
 
 def conditioned(network: Network, conditioning: Conditioning) -> Predictor:
@@ -115,7 +118,12 @@ class Pull:
 
 
 def pair_predictor(
-    network: Network, pulls: Sequence[Pull], negative: Conditioning, *, filler: Tensor | None = None
+    network: Network,
+    pulls: Sequence[Pull],
+    negative: Conditioning,
+    *,
+    filler: Tensor | None = None,
+    perturbed: Network | None = None,
 ) -> PairPredictor:
     """What a network predicts without the prompt, e₋, and with it; in one batch, the negative first.
 
@@ -125,21 +133,40 @@ def pair_predictor(
     Args:
         filler: [1, t, d], the empty prompt's context: contexts of unequal length are filled up with it and
             meet in one batch. Without one each length is a call of its own, as the web UI's default is.
+        perturbed: the network with perturbed attention, which predicts with the prompt too.
     """
     told = [negative, *(pull.prompt for pull in pulls)]
     if filler is not None:
         told = filled_up(told, filler)
 
-    def predict(x: Tensor, timestep: float) -> tuple[Tensor, Tensor]:
+    def predict(x: Tensor, timestep: float) -> tuple[Tensor, ...]:
         without, *others = predictions(network, told, x, timestep)
-        if len(pulls) == 1 and pulls[0].weight == 1.0:
-            return without, others[0]
-        together = without
-        for pull, other in zip(pulls, others, strict=True):
-            together = together + pull.weight * (other - without)
-        return without, together
+        together = pulled(without, pulls, others)
+        if perturbed is None:
+            return without, together
+        return without, together, pulled(without, pulls, predictions(perturbed, told[1:], x, timestep))
 
     return predict
+
+
+def pulled(without: Tensor, pulls: Sequence[Pull], others: Sequence[Tensor]) -> Tensor:
+    """What several prompts come to, e₋ + Σ wᵢ·(eᵢ − e₋); one of weight 1 is itself."""
+    if len(pulls) == 1 and pulls[0].weight == 1.0:
+        return others[0]
+    together = without
+    for pull, other in zip(pulls, others, strict=True):
+        together = together + pull.weight * (other - without)
+    return together
+
+
+def twice(predict: Predictor, perturbed: Predictor) -> PairPredictor:
+    """What a network predicts with a prompt, twice (nothing guides), and with perturbed attention."""
+
+    def both(x: Tensor, timestep: float) -> tuple[Tensor, ...]:
+        predicted = predict(x, timestep)
+        return predicted, predicted, perturbed(x, timestep)
+
+    return both
 
 
 def predictions(network: Network, told: Sequence[Conditioning], x: Tensor, timestep: float) -> list[Tensor]:
@@ -173,53 +200,92 @@ Predicted = TypeVar("Predicted")
 
 
 def by_evaluation(
-    choose: Callable[[int], Callable[[Tensor, float], Predicted]],
+    choose: Callable[[int], Callable[[Tensor, float], Predicted]], evaluations: Iterator[int] | None = None
 ) -> Callable[[Tensor, float], Predicted]:
-    """A predictor that counts how often it was asked, from 0: prompts may change on the way."""
-    evaluation = 0
+    """A predictor that counts how often it was asked, from 0: prompts may change on the way.
+
+    Args:
+        evaluations: the numbers, where several predictors share them, of which each time one is asked.
+    """
+    numbers = count() if evaluations is None else evaluations
 
     def predict(x: Tensor, timestep: float) -> Predicted:
-        nonlocal evaluation
-        now, evaluation = choose(evaluation), evaluation + 1
-        return now(x, timestep)
+        return choose(next(numbers))(x, timestep)
 
     return predict
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How the predictions without a prompt, with it, and with perturbed attention become one.
+
+    In this order: `combine`; the pull away from perturbed attention, + s·(e − ê) (Ahn et al. 2024, section
+    4); the rescaling.
+
+    Attributes:
+        combine: Ho & Salimans' way, or another (tricks.py).
+        on_estimates: combine estimates of x₀, not what the network predicts.
+        perturbed: s; 0 without perturbed attention.
+        rescale: φ of `tricks.rescaled`; 0 without.
+        rescale_as: what is rescaled, noise or velocity; None: what the network predicts.
+    """
+
+    combine: Combine
+    on_estimates: bool = False
+    perturbed: float = 0.0
+    rescale: float = 0.0
+    rescale_as: Prediction | None = None
 
 
 class GuidedDenoiser:
     """A denoiser under guidance, which tells the estimate without the prompt too (CFG++ asks for it)."""
 
     def __init__(
-        self,
-        pair: PairPredictor,
-        path: SigmaSchedule,
-        prediction: Prediction,
-        combine: Combine,
-        on_estimates: bool = False,
+        self, pair: PairPredictor, path: SigmaSchedule, prediction: Prediction, guidance: Guidance
     ) -> None:
-        self._pair, self._path, self._combine = pair, path, combine
-        self._estimate, self._on_estimates = ESTIMATES[prediction], on_estimates
+        self._pair, self._path, self._guidance = pair, path, guidance
+        self._kind: Kind = prediction
         self._newest: tuple[Tensor, float, Tensor] | None = None  # x, σ, the prediction without
 
     def __call__(self, x: Tensor, sigma: float, /) -> Tensor:
         """The guided estimate of x₀."""
-        without, with_prompt = self._predict(x, sigma)
-        if self._on_estimates:
-            estimates = [self._estimate(each, x, sigma) for each in (without, with_prompt)]
-            return self._combine(estimates[0], estimates[1], sigma)
-        return self._estimate(self._combine(without, with_prompt, sigma), x, sigma)
+        told, kind = self._guidance, self._kind
+        predicted = self._predict(x, sigma)
+        if told.on_estimates:
+            predicted = tuple(moved(each, x, sigma, kind, "estimate") for each in predicted)
+            kind = "estimate"
+        without, with_prompt, *perturbed = predicted
+        guided = told.combine(without, with_prompt, sigma)
+        for each in perturbed:
+            guided = guided + told.perturbed * (with_prompt - each)
+        if told.rescale > 0.0:
+            own: Kind = told.rescale_as or self._kind
+            guided, with_prompt = (moved(each, x, sigma, kind, own) for each in (guided, with_prompt))
+            guided, kind = rescaled(guided, with_prompt, told.rescale), own
+        return moved(guided, x, sigma, kind, "estimate")
 
     def unconditional(self, x: Tensor, sigma: float, /) -> Tensor:
         """The estimate of x₀ without the prompt; of the newest x at no cost."""
         newest = self._newest
         known = newest is not None and newest[0] is x and newest[1] == sigma
         without = newest[2] if newest is not None and known else self._predict(x, sigma)[0]
-        return self._estimate(without, x, sigma)
+        return moved(without, x, sigma, self._kind, "estimate")
 
-    def _predict(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        without, with_prompt = self._pair(x / math.sqrt(1.0 + sigma**2), self._path.timestep(sigma))
-        self._newest = x, sigma, without
-        return without, with_prompt
+    def _predict(self, x: Tensor, sigma: float) -> tuple[Tensor, ...]:
+        predicted = self._pair(x / math.sqrt(1.0 + sigma**2), self._path.timestep(sigma))
+        self._newest = x, sigma, predicted[0]
+        return predicted
+
+
+def rescaled(guided: Tensor, with_prompt: Tensor, share: float) -> Tensor:
+    """A guided prediction whose spread is drawn back to the prompt's own (Lin et al. 2023, eq. 15, 16).
+
+    Args:
+        share: φ, 0 (no rescaling) to 1 (all of it); the paper's is 0.7.
+    """
+    dims = tuple(range(1, guided.ndim))
+    spread = with_prompt.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
+    return share * (guided * spread) + (1.0 - share) * guided
 
 
 def denoiser(predict: Predictor, path: SigmaSchedule, prediction: Prediction) -> Denoiser:
@@ -230,6 +296,20 @@ def denoiser(predict: Predictor, path: SigmaSchedule, prediction: Prediction) ->
         return estimate(predict(x / math.sqrt(1.0 + sigma**2), path.timestep(sigma)), x, sigma)
 
     return denoise
+
+
+def moved(value: Tensor, x: Tensor, sigma: float, kind: Kind, to: Kind) -> Tensor:
+    """What is said of x in one way, said in another."""
+    if kind == to:
+        return value
+    estimate = ESTIMATES[kind](value, x, sigma)
+    if to == "estimate":
+        return estimate
+    noise = (x - estimate) / sigma
+    if to == "epsilon":
+        return noise
+    scale = math.sqrt(1.0 + sigma**2)  # v = √ᾱ·ε − √(1−ᾱ)·x₀
+    return (noise - sigma * estimate) / scale
 
 
 def from_noise(noise: Tensor, x: Tensor, sigma: float) -> Tensor:
@@ -243,7 +323,8 @@ def from_velocity(velocity: Tensor, x: Tensor, sigma: float) -> Tensor:
     return x / scale**2 - sigma / scale * velocity
 
 
-ESTIMATES: Mapping[Prediction, Callable[[Tensor, Tensor, float], Tensor]] = {
+ESTIMATES: Mapping[Kind, Callable[[Tensor, Tensor, float], Tensor]] = {
     "epsilon": from_noise,
     "v": from_velocity,
+    "estimate": lambda estimate, x, sigma: estimate,
 }

@@ -85,6 +85,26 @@ def lcm(schedule: Schedule, steps: int) -> Array:
     return np.exp(np.interp(np.linspace(len(trained) - 1, 0, steps), np.arange(len(trained)), trained))
 
 
+VP_BETAS, VP_END = (0.1, 19.9), 1e-3
+
+
+def variance_preserving(schedule: Schedule, steps: int) -> Array:
+    """The continuous process of Song et al. 2021 (appendix C, eq. 33), whatever the model's: from σ = 152."""
+    least, more = VP_BETAS
+    times = np.linspace(1.0, VP_END, steps)
+    return np.sqrt(np.expm1(more * times**2 / 2.0 + least * times))
+
+
+LAPLACE_SCALE, LAPLACE_GAP = 0.5, 1e-5
+
+
+def laplace(schedule: Schedule, steps: int) -> Array:
+    """Quantiles of log σ after Laplace's distribution around 0 (Hang et al. 2024), in the model's bounds."""
+    places = 0.5 - np.linspace(0.0, 1.0, steps)
+    logs = -LAPLACE_SCALE * np.sign(places) * np.log(1.0 - 2.0 * np.abs(places) + LAPLACE_GAP)
+    return np.clip(np.exp(logs), schedule.sigmas[0], schedule.sigmas[-1])
+
+
 # With one
 
 
@@ -121,6 +141,21 @@ ALIGN_YOUR_STEPS_EXACTLY = (
     0.1515232662,
     0.0291671582,
 )
+
+
+# Two other tables of Forge's for Stable Diffusion 1.x: a longer one, and one found as `GITS` is.
+ALIGN_YOUR_STEPS_32 = (
+    *(14.615, 11.2395, 8.64363, 6.64729, 5.57251, 4.71649, 3.99196, 3.51956),
+    *(3.1349, 2.79229, 2.48774, 2.21664, 1.97508, 1.77932, 1.61475, 1.46541),
+    *(1.31485, 1.16642, 1.03476, 0.915737, 0.807482, 0.712024, 0.621739, 0.530652),
+    *(0.45291, 0.374915, 0.274618, 0.201153, 0.141059, 0.0668288, 0.0316612, 0.015),
+)
+ALIGN_YOUR_STEPS_GITS = (14.615, 4.617, 2.507, 1.236, 0.702, 0.402, 0.240, 0.156, 0.104, 0.094, 0.029)
+
+
+def along(table: tuple[float, ...]) -> Levels:
+    """A table at n points."""
+    return lambda schedule, steps: log_interpolated(np.array(table), steps)
 
 
 def log_interpolated(levels: Array, count: int) -> Array:
@@ -222,6 +257,10 @@ ALIKE: dict[str, Levels] = {
     "turbo": to_zero(turbo),
     "linear_quadratic": linear_quadratic,
     "lcm": to_zero(lcm),
+    "vp": to_zero(variance_preserving),
+    "laplace": laplace,
+    "align_your_steps_32": to_zero(along(ALIGN_YOUR_STEPS_32)),
+    "align_your_steps_gits": to_zero(along(ALIGN_YOUR_STEPS_GITS)),
 }
 WEBUI: dict[str, Levels] = {
     **ALIKE,

@@ -35,11 +35,14 @@ class Schedule:
 
     Args:
         zero_snr: √ᾱ is shifted and scaled so that nothing is left of the picture at the last timestep, and
-            the first keeps its share (Lin et al. 2023, algorithm 1).
+            the first keeps its share (Lin et al. 2023, algorithm 1); by default as the configuration says.
         in_float32: ᾱ is rounded to float32, as A1111 keeps it; its σ₀ is 1.3e-5 above the others'.
     """
 
-    def __init__(self, config: ScheduleConfig, *, zero_snr: bool = False, in_float32: bool = False) -> None:
+    def __init__(
+        self, config: ScheduleConfig, *, zero_snr: bool | None = None, in_float32: bool = False
+    ) -> None:
+        zero_snr = config.zero_snr if zero_snr is None else zero_snr
         self._config, self.zero_snr = config, zero_snr
         low, high = math.sqrt(config.beta_start), math.sqrt(config.beta_end)
         self.betas: Array = np.linspace(low, high, config.timesteps) ** 2

@@ -8,29 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdscratch.diffusion.guidance import Combine, classifier_free
+from sdscratch.diffusion.guidance import Combine
 
 TINY = 1e-12  # a channel without any range has no bounds to divide by
 
-__all__ = ["adaptive_projected", "dynamically_thresholded", "rescaled"]
-
-
-def rescaled(scale: float, share: float) -> Combine:
-    """Classifier-free guidance whose spread is drawn back to the prompt's own (Lin et al. 2023, eq. 15, 16).
-
-    Args:
-        scale: of the guidance.
-        share: φ, 0 (no rescaling) to 1 (all of it); the paper's is 0.7.
-    """
-    guide = classifier_free(scale)
-
-    def combine(without: Tensor, with_prompt: Tensor, sigma: float) -> Tensor:
-        both = guide(without, with_prompt, sigma)
-        dims = tuple(range(1, both.ndim))
-        spread = with_prompt.std(dims, keepdim=True) / both.std(dims, keepdim=True)
-        return share * (both * spread) + (1.0 - share) * both
-
-    return combine
+__all__ = ["adaptive_projected", "dynamically_thresholded"]
 
 
 def dynamically_thresholded(scale: float, mimic_scale: float, percentile: float = 1.0) -> Combine:

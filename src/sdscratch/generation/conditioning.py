@@ -93,6 +93,7 @@ class PromptEncoder:
         text: str,
         *,
         syntax: str = "a1111",
+        emphasis: str | None = None,
         clip_skip: int = 0,
         evaluations: int = 1,
         negative: bool = False,
@@ -100,13 +101,15 @@ class PromptEncoder:
         """The parts of a prompt without add-on tags. One prompt at a time: none depends on another.
 
         Args:
+            emphasis: what weights do, one of `text.reading.EMPHASES`; by default as the syntax's tool has it.
             evaluations: how often the network will be asked: what editing counts.
             negative: AND means nothing, and neither does a number at the end.
         """
-        key = (text, syntax, clip_skip, evaluations, negative)
+        emphasis = emphasis or SYNTAXES[syntax].emphasis
+        key = (text, syntax, emphasis, clip_skip, evaluations, negative)
         told = self._kept.pop(key, None)
         if told is None:
-            told = self._encode(text, syntax, clip_skip, evaluations, negative)
+            told = self._encode(text, syntax, emphasis, clip_skip, evaluations, negative)
         self._kept[key] = told
         for oldest in list(self._kept)[:-CONTEXTS_KEPT]:
             del self._kept[oldest]
@@ -118,6 +121,7 @@ class PromptEncoder:
         asked = partial(
             self,
             syntax=options.prompt_syntax,
+            emphasis=options.emphasis,
             clip_skip=options.clip_skip,
             evaluations=evaluations,
         )
@@ -153,17 +157,24 @@ class PromptEncoder:
         return tuple(found.values())
 
     def _encode(
-        self, text: str, syntax: str, clip_skip: int, evaluations: int, negative: bool
+        self, text: str, syntax: str, emphasis: str, clip_skip: int, evaluations: int, negative: bool
     ) -> tuple[ToldPart, ...]:
         tokenizer = self.networks.files.tokenizer
         known = self.embeddings(text)
-        planned = plan_prompt(text, tokenizer, syntax, steps=evaluations, embeddings=known, negative=negative)
+        planned = plan_prompt(
+            text,
+            tokenizer,
+            syntax,
+            steps=evaluations,
+            embeddings=known,
+            negative=negative,
+            literal=emphasis == "none",
+        )
         vectors = {each.name: each for each in known}
 
         def encode(chunks: Sequence[Chunk]) -> Tensor:
             return self._run(chunks, clip_skip, vectors)
 
-        emphasis = SYNTAXES[syntax].emphasis
         return tuple(
             ToldPart(
                 part,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import count as count_up
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from sdscratch.diffusion.approximations import deep_cached, guided_between
 from sdscratch.diffusion.conventions import sampler_parameters
 from sdscratch.diffusion.guidance import (
+    Guidance,
     GuidedDenoiser,
     Network,
     PairPredictor,
@@ -22,20 +24,25 @@ from sdscratch.diffusion.guidance import (
     conditioned,
     denoiser,
     pair_predictor,
+    twice,
 )
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
 from sdscratch.generation.conditioning import ToldPart, second_pass
-from sdscratch.generation.networks import Networks, dtype_of
+from sdscratch.generation.guided import alteration_of, guidance_of, prediction_of
+from sdscratch.generation.networks import PLAIN, Networks, dtype_of
 from sdscratch.generation.requests import Progress
 from sdscratch.generation.windows import Window, cropped
+from sdscratch.models.altered import Alteration
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import UNetConfig
 from sdscratch.models.unet import guidance_embedding
 from sdscratch.options import ResolvedOptions, parse_interval
 
 __all__ = ["OneByOne", "UNetRunner", "make_denoiser", "one_after_another", "sampler_options"]
+
+Predicts = TypeVar("Predicts", Predictor, PairPredictor)
 
 
 class UNetRunner:
@@ -45,12 +52,12 @@ class UNetRunner:
         self.networks = networks
         self.window: Window | None = None  # the part of a larger picture that is predicted now
 
-    def network(self, deep_cache: int) -> Network:
+    def network(self, deep_cache: int, alteration: Alteration = PLAIN) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
         dtype = dtype_of(self.networks["unet"])
-        compute = self.computation(deep_cache > 1)
 
         def run(x: Tensor, timesteps: Tensor, told: Conditioning, *deep: Tensor | None) -> tuple[Tensor, ...]:
+            compute = self.computation(deep_cache > 1, alteration)  # another, where LoRAs come and go
             with torch.inference_mode():
                 prediction, *features = compute(
                     x.to(dtype), timesteps, cropped(told, self.window).to(dtype), *deep
@@ -61,9 +68,9 @@ class UNetRunner:
             return deep_cached(run, deep_cache)
         return lambda x, timesteps, told: run(x, timesteps, told)[0]
 
-    def computation(self, deep: bool) -> Compute:
+    def computation(self, deep: bool, alteration: Alteration = PLAIN) -> Compute:
         """The U-Net as this device runs it best, with its deep features or without."""
-        return self.networks.computation("unet", "predict" if deep else "forward")
+        return self.networks.computation("unet", "predict" if deep else "forward", alteration)
 
 
 def make_denoiser(
@@ -80,33 +87,55 @@ def make_denoiser(
         prompt: its parts.
         negative: the negative prompt's one part; nothing where guidance needs none.
     """
-    placement, prediction = runner.networks.placement, runner.networks.files.config.schedule.prediction
-    unet = runner.networks.files.config.unet
+    placement, files = runner.networks.placement, runner.networks.files
+    prediction, unet = prediction_of(options, files), files.config.unet
+    changes = any(part.changes for part in (*prompt, *negative))
+    single = len(prompt) == 1 and prompt[0].weight == 1.0
+    scale = second_pass(options.cfg_scale, unet)
+    unguided = not negative or (scale <= 1.0 and single)
+    alteration = alteration_of(options)
 
-    def denoise_at(network: Network, scale: float) -> Denoiser:
-        network = told_guidance(network, unet, scale, placement.device)
-        scale = second_pass(scale, unet)
-
-        def alone(evaluation: int) -> Predictor:
-            return conditioned(network, prompt[0].at(evaluation))
-
-        def pair(evaluation: int) -> PairPredictor:
-            pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
-            return pair_predictor(network, pulls, negative[0].at(evaluation))
-
-        changes = any(part.changes for part in (*prompt, *negative))
-        if not negative or (scale <= 1.0 and len(prompt) == 1 and prompt[0].weight == 1.0):
-            return denoiser(by_evaluation(alone) if changes else alone(0), path, prediction)
-        both = by_evaluation(pair) if changes else pair(0)
-        return GuidedDenoiser(both, path, prediction, classifier_free(scale))
+    def network_at(scale: float, alteration: Alteration) -> Network:
+        return told_guidance(runner.network(options.deep_cache, alteration), unet, scale, placement.device)
 
     def one() -> Denoiser:
         """For one picture, or one batch: approximations keep what they have seen of it."""
-        network = runner.network(options.deep_cache)
-        whole = denoise_at(network, options.cfg_scale)
-        if options.cfg_interval is None or not (negative or unet.guidance):
+        evaluations = count_up()
+
+        def alone(network: Network) -> Callable[[int], Predictor]:
+            return lambda evaluation: conditioned(network, prompt[0].at(evaluation))
+
+        def pair(network: Network, perturbed: Network | None) -> Callable[[int], PairPredictor]:
+            if unguided and perturbed is not None:
+                with_prompt, with_perturbed = alone(network), alone(perturbed)
+                return lambda evaluation: twice(with_prompt(evaluation), with_perturbed(evaluation))
+
+            def choose(evaluation: int) -> PairPredictor:
+                pulls = [Pull(part.at(evaluation), part.weight) for part in prompt]
+                return pair_predictor(network, pulls, negative[0].at(evaluation), perturbed=perturbed)
+
+            return choose
+
+        def edited(choose: Callable[[int], Predicts]) -> Predicts:
+            return by_evaluation(choose, evaluations) if changes else choose(0)
+
+        def plain(network: Network) -> Denoiser:
+            return denoiser(edited(alone(network)), path, prediction)
+
+        def guided(network: Network, guidance: Guidance, perturbed: Network | None = None) -> Denoiser:
+            return GuidedDenoiser(edited(pair(network, perturbed)), path, prediction, guidance)
+
+        network, perturbed = network_at(options.cfg_scale, alteration), None
+        if options.pag_scale:
+            perturbed = network_at(options.cfg_scale, replace(alteration, perturbed=True))
+        bare = unguided and perturbed is None
+        whole = plain(network) if bare else guided(network, guidance_of(options, scale), perturbed)
+        if options.cfg_interval is None or (bare and unet.guidance is None):
             return whole
-        return guided_between(*parse_interval(options.cfg_interval), whole, denoise_at(network, 1.0))
+        if unet.guidance is not None:
+            network = network_at(1.0, alteration)
+        calm = plain(network) if unguided or single else guided(network, Guidance(classifier_free(1.0)))
+        return guided_between(*parse_interval(options.cfg_interval), whole, calm)
 
     return one() if placement.batches else OneByOne([one() for _ in range(count)])
 

@@ -20,14 +20,23 @@ from sdscratch.checkpoints.hashing import autov3, hash_files
 from sdscratch.checkpoints.model import ModelFiles, Part
 from sdscratch.checkpoints.tiny import TinyAutoencoder
 from sdscratch.device import Placement
-from sdscratch.errors import SdscratchError
+from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.hires import upscaler_record
-from sdscratch.generation.requests import Advanced, Event, Failed, Picture, Progress, Request, Started
+from sdscratch.generation.requests import (
+    Advanced,
+    Event,
+    Failed,
+    Picture,
+    Progress,
+    Request,
+    Started,
+    numbered,
+)
 from sdscratch.images import AddonRecord, LoraRecord, Record, parse_colour
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
 
-__all__ = ["Model", "generate", "generator"]
+__all__ = ["Model", "drawn", "generate", "generator"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +57,9 @@ class Model(Protocol):
     def adopt_loras(self, prompt: str) -> None: ...
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]: ...
     def load(self, parts: Iterable[Part]) -> Iterator[Part]: ...
-    def latents(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]: ...
+    def latents(
+        self, request: Request, seeds: Sequence[int], variations: Sequence[int] = ()
+    ) -> Iterator[Progress]: ...
     @property
     def tiny(self) -> TinyAutoencoder: ...
     def decode(self, latents: Tensor, tile: int | None = None, *, tiny: bool = False) -> list[Image]: ...
@@ -74,6 +85,24 @@ def generator(pipeline: Model) -> Callable[[Iterable[Request], int], Iterator[Ev
         What takes the next requests, and the size of batches.
     """
     return _Generation(pipeline).all
+
+
+def drawn(pipeline: Model, request: Request, count: int | None, size: int) -> Image | list[Image]:
+    """A list of `count` pictures of a request, `size` at once; without a count, one picture by itself.
+
+    Raises:
+        SdscratchError: the first picture that failed says why.
+    """
+    wanted = 1 if count is None else count
+    if min(wanted, size) < 1:
+        raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
+    pictures: list[Image] = []
+    for event in generate(pipeline, numbered(request, wanted), batch_size=size):
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, Picture):
+            pictures.append(event.image)
+    return pictures[0] if count is None else pictures
 
 
 class _Generation:
@@ -107,7 +136,9 @@ class _Generation:
                 log.warning("the tag %s is none that is known here; it is read as words", printable(tag))
         if not self.loaded or tags != self.pipeline.tags:
             yield from self.load(batch[0], first, len(batch))
-        steps = self.pipeline.latents(batch[0], [each.options.seed for each in batch])
+        seeds = [each.options.seed for each in batch]
+        variations = [each.options.variation_seed or 0 for each in batch]
+        steps = self.pipeline.latents(batch[0], seeds, variations)
         yield Started("encode", None, first, len(batch))
         with self.timed("encode"):
             last = next(steps)  # the prompts and the init picture are encoded before it

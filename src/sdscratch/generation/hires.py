@@ -55,6 +55,7 @@ def second_pass_options(options: ResolvedOptions) -> ResolvedOptions:
         sampler=sampler,
         scheduler=scheduler,
         strength=options.hires_strength,
+        sigmas=None,  # they were the first pass's
         hires=None,
         **{name: value for name, value in said.items() if value is not None},
     )
@@ -90,11 +91,16 @@ class SecondPass:
             self.upscaler(options.hires_upscaler)
 
     def steps(
-        self, request: Request, seeds: Sequence[int], adopt: Callable[[str], None]
+        self,
+        request: Request,
+        seeds: Sequence[int],
+        variations: Sequence[int],
+        adopt: Callable[[str], None],
     ) -> Iterator[Progress]:
         """Both passes as one count of steps.
 
         Args:
+            variations: as of `LatentSampler.steps`.
             adopt: applies the LoRAs that a prompt names.
         """
         first, options = request.options, second_pass_options(request.options)
@@ -104,7 +110,8 @@ class SecondPass:
         if SAMPLERS[options.sampler].alone and len(seeds) > 1:
             more = len(seeds)
         newest = None
-        for newest in self.sampling.steps(replace(request, options=replace(first, hires=None)), seeds):
+        once = replace(request, options=replace(first, hires=None))
+        for newest in self.sampling.steps(once, seeds, variations):
             yield replace(newest, total=newest.total + more)
         assert newest is not None
         done, latent = newest.done, newest.latent
@@ -114,7 +121,9 @@ class SecondPass:
         if not path.timesteps:
             yield Progress(done, done, torch.cat([start(None) for start in starts]), None)
             return
-        second = self.sampling.steps(replace(request, options=options), seeds, starts=starts, exactly=True)
+        second = self.sampling.steps(
+            replace(request, options=options), seeds, variations, starts=starts, exactly=True
+        )
         for each in second:
             if each.done:
                 yield replace(each, done=done + each.done, total=done + each.total)

@@ -5,25 +5,31 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles
-from sdscratch.checkpoints.network_file import NetworkFile, parts_of
+from sdscratch.checkpoints.network_file import NetworkFile, PartFile, parts_of
 from sdscratch.device import Placement, out_of_memory_explained
 from sdscratch.errors import SdscratchError
 from sdscratch.fast.accelerate import accelerate
 from sdscratch.fast.compute import Compute, Input, Outputs
 from sdscratch.fast.prepare import prepare
 from sdscratch.fast.seamless import make_seamless
+from sdscratch.models.altered import Alteration
 from sdscratch.models.unet import UNet
 
 __all__ = ["Networks", "NotFiniteError", "dtype_of", "trim"]
 
 log = logging.getLogger(__name__)
+
+PLAIN = Alteration()
+
+LAID_OUT_ANEW = ("cpu",)  # devices on which `fast.prepare` keeps weights in other forms
 
 # A network of more bytes is let go on a CPU when its work is done: loading Stable Diffusion's text encoder
 # again for the next prompt takes 0.3 s of a picture's minute, and it is a tenth of all memory.
@@ -64,10 +70,12 @@ class Networks:
         self.low_memory = low_memory
         self.seamless = ""  # the axes along which pictures tile
         self._attached: dict[str, NetworkFile] = {}
+        self._varied: dict[str, PartFile] = {}  # parts of which some weights are others for a time
         self._loaded: dict[str, nn.Module] = {}
         self._together: frozenset[str] = frozenset()  # names that are held at once
         self._dtypes: dict[str, torch.dtype] = {}  # of those that need another than the placement's
-        self._computations: dict[tuple[str, str], Compute] = {}  # recorded or compiled, by name and method
+        # what networks compute, recorded or compiled: by name, method, and what is done otherwise
+        self._computations: dict[tuple[str, str, Alteration], Compute] = {}
         self._done: set[str] = set()  # let go because their work was done
 
     # Files
@@ -78,6 +86,8 @@ class Networks:
         Raises:
             KeyError: there is none of this name.
         """
+        if name in self._varied:
+            return self._varied[name]
         return self._attached[name] if name in self._attached else parts_of(self.files)[name]
 
     def attach(self, name: str, file: NetworkFile) -> None:
@@ -95,9 +105,38 @@ class Networks:
     def exchange(self, files: ModelFiles) -> None:
         """Go on with other LoRAs on the same model; what they can change is loaded again when needed."""
         self.files = files
+        self._varied.clear()
         for name in ("text", "text2", "unet"):
             if name not in self._attached:
                 self._forget(name)
+
+    def varied(self, name: str) -> ModelFiles | None:
+        """The model as a part of it is for a time; None where it is the one drawn with."""
+        return self._varied[name].files if name in self._varied else None
+
+    def vary(self, name: str, file: PartFile | None, weights: Collection[Weight]) -> None:
+        """Go on with other values of some of a part's weights, in the precision that it has.
+
+        Where the network's weights are still those that were loaded (a GPU's), they are exchanged in their
+        places, so that what was recorded or compiled of it holds. Elsewhere they lie in other forms
+        (`fast.prepare`), and the network is loaded anew: never are two of it in memory.
+
+        Args:
+            file: what has the other values; None: the model drawn with has.
+            weights: those that differ.
+
+        Raises:
+            CheckpointError, DeviceError: as of loading.
+        """
+        if file is None:
+            self._varied.pop(name, None)
+        else:
+            self._varied[name] = file
+        if name not in self._loaded:
+            return
+        files = self.files if file is None else file.files
+        if not exchanged(self._loaded[name], files, weights):
+            self._let_go(name)
 
     def _forget(self, name: str) -> None:
         """Nothing that is known of a network of this name holds any longer."""
@@ -189,25 +228,28 @@ class Networks:
 
     # What they compute
 
-    def computation(self, name: str, method: str = "forward") -> Compute:
+    def computation(self, name: str, method: str = "forward", alteration: Alteration = PLAIN) -> Compute:
         """A network as this device runs it best: recorded or compiled, where that is faster.
 
         Args:
             method: which of the network's; it gives one tensor, or several.
+            alteration: what a U-Net does otherwise, with the very weights.
         """
-        network = self[name]
+        key, network = (name, method, alteration), self[name]
+        if key in self._computations:
+            return self._computations[key]
+        network = network if alteration == PLAIN else alteration.of(network)
         called = network if method == "forward" else getattr(network, method)
 
         def compute(*inputs: Input) -> Outputs:
             result = called(*inputs)
             return result if isinstance(result, tuple) else (result,)
 
-        if not self.placement.accelerates:
-            return compute
-        if (name, method) not in self._computations:
+        if self.placement.accelerates:
             config = network.config if isinstance(network, UNet) else None
-            self._computations[name, method] = accelerate(compute, self.placement, config)
-        return self._computations[name, method]
+            compute = accelerate(compute, self.placement, config)
+        self._computations[key] = compute
+        return compute
 
     def run(self, name: str, compute: Callable[[Any], Tensor]) -> Tensor:
         """compute(network) as float32; if that is not finite, once more with the network in float32.
@@ -241,6 +283,23 @@ class Networks:
         self._forget(error.part)
         self._dtypes[error.part] = torch.float32
         self._load(error.part)
+
+
+def exchanged(network: nn.Module, files: ModelFiles, weights: Collection[Weight]) -> bool:
+    """Put other values in the places of some weights, if all of these are still the network's own.
+
+    Returns:
+        Whether they were; if not, nothing has changed.
+    """
+    own = dict(network.named_parameters())
+    pairs = [(own[weight.name], weight) for weight in weights if weight.name in own]
+    if len(pairs) < len(weights):
+        return False
+    if any(place.device.type in LAID_OUT_ANEW or place.shape != weight.shape for place, weight in pairs):
+        return False
+    for place, weight in pairs:
+        place.data.copy_(files.read(weight))
+    return True
 
 
 def trim(device: torch.device) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self, overload
 from PIL import Image
 from torch import Tensor
 
-from sdscratch.addons.apply import AppliedLora, applied_loras, refuse_ranges, with_loras
+from sdscratch.addons.apply import AppliedLora, applied_loras, with_loras
 from sdscratch.addons.embedding import Embedding
 from sdscratch.addons.requests import LoraRequest, take_loras
 from sdscratch.checkpoints.model import ModelFiles, Part
@@ -29,13 +29,14 @@ from sdscratch.errors import UsageError
 from sdscratch.generation.ahead import Ahead
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.decode import decode, previewer
-from sdscratch.generation.generate import generate
+from sdscratch.generation.generate import drawn
 from sdscratch.generation.hires import SecondPass
 from sdscratch.generation.networks import Networks, NotFiniteError
 from sdscratch.generation.opening import Opened, open_all
-from sdscratch.generation.requests import Failed, Init, Picture, Progress, Request, numbered
+from sdscratch.generation.ranges import check_ranges, turn_to
+from sdscratch.generation.requests import Init, Progress, Request, numbered
 from sdscratch.generation.sampling import LatentSampler
-from sdscratch.generation.start import PictureEncoder, TinyPictureEncoder
+from sdscratch.generation.start import Encode, PictureEncoder, TinyPictureEncoder
 from sdscratch.generation.tiles import tile_by_memory
 from sdscratch.images import fit_picture, picture_hash, plain_picture
 from sdscratch.images.tensors import to_picture
@@ -50,8 +51,6 @@ from sdscratch.options import (
 )
 
 __all__ = ["Pipeline", "Progress", "load", "start"]
-
-RANGES = "the U-Net is loaded once for all steps"
 
 
 def load(
@@ -95,13 +94,8 @@ def load(
 
 def start(opened: Opened, placement: Placement, *, low_memory: bool = False) -> Pipeline:
     """What is open, on a device."""
-    return Pipeline(
-        opened.files,
-        placement,
-        low_memory=low_memory,
-        taesd=opened.taesd,
-        embeddings=opened.embeddings,
-    )
+    taesd, known = opened.taesd, opened.embeddings
+    return Pipeline(opened.files, placement, low_memory=low_memory, taesd=taesd, embeddings=known)
 
 
 class Pipeline:
@@ -116,7 +110,6 @@ class Pipeline:
         taesd: TaesdFile | None = None,
         embeddings: Sequence[Embedding] = (),
     ) -> None:
-        refuse_ranges(files, RANGES)
         self.files = files
         self.placement = placement
         self.networks = Networks(files, placement, low_memory)
@@ -133,6 +126,7 @@ class Pipeline:
 
     def load(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Load networks ahead, yielding each one's name once it stands; with `low_memory` none is."""
+        turn_to(self.networks, 0)  # so that the U-Net is not loaded twice
         for part in () if self.networks.low_memory else parts:
             self.networks.load_ahead(part)
             yield part
@@ -158,9 +152,7 @@ class Pipeline:
         """
         _, tags = take_loras(prompt)
         if tags != self.tags:
-            files = with_loras(self.files, tags)
-            refuse_ranges(files, RANGES)
-            self.networks.exchange(files)
+            self.networks.exchange(with_loras(self.files, tags))
             self.encode_prompts.clear()
             self.tags = tags
 
@@ -182,7 +174,7 @@ class Pipeline:
         """
         return tiny_autoencoder(self.taesd, self.files.path, self.files.config.autoencoder)
 
-    def encoder_for(self, options: ResolvedOptions) -> Callable[[Tensor, Any], Tensor]:
+    def encoder_for(self, options: ResolvedOptions) -> Encode:
         """What makes latents of init pictures; arguments as of `PictureEncoder`."""
         if options.decoder == "full" or self.tiny.encoder is None:
             return partial(self.encode_picture, tile=options.tile)
@@ -221,7 +213,12 @@ class Pipeline:
         )
 
     def parts_for(self, options: ResolvedOptions, *, from_init: bool = False) -> tuple[Part, ...]:
-        """The networks that a task needs."""
+        """The networks that a task needs.
+
+        Raises:
+            UsageError: a LoRA is asked for at some steps of a sampler that does not know its steps.
+        """
+        check_ranges(self.loras, options.sampler)
         runs = not from_init or bool(self.path(options, from_init=True).timesteps)
         wanted: list[Part] = ["text", "unet"] if runs else []
         tiny = self.tiny if options.decoder == "tiny" else None
@@ -248,14 +245,21 @@ class Pipeline:
 
         Yields and raises what `latents` does.
         """
-        seeds = [options.seed + index for index in range(count)] if seeds is None else seeds
-        yield from self.latents(Request(options, None if init is None else Init(init)), seeds)
+        request = Request(options, None if init is None else Init(init))
+        each = [one.options for one in numbered(request, count if seeds is None else len(seeds))]
+        variations = [one.variation_seed or 0 for one in each]
+        yield from self.latents(request, [one.seed for one in each] if seeds is None else seeds, variations)
 
-    def latents(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]:
+    def latents(
+        self, request: Request, seeds: Sequence[int], variations: Sequence[int] = ()
+    ) -> Iterator[Progress]:
         """Denoise pictures of these seeds at once, which are otherwise as the request says.
 
         Yields a `Progress` before the first step and after each. Should the network give NaN, the whole
         stage runs again in float32, and the count of steps done begins anew.
+
+        Args:
+            variations: the seeds of their variations, where the request has any.
 
         Raises:
             SdscratchError: not finite in float32 either.
@@ -269,19 +273,19 @@ class Pipeline:
         self.adopt_loras(options.prompt)
         with out_of_memory_explained():
             try:
-                yield from self.passes(request, seeds)
+                yield from self.passes(request, seeds, variations)
             except NotFiniteError as error:
                 if error.part != "unet":  # the others have been tried again already
                     raise
                 self.networks.fall_back(error)
-                yield from self.passes(request, seeds)
+                yield from self.passes(request, seeds, variations)
 
-    def passes(self, request: Request, seeds: Sequence[int]) -> Iterator[Progress]:
+    def passes(self, request: Request, seeds: Sequence[int], variations: Sequence[int]) -> Iterator[Progress]:
         """The denoising: once, or with `hires` twice."""
         self.networks.wrap(request.options.seamless or "")
         if request.options.hires is not None:
-            return self.second_pass.steps(request, seeds, self.adopt_loras)
-        return self.sampling.steps(request, seeds)
+            return self.second_pass.steps(request, seeds, variations, self.adopt_loras)
+        return self.sampling.steps(request, seeds, variations)
 
     # From latents to pictures
 
@@ -328,8 +332,8 @@ class Pipeline:
             batch_size: how many are made at once.
             options: the fields of `GenerateOptions`, named as on the command line.
         """
-        resolved = self.resolve(GenerateOptions(prompt, **options))
-        return self._draw(resolved, batch_count, batch_size)
+        request = Request(self.resolve(GenerateOptions(prompt, **options)))
+        return drawn(self, request, batch_count, batch_size)
 
     @overload
     def img2img(
@@ -365,24 +369,8 @@ class Pipeline:
         resolved = self.resolve(asked, plain)
         fit = fit_of_init(asked, fit)
         fitted = fit_picture(plain, resolved.width, resolved.height, fit, background)
-        return self._draw(
-            resolved, batch_count, batch_size, Init(fitted, fit, picture_hash(plain), background)
-        )
-
-    def _draw(
-        self, options: ResolvedOptions, count: int | None, size: int, init: Init | None = None
-    ) -> Image.Image | list[Image.Image]:
-        """A list of `count` pictures, `size` at once; without a count, one picture by itself."""
-        wanted = 1 if count is None else count
-        if min(wanted, size) < 1:
-            raise UsageError(f"batch_count is {wanted} and batch_size {size}, but both must be at least 1")
-        pictures: list[Image.Image] = []
-        for event in generate(self, numbered(Request(options, init), wanted), batch_size=size):
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Picture):
-                pictures.append(event.image)
-        return pictures[0] if count is None else pictures
+        init = Init(fitted, fit, picture_hash(plain), background)
+        return drawn(self, Request(resolved, init), batch_count, batch_size)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdscratch.errors import SdscratchError
 from sdscratch.images import AddonRecord, Record, TemplateRecord
-from sdscratch.options import Fit, ResolvedOptions
+from sdscratch.options import Fit, ResolvedOptions, numbered_seeds
 
 __all__ = [
     "Advanced",
@@ -60,14 +60,17 @@ class Request:
     template: TemplateRecord | None = None  # where the prompts had wildcards
 
     def joins(self, first: Request) -> bool:
-        """Whether both can be drawn at once: all but the seed is the same."""
-        return self.init is first.init and replace(self.options, seed=first.options.seed) == first.options
+        """Whether both can be drawn at once: all but the seeds is the same."""
+        own = first.options
+        same = replace(self.options, seed=own.seed, variation_seed=own.variation_seed)
+        return self.init is first.init and same == own
 
 
 def numbered(request: Request, count: int) -> Iterator[Request]:
-    """`count` requests like this one, of seeds `seed`, `seed` + 1, …"""
+    """`count` requests like this one, of seeds `seed`, `seed` + 1, …; of variations, theirs count up."""
+    own = request.options
     for index in range(count):
-        options = replace(request.options, seed=request.options.seed + index)
+        options = replace(own, **numbered_seeds(own.seed, own.variation_seed, index))  # type: ignore[arg-type]
         yield replace(request, options=options)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 
 import torch
-from torch import Tensor
 
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.conventions import convention_of
@@ -15,38 +15,55 @@ from sdscratch.diffusion.noise.seeded import Kind
 from sdscratch.diffusion.sample import sample
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.schedule import Schedule
-from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, shortened
+from sdscratch.diffusion.spacing import SigmaSchedule, make_sigma_schedule, parse_sigmas, shortened
 from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.networks import Networks
+from sdscratch.generation.ranges import LoraSteps
 from sdscratch.generation.requests import Progress, Request
-from sdscratch.generation.start import Draw, Start, device_noise, start_latent, together
+from sdscratch.generation.start import Encode, Start, device_noise, start_latent, together, varied_noise
 from sdscratch.generation.windows import Keep, Window, Windowed
 from sdscratch.images.tensors import to_tensor
+from sdscratch.models.config import ScheduleConfig
 from sdscratch.options import ResolvedOptions
 
 __all__ = ["LatentSampler"]
 
 
+@lru_cache(8)
+def schedule_with(config: ScheduleConfig, zero_snr: bool) -> Schedule:
+    """A forward process, made once."""
+    return Schedule(config, zero_snr=zero_snr)
+
+
 class LatentSampler:
-    """Requests → latents, with a model's networks."""
+    """Requests → latents, with a model's networks.
+
+    Args:
+        encoder_for: options → what makes latents of init pictures.
+    """
 
     def __init__(
         self,
         networks: Networks,
         encode_prompts: PromptEncoder,
-        encoder_for: Callable[[ResolvedOptions], Callable[[Tensor, Draw | None], Tensor]],
+        encoder_for: Callable[[ResolvedOptions], Encode],
     ) -> None:
         self.networks = networks
         self.encode_prompts = encode_prompts
         self.encoder_for = encoder_for
         self.unet = UNetRunner(networks)
-        self.schedule = Schedule(networks.files.config.schedule)
+        self.config = networks.files.config.schedule
+        self.schedule = Schedule(self.config)
         self.keep: Keep | None = None  # remembers what windows gave
 
     def enter(self, window: Window) -> None:
         """A window of a larger picture is what the U-Net sees next."""
         self.unet.window = window
+
+    def schedule_of(self, options: ResolvedOptions) -> Schedule:
+        """The model's forward process, or what was asked for instead."""
+        return self.schedule if options.zero_snr is None else schedule_with(self.config, options.zero_snr)
 
     def path(
         self, options: ResolvedOptions, *, from_init: bool = False, exactly: bool = False
@@ -56,7 +73,10 @@ class LatentSampler:
         Args:
             exactly: as of `spacing.shortened`.
         """
-        asked = self.schedule, options.sampler, options.scheduler, options.steps
+        asked = self.schedule_of(options), options.sampler, options.scheduler, options.steps
+        if options.sigmas is not None:
+            path = make_sigma_schedule(*asked, like=options.like, sigmas=parse_sigmas(options.sigmas))
+            return replace(path, start_scale=path.sigmas[0]) if from_init else path
         if from_init and options.strength > 0.0:
             return shortened(*asked, options.strength, like=options.like, exactly=exactly)
         path = make_sigma_schedule(*asked, like=options.like)
@@ -66,6 +86,7 @@ class LatentSampler:
         self,
         request: Request,
         seeds: Sequence[int],
+        variations: Sequence[int] = (),
         *,
         starts: Sequence[Start] = (),
         exactly: bool = False,
@@ -75,16 +96,26 @@ class LatentSampler:
         Yields a `Progress` before the first step and after each.
 
         Args:
+            variations: the seeds of their variations, where there are any.
             starts: what gives each picture's latent to start from, in the place of the init picture.
             exactly: as of `spacing.shortened`.
 
         Raises:
+            UsageError: a LoRA is asked for at some steps of a sampler that does not know its steps.
             NotFiniteError: the network gave NaN or an infinity.
         """
         options = request.options
+        if options.variation_seed is not None and not variations:
+            variations = [options.variation_seed + index for index in range(len(seeds))]
         if SAMPLERS[options.sampler].alone and len(seeds) > 1:
             alone = [
-                self.steps(request, [seed], starts=starts[index : index + 1], exactly=exactly)
+                self.steps(
+                    request,
+                    [seed],
+                    variations[index : index + 1],
+                    starts=starts[index : index + 1],
+                    exactly=exactly,
+                )
                 for index, seed in enumerate(seeds)
             ]
             yield from one_after_another(alone)
@@ -97,12 +128,17 @@ class LatentSampler:
         path = self.path(options, from_init=encode is not None, exactly=exactly)
         shape = (config.unet.latent_channels, *sides)
         kind: Kind = "nv" if options.noise == "nv" else "cpu"
-        sources = noise_sources(options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind)
+        varied = varied_noise(options, variations, config.autoencoder.downscale)
+        sources = noise_sources(
+            options.sampler, path.sigmas, seeds, shape, like=options.like, kind=kind, **varied
+        )
         start, noise = (device_noise(source, device) for source in sources)
+        first = device_noise(getattr(sources[0], "posterior", sources[0]), device)
         own_noise = convention_of(options.like).encodes_with_noise
-        x = start_latent(path, len(seeds), start, encode, sampled=own_noise)
+        x = start_latent(path, len(seeds), start, encode, posterior=first if own_noise else None)
         total = len(path.timesteps)
         denoise: Denoiser | None = None
+        ranges = LoraSteps(self.networks, options.sampler)
         if total:
             prompt, negative = self.encode_prompts.of(options)
             self.unet.window = None
@@ -110,6 +146,7 @@ class LatentSampler:
             if options.window:
                 side = options.window // config.autoencoder.downscale
                 denoise = Windowed(denoise, side, self.enter, self.keep)
+            denoise = ranges.followed(denoise)
         yield Progress(0, total, x, None)
         if denoise is None:
             return
@@ -117,4 +154,5 @@ class LatentSampler:
             # looking at every step would make a GPU wait for the CPU
             if step.done in (1, step.total) and not torch.isfinite(step.latent).all():
                 raise self.networks.not_finite("unet")
+            ranges.done = step.done
             yield Progress(step.done, step.total, step.latent, step.denoised)

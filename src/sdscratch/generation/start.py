@@ -13,18 +13,22 @@ from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.generation.tiles import encode_picture, tile_by_memory
+from sdscratch.options import ResolvedOptions, check_resize
 
 __all__ = [
     "Draw",
+    "Encode",
     "PictureEncoder",
     "Start",
     "TinyPictureEncoder",
     "device_noise",
     "start_latent",
     "together",
+    "varied_noise",
 ]
 
 Draw = NoiseSource
+Encode = Callable[[Tensor, Draw | None], Tensor]  # a picture, and noise or none → latents
 Start = Callable[[Draw | None], Tensor]  # gives a latent [1|n, c, h, w]: sampled with this noise, or the mean
 
 
@@ -97,13 +101,31 @@ def device_noise(source: NoiseSource, device: torch.device) -> Draw:
     return draw
 
 
+def varied_noise(options: ResolvedOptions, variations: Sequence[int], downscale: int) -> dict[str, Any]:
+    """How the noise of pictures is varied, as `Noise` takes it; nothing where it is not.
+
+    Args:
+        variations: a seed a picture.
+        downscale: pixels of a latent's position along each side.
+    """
+    told: dict[str, Any] = {}
+    if options.variation_strength:
+        told |= {"variation_seeds": variations, "variation_strength": options.variation_strength}
+    if options.ensd:
+        told["ensd"] = options.ensd
+    if options.seed_resize is not None:
+        width, height = check_resize(options.seed_resize)
+        told["resize_from"] = (height // downscale, width // downscale)
+    return told
+
+
 def start_latent(
     path: SigmaSchedule,
     count: int,
     noise: Draw,
     encode: Start | None,
     *,
-    sampled: bool = True,
+    posterior: Draw | None,
 ) -> Tensor:
     """The latent [n, c, h, w] in σ-space that sampling starts from.
 
@@ -113,13 +135,13 @@ def start_latent(
         count: n, how many pictures.
         noise: unit noise for all of them.
         encode: the init picture's latents, sampled with this noise; None without an init picture.
-        sampled: the picture's latent is drawn from its posterior with this noise; else it is the mean.
+        posterior: what the picture's latent is drawn from its posterior with; None: it is the mean.
     """
     if encode is None:
         return noise() * path.start_scale
     if not path.timesteps:
         return encode(None).repeat(count, 1, 1, 1)
-    latent = encode(noise if sampled else None)  # draws its noise before the sampler's, as diffusers does
+    latent = encode(posterior)  # draws its noise before the sampler's, as diffusers does
     return latent * path.init_scale + noise() * path.start_scale
 
 

@@ -11,6 +11,9 @@ wildcards.py prompts with wildcards as pictures' prompts
 tasks.py     the pictures of a plan with their models, all of it checked
 keeping.py   what every picture needs: its init picture, its file, or its line kept
 run.py       what is missing, drawn
+estimate.py  how long it will take
+grid.py      contact sheets: pictures with labels on pages
+sheet.py     a plan's, by its axes
 stream.py    lines of a pipe, each drawn as it comes
 ours.py      what our own record says of a picture, as a line of a plan
 theirs.py    what other tools say, likewise

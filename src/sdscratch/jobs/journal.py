@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from sdscratch.errors import SdscratchError
 from sdscratch.files import atomic_write, make_folder, write_error
@@ -23,7 +24,17 @@ from sdscratch.files import atomic_write, make_folder, write_error
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["FAILED", "Journal", "Shard", "held", "picture_key", "settled_seed"]
+__all__ = [
+    "FAILED",
+    "Journal",
+    "Shard",
+    "done_names",
+    "held",
+    "picture_key",
+    "settled_names",
+    "settled_seed",
+    "wait_for_others",
+]
 
 RUN = "run.json"
 FAILED = "failed.jsonl"
@@ -55,12 +66,12 @@ class Journal:
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.path = folder / shard.named("journal")
         self.done = dict(_entries(folder))  # the key of each picture that is there → its file's name
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         try:
             whole = _whole_length(self.path)
-            self._file = self.path.open("ab")
+            self._file = self.path.open("ab", buffering=0)
             self._file.truncate(whole)  # without a line that was cut off
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -70,24 +81,41 @@ class Journal:
         if self._file is not None:
             self._file.close()
 
+    def add_failed(self, name: str, job: int) -> None:
+        """Note that a picture could not be drawn, for the contact sheet; the next run tries it again.
+
+        Raises:
+            SdscratchError: it cannot be written.
+        """
+        assert self._file is not None
+        append(self._file, self.path, {"failed": name, "job": job})
+
     def add(self, key: str, name: str, job: int) -> None:
         """Note that a picture is there; it is on the disk when this returns.
 
         Raises:
             SdscratchError: it cannot be written.
         """
+        assert self._file is not None
         append(self._file, self.path, {"key": key, "name": name, "job": job})
         self.done[key] = name
 
 
-def append(file: BinaryIO | None, path: Path, record: Mapping[str, Any]) -> None:
-    """A line more in a file, on the disk when this returns."""
-    assert file is not None
+def append(file: FileIO, path: Path, record: Mapping[str, Any]) -> None:
+    """A line more in an unbuffered file, on the disk when this returns; all of it, or none.
+
+    Raises:
+        SdscratchError: it cannot be written.
+    """
+    rest = memoryview(json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+    start = os.fstat(file.fileno()).st_size
     try:
-        file.write(json.dumps(record, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
-        file.flush()
+        while rest:
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except OSError as error:
+        with suppress(OSError):
+            file.truncate(start)
         raise write_error(path, error) from error
 
 
@@ -110,16 +138,36 @@ def _whole_length(path: Path) -> int:
 
 def _entries(folder: Path) -> Iterator[tuple[str, str]]:
     """What all shards' journals say is done, and is there."""
+    for record in _records(folder):
+        with suppress(KeyError, ValueError):  # ValueError: a NUL in a name
+            if (folder / str(record["name"])).is_file():
+                yield str(record["key"]), str(record["name"])
+
+
+def done_names(folder: Path) -> set[str]:
+    """The pictures that are there, by their files' names."""
+    return {name for _, name in _entries(folder)}
+
+
+def settled_names(folder: Path) -> set[str]:
+    """The pictures that are there or have failed, by their files' names, whichever shard's."""
+    failed = {str(record["failed"]) for record in _records(folder) if "failed" in record}
+    return failed | {name for _, name in _entries(folder)}
+
+
+def _records(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Every whole line of all shards' journals."""
     try:
         journals = [
             path for path in folder.iterdir() if re.fullmatch(r"journal(-\d+-of-\d+)?\.jsonl", path.name)
         ]
         for path in sorted(journals):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                with suppress(ValueError, KeyError, TypeError, RecursionError):  # a damaged line says nothing
-                    record = json.loads(line)
-                    if (folder / record["name"]).is_file():
-                        yield str(record["key"]), str(record["name"])
+            with path.open("rb") as file:
+                for line in file:
+                    with suppress(ValueError, RecursionError):  # a damaged line says nothing
+                        record = json.loads(line)
+                        if isinstance(record, dict) and line.endswith(b"\n"):
+                            yield record
     except FileNotFoundError:
         return
     except OSError as error:
@@ -143,8 +191,12 @@ def settled_seed(folder: Path) -> int:
     make_folder(folder)
     path = folder / RUN
     if not path.exists():
-        with suppress(SdscratchError), atomic_write(path) as file:  # another shard may have been faster
-            file.write(json.dumps({"seed": secrets.randbelow(2**32)}).encode() + b"\n")
+        try:
+            with atomic_write(path) as file:
+                file.write(json.dumps({"seed": secrets.randbelow(2**32)}).encode() + b"\n")
+        except SdscratchError:
+            if not path.exists():  # else another shard was faster
+                raise
     try:
         seed = json.loads(path.read_bytes())["seed"]
         if type(seed) is not int:
@@ -152,6 +204,16 @@ def settled_seed(folder: Path) -> int:
         return seed
     except (OSError, ValueError, KeyError, TypeError):
         raise SdscratchError(f"{path} is not what a run leaves there; choose another folder") from None
+
+
+def wait_for_others(folder: Path, shard: Shard) -> None:
+    """Wait until no other shard that has begun is at work."""
+    for index in range(shard.count):
+        path = folder / f".{Shard(index, shard.count).named('lock')}"
+        if index == shard.index or sys.platform == "win32" or not path.exists():
+            continue
+        with suppress(OSError), path.open("rb+") as file:  # a file system without locks: nobody is waited for
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def keep_failed(folder: Path, shard: Shard, task: Task) -> None:
         said |= {"prompt": options.prompt, "negative_prompt": options.negative_prompt, "wildcards": False}
         said = {name: value for name, value in said.items() if name not in EXPANDING}
     try:
-        with path.open("ab") as file:
+        with path.open("ab", buffering=0) as file:
             append(file, path, said)
     except OSError as error:
         raise write_error(path, error) from error

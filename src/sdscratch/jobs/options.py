@@ -5,16 +5,16 @@ What the picture itself depends on besides is `options.ResolvedOptions`. No torc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, make_dataclass
 from typing import Any, get_type_hints
 
+from sdscratch.checks import parse_size
 from sdscratch.errors import UsageError
 from sdscratch.options import MAX_SEED, MODEL, PICTURE, Fit, GenerateOptions
 from sdscratch.settings import check_ranges, kind_of, read_values, setting
 
-__all__ = ["LINE", "LineOptions", "line_values", "parse_size", "sized"]
+__all__ = ["HINTS", "LINE", "LineOptions", "line_values", "parse_size", "sized"]
 
 WILDCARDS = "Wildcards"
 
@@ -172,15 +172,3 @@ def sized(values: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError("--size says both sides, so it goes with neither --width nor --height")
     width, height = parse_size(size)
     return rest | {"width": width, "height": height}
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """The two sides in "512x768".
-
-    Raises:
-        UsageError: another form.
-    """
-    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", size.strip())
-    if match is None:
-        raise UsageError(f"the size is {size!r}, but must be WIDTHxHEIGHT, like 512x768")
-    return int(match[1]), int(match[2])

@@ -18,7 +18,7 @@ from typing import Any
 
 from sdscratch.errors import ImageError, UsageError
 from sdscratch.images import TemplateRecord
-from sdscratch.jobs.axes import expand
+from sdscratch.jobs.axes import Axis, expand, tables
 from sdscratch.jobs.lines import read_line
 from sdscratch.jobs.options import LineOptions, line_values, sized
 from sdscratch.jobs.source import NumberedLine, read_lines
@@ -92,6 +92,19 @@ class Plan:
         """
         for number, (place, said) in enumerate(self._lines(), start=1):
             yield job_of(number, place, said, self.defaults, self.seed, self.expander)
+
+    @property
+    def is_toml(self) -> bool:
+        """Whether it has axes."""
+        return self.path.suffix.lower() == ".toml"
+
+    def tables(self) -> Iterator[list[Axis]]:
+        """The axes of a TOML plan, by product.
+
+        Raises:
+            UsageError: as iterating.
+        """
+        return tables(self._toml(), str(self.path))
 
     def _lines(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         match self.path.suffix.lower():

@@ -117,6 +117,7 @@ class _Run:
                     for _ in event.requests:
                         task, _ = self.fed.popleft()
                         keep_failed(self.folder, self.shard, task)
+                        self.journal.add_failed(task.name, task.job.number)
                         yield Lost(task, event.error)
                 case _:
                     yield event

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import blake2b
+from itertools import pairwise
 
 from sdscratch.addons.apply import AppliedLora, with_loras
 from sdscratch.addons.requests import LoraRequest, take_loras
@@ -16,7 +18,7 @@ from sdscratch.generation.requests import Init, Request
 from sdscratch.images import TemplateRecord, read_picture
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, Plan
-from sdscratch.options import GenerateOptions, ResolvedOptions, size_of_init
+from sdscratch.options import GenerateOptions, ResolvedOptions, numbered_seeds, size_of_init
 
 __all__ = ["ModelKey", "Models", "Overview", "Task", "look_over", "model_key", "tasks_of"]
 
@@ -48,6 +50,8 @@ class Overview:
     pictures: int
     models: tuple[ModelKey, ...]  # in the order in which they are met
     steps: int  # of all pictures
+    largest: tuple[int, int]  # width and height that no picture exceeds
+    copies: int | None  # pictures of each job, where all have as many
 
 
 class Models:
@@ -142,7 +146,8 @@ def settled(
         return
     first = resolve(job.options)
     for index in range(job.source.batch_count):
-        yield replace(first, seed=first.seed + index), None
+        seeds = numbered_seeds(first.seed, first.variation_seed, index)
+        yield replace(first, **seeds), None  # type: ignore[arg-type]
 
 
 def init_size(path: str, background: str) -> tuple[int, int]:
@@ -161,20 +166,48 @@ def look_over(
     Raises:
         SdscratchError: what is wrong with a line, by its place; two pictures of one name.
     """
-    jobs = pictures = steps = 0
+    jobs = pictures = steps = width = height = own = 0
     keys: dict[ModelKey, None] = {}
-    names: Counter[str] = Counter()
+    copies: set[int] = set()
+    names = array("Q")
     for task in tasks_of(plan, models, template):
-        jobs, pictures, steps = task.job.number, pictures + 1, steps + task.options.steps
+        if task.job.number != jobs and jobs:
+            copies.add(own)
+            own = 0
+        own += 1
+        options = task.options
+        jobs, pictures, steps = task.job.number, pictures + 1, steps + options.steps
+        width, height = max(width, options.width), max(height, options.height)
         keys[model_key(task.job)] = None
         if not template.numbers:
-            names[task.name.casefold()] += 1
-            if names[task.name.casefold()] > 1:
-                raise UsageError(
-                    f"{task.job.place}: a second picture would be called {task.name}; "
-                    "put {n} into --name, which numbers them"
-                )
+            names.append(_name_hash(task.name))
         seen(task)
     if not pictures:
         raise UsageError(f"{plan.path} asks for no picture")
-    return Overview(jobs, pictures, tuple(keys), steps)
+    _refuse_equal_names(names, plan, models, template)
+    copies.add(own)
+    shared = copies.pop() if len(copies) == 1 else None
+    return Overview(jobs, pictures, tuple(keys), steps, (width, height), shared)
+
+
+def _name_hash(name: str) -> int:
+    """Eight bytes for a name as file systems compare it: of a million names, all can be held."""
+    return int.from_bytes(blake2b(name.casefold().encode(), digest_size=8).digest(), "big")
+
+
+def _refuse_equal_names(names: array[int], plan: Plan, models: Models, template: Template) -> None:
+    """Find the line whose picture would be called as another one is, if there is one."""
+    ordered = sorted(names)
+    equal = {one for one, other in pairwise(ordered) if one == other}
+    if not equal:
+        return
+    first: set[int] = set()
+    for task in tasks_of(plan, models, template):
+        mark = _name_hash(task.name)
+        if mark in first:
+            raise UsageError(
+                f"{task.job.place}: a second picture would be called {task.name}; "
+                "put {n} into --name, which numbers them"
+            )
+        if mark in equal:
+            first.add(mark)

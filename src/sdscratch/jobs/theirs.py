@@ -18,9 +18,10 @@ from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.images import Infotext
+from sdscratch.images.metadata.sampling_words import read_sampling
 from sdscratch.jobs.finding import Wanted
-from sdscratch.options import MAX_SEED, ResolvedOptions
-from sdscratch.options.large import LATENT_UPSCALERS, PIXEL_UPSCALERS, parse_upscaler
+from sdscratch.options import MAX_SEED, ResolvedOptions, parse_upscaler
+from sdscratch.options.large import LATENT_UPSCALERS, PIXEL_UPSCALERS
 
 __all__ = ["TOOLS", "Told", "tagged", "told_by", "without_suffix"]
 
@@ -101,6 +102,12 @@ SAME = {  # values with which a setting does nothing
     "Pad conds": {"False"},
     "Face restoration": {"None"},
     "Tiling": {"False"},
+    # how dynamic thresholding is done here
+    "Separate Feature Channels": {"True"},
+    "Scaling Startpoint": {"MEAN"},
+    "Variability Measure": {"AD"},
+    "Interpolate Phi": {"1"},
+    "Hires resize": {"0x0"},
     "Hires sampler": {"Use same sampler"},
     "Hires schedule type": {"Use same scheduler", "Automatic"},
     "Hires checkpoint": {"Use same checkpoint"},
@@ -154,8 +161,12 @@ def told_by(tool: str, text: Infotext, like: str | None = None) -> Told:
         told.unmatched.append(note)
     told.values |= {"prompt": text.prompt, "negative_prompt": text.negative_prompt}
     convention = convention_of(told.values["like"])
+    of_sampling = read_sampling(text.parameters)
     for key, value in text.parameters.items():
         if key in SILENT or value in SAME.get(key, ()):
+            continue
+        if key in of_sampling:
+            told.values |= of_sampling[key]
             continue
         try:
             found = READ[key](value, convention.clip_skip_none) if key in READ else None
@@ -189,7 +200,8 @@ def _second_pass(told: Told, parameters: Mapping[str, str]) -> None:
         else:
             told.upscaler = Wanted("upscaler", without_suffix(upscaler))
         return
-    told.values = {key: value for key, value in told.values.items() if not key.startswith("hires_")}
+    for name in [name for name in told.values if name.startswith("hires_")]:
+        told.unmatched.append(f"{name}: {told.values.pop(name)}, of a second pass of unknown size")
     told.from_picture = strength not in (None, 1.0) and not any(key in parameters for key in HIRES)
     if told.from_picture:
         told.values["strength"] = strength

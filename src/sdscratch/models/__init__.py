@@ -7,6 +7,7 @@ layers.py         what two networks share: residual blocks, up- and downsampling
 attention.py      attention
 clip.py           prompt → context
 unet.py           noisy latent, time, context → noise
+altered.py        the same U-Net with something done otherwise inside: FreeU, perturbed attention
 vae.py            picture ↔ latent
 esrgan.py         a picture → a larger one
 taesd.py          latent → picture at a hundredth of the cost

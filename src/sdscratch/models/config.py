@@ -166,6 +166,7 @@ class ScheduleConfig:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     prediction: Literal["epsilon", "v"] = "epsilon"
+    zero_snr: bool = False  # nothing is left of the picture at the last timestep (Lin et al. 2023)
 
 
 @dataclass(frozen=True)

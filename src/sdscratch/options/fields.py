@@ -11,6 +11,7 @@ from sdscratch.settings import Setting
 
 __all__ = [
     "APPROXIMATIONS",
+    "GUIDANCE",
     "LARGE",
     "LOW_MEMORY_TILE",
     "MAX_SEED",
@@ -23,6 +24,7 @@ __all__ = [
     "SAMPLING",
     "SCHEDULERS",
     "SIDE_STEP",
+    "VARIATION",
     "asked",
     "check_side",
     "check_tile",
@@ -40,6 +42,7 @@ SCHEDULERS = tuple(catalogue.SPACINGS)
 OWN = "the model's own"
 OWN_SIDE = f"{OWN}; img2img: INIT's, rounded down to {SIDE_STEP}"
 PICTURE, SAMPLING, MODEL = "Picture", "Sampling", "Model and machine"
+GUIDANCE, VARIATION = "Guidance", "Variation"
 LARGE = "Large pictures"
 APPROXIMATIONS = "Approximations: faster, and not quite the same picture"
 

@@ -8,7 +8,13 @@ from functools import partial
 from sdscratch.checks import check_text
 from sdscratch.options.fields import MIN_SIDE, OWN_SIDE, PICTURE, SIDE_STEP, asked, check_side
 
-__all__ = ["PictureOptions"]
+__all__ = ["STRENGTH", "PictureOptions"]
+
+STRENGTH = 0.75  # of image-to-image, unless asked for
+EMPHASES = (
+    *("original", "no-norm", "ignore", "none", "comfyui", "sdcpp"),
+    *("kohya", "kohya-abs", "kohya-none", "compel", "compel-remove"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,15 @@ class PictureOptions:
         default="as --like: a1111",
         before="plain",
     )
+    emphasis: str | None = asked(
+        None,
+        f"Emphasis, what weights do to the encoded prompt: {', '.join(EMPHASES)}; none reads brackets as "
+        "text.",
+        PICTURE,
+        choices=EMPHASES,
+        default="as the syntax's tool has it",
+        off=True,
+    )
     width: int = asked(
         None,
         f"Width in pixels, a multiple of {SIDE_STEP}, at least {MIN_SIDE}.",
@@ -49,5 +64,10 @@ class PictureOptions:
         check=partial(check_side, "height"),
     )
     strength: float = asked(
-        0.75, "Share of the noise that INIT gets: 0 keeps the picture, 1 ignores it.", PICTURE, low=0, high=1
+        None,
+        "Share of the noise that INIT gets: 0 keeps the picture, 1 ignores it.",
+        PICTURE,
+        low=0,
+        high=1,
+        default=f"{STRENGTH}",
     )

@@ -12,9 +12,12 @@ from sdscratch.diffusion.conventions import convention_of
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.errors import UsageError
 from sdscratch.options.approximations import ApproximationOptions
+from sdscratch.options.guidance import GuidanceOptions
 from sdscratch.options.large import LargeOptions, check_large, parse_upscaler
-from sdscratch.options.picture import PictureOptions
+from sdscratch.options.picture import STRENGTH, PictureOptions
 from sdscratch.options.sampling import SamplingOptions
+from sdscratch.options.together import check_emphasis, check_guidance, own_levels, variation
+from sdscratch.options.variation import VariationOptions
 from sdscratch.settings import check_ranges
 
 __all__ = ["SD1_DEFAULTS", "Defaults", "GenerateOptions", "ResolvedOptions", "changed"]
@@ -37,7 +40,7 @@ SD1_DEFAULTS = Defaults()
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(
-    ApproximationOptions, LargeOptions, SamplingOptions, PictureOptions
+    ApproximationOptions, LargeOptions, GuidanceOptions, VariationOptions, SamplingOptions, PictureOptions
 ):  # a dataclass's last base comes first
     """Everything a picture depends on besides the model, the init picture and the precision.
 
@@ -69,10 +72,10 @@ class _Asked:
         A sampler chosen by name brings its own spacing, not the one that the model's default sampler likes.
         """
         values = {each.name: getattr(self, each.name) for each in fields(ResolvedOptions)}
-        own = {"seed": seed, **asdict(defaults)}
+        own = {"seed": seed, "strength": STRENGTH, **asdict(defaults)}
         values |= {name: own[name] for name, value in values.items() if value is None and name in own}
         sampler, named_scheduler = parse_sampler(values["sampler"])
-        scheduler = self.scheduler or named_scheduler
+        scheduler = scheduler_asked = self.scheduler or named_scheduler
         if scheduler is None and sampler == parse_sampler(defaults.sampler)[0]:
             scheduler = defaults.scheduler
         if self.cfg_interval is not None and catalogue.SAMPLERS[sampler].unguided:
@@ -86,6 +89,11 @@ class _Asked:
         values |= {"sampler": sampler, "tile": values["tile"] or 0}
         values["hires_upscaler"] = parse_upscaler(values["hires_upscaler"])
         values["scheduler"] = None if scheduler is None else parse_scheduler(scheduler)
+        check_emphasis(self.emphasis, values["prompt_syntax"])
+        check_guidance(self.apg, self.dynamic_threshold, self.window)
+        values |= variation(self.variation_seed, self.variation_strength, values["seed"])
+        if self.sigmas is not None:
+            values |= own_levels(self.sigmas, self.steps, scheduler_asked, self.strength)
         return ResolvedOptions(**values)
 
     if TYPE_CHECKING:  # the fields that are made below

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdscratch.diffusion.conventions import CONVENTIONS
+from sdscratch.diffusion.spacing import parse_sigmas
 from sdscratch.diffusion.spellings import parse_sampler, parse_scheduler
 from sdscratch.options.fields import MAX_SEED, OWN, SAMPLERS, SAMPLING, SCHEDULERS, asked
 
@@ -65,6 +66,31 @@ class SamplingOptions:
         SAMPLING,
         default="the sampler's own",
         check=parse_scheduler,
+    )
+    sigmas: str | None = asked(
+        None,
+        "Noise levels of your own in place of a scheduler's, falling, with commas between, like "
+        "14.6,7,2.5,0.9,0; img2img goes through all of them.",
+        SAMPLING,
+        metavar="LIST",
+        default="the scheduler's",
+        check=parse_sigmas,
+        off=True,
+    )
+    prediction: str | None = asked(
+        None,
+        "Prediction of the U-Net: epsilon (the noise) or v (the velocity), for files that do not say.",
+        SAMPLING,
+        choices=("epsilon", "v"),
+        default=OWN,
+        off=True,
+    )
+    zero_snr: bool | None = asked(
+        None,
+        "Noise levels of a model trained with zero terminal SNR, for files that do not say.",
+        SAMPLING,
+        default=OWN,
+        off=True,
     )
     eta: float = asked(0.0, "Share of fresh noise in ddim, 0 to 1.", SAMPLING, low=0, high=1)
     clip_skip: int = asked(

@@ -21,7 +21,7 @@ from sdscratch.errors import CheckpointError
 from sdscratch.show import printable
 from sdscratch.tensorfiles.sniff import sniff
 
-__all__ = ["DTYPES", "FLOATS", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
+__all__ = ["BLOCKS", "DTYPES", "FLOATS", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
 
 # Name in the file: bytes an element, and what torch calls it. Types of less than a byte are not among them.
 DTYPES: dict[str, tuple[int, str]] = {
@@ -42,7 +42,20 @@ DTYPES: dict[str, tuple[int, str]] = {
     "U8": (1, "uint8"),
     "BOOL": (1, "bool"),
 }
-FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+# ggml's quantised types, which GGUF files hold: how many numbers a block has, and how many bytes.
+BLOCKS: dict[str, tuple[int, int]] = {
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q8_0": (32, 34),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+}
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", *BLOCKS}
 
 # SD 1.x needs 156 kB; parsed JSON takes some twenty times its size in memory.
 MAX_HEADER = 16 << 20
@@ -52,7 +65,7 @@ MAX_NAME = 300  # characters
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a tensor is: its type by safetensors' name ("F32", "F16", "BF16", "I64", …) and its shape."""
+    """What a tensor is: its type by safetensors' name ("F32", "BF16", "I64", …) or ggml's, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -60,7 +73,14 @@ class TensorInfo:
     @property
     def bytes(self) -> int:
         """How many bytes the elements take."""
+        if self.dtype in BLOCKS:
+            return math.prod(self.shape) // self.block * BLOCKS[self.dtype][1]
         return DTYPES[self.dtype][0] * math.prod(self.shape)
+
+    @property
+    def block(self) -> int:
+        """How many numbers are stored together: one, unless they are quantised."""
+        return BLOCKS[self.dtype][0] if self.dtype in BLOCKS else 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,7 @@ def read_header(path: str | Path) -> Header:
     name = printable(path)
     if sniff(path) != "safetensors":
         raise CheckpointError(
-            f"{name} is a PyTorch checkpoint, not a safetensors file; convert-weights makes one"
+            f"{name} is another file of weights, no safetensors file; convert-weights makes one"
         )
     try:
         with Path(path).open("rb") as file:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from sdscratch.errors import CheckpointError
 from sdscratch.show import printable
 from sdscratch.tensorfiles.archive import Archive, read_legacy, read_zip
-from sdscratch.tensorfiles.header import DTYPES, Span, TensorInfo, read_header
+from sdscratch.tensorfiles.gguf import read_gguf
+from sdscratch.tensorfiles.header import BLOCKS, DTYPES, Header, Span, TensorInfo, read_header
 from sdscratch.tensorfiles.inert import Module, StoredTensor
 from sdscratch.tensorfiles.sniff import sniff
 
@@ -62,6 +64,8 @@ class TensorFile:
     def read(self, name: str) -> torch.Tensor:
         """The tensor `name` on the CPU, in the file's type, mapped from it: changing it changes only memory.
 
+        A quantised one is made anew, in float32.
+
         Raises:
             KeyError: no such tensor.
             CheckpointError: the file is no longer what it was.
@@ -69,6 +73,11 @@ class TensorFile:
         import torch
 
         info, place = self.tensors[name], self._places[name]
+        if info.dtype in BLOCKS:
+            from sdscratch.tensorfiles.quantised import dequantised
+
+            data = torch.empty(0, dtype=torch.uint8).set_(self._mapped[place.span.start : place.span.end])
+            return dequantised(data, info.dtype, info.shape)
         empty = torch.empty(0, dtype=getattr(torch, DTYPES[info.dtype][1]))
         if place.span.start == place.span.end:
             return empty.new_empty(info.shape)
@@ -127,7 +136,7 @@ class TensorFile:
 
 
 def open_tensors(path: str | Path) -> TensorFile:
-    """The tensors of a safetensors file, or of a file that torch.save wrote (.ckpt, .pt, .pth, .bin).
+    """The tensors of a safetensors or GGUF file, or of one that torch.save wrote (.ckpt, .pt, .pth, .bin).
 
     Names are those of the `state_dict` in the file, however deep it stands; where there is none, those of
     the saved dict itself, dicts in it being joined by dots.
@@ -138,7 +147,9 @@ def open_tensors(path: str | Path) -> TensorFile:
     path = Path(path)
     form = sniff(path)
     if form == "safetensors":
-        return _open_safetensors(path)
+        return _described("safetensors file", path, read_header(path))
+    if form == "gguf":
+        return _open_gguf(path)
     kind, reader = _ARCHIVES[form]
     try:
         with path.open("rb") as file:
@@ -157,13 +168,24 @@ _ARCHIVES: dict[str, tuple[str, Callable[[BinaryIO, int], Archive]]] = {
 }
 
 
-def _open_safetensors(path: Path) -> TensorFile:
-    header = read_header(path)
+def _open_gguf(path: Path) -> TensorFile:
+    try:
+        with path.open("rb") as file:
+            return _described("GGUF file", path, read_gguf(file, os.fstat(file.fileno()).st_size))
+    except OSError as error:
+        raise CheckpointError(f"{printable(path)} cannot be read: {error.strerror}") from None
+    except (ValueError, struct.error) as error:  # UnicodeDecodeError is a ValueError
+        raise CheckpointError(
+            f"{printable(path)} is a damaged or unknown GGUF file: {printable(error)}"
+        ) from None
+
+
+def _described(kind: str, path: Path, header: Header) -> TensorFile:
     places = {
         name: _Place(span, _row_major(header.tensors[name].shape)) for name, span in header.spans.items()
     }
     size = max((span.end for span in header.spans.values()), default=0)
-    return TensorFile(path, "safetensors file", header.metadata, header.tensors, (), places, size)
+    return TensorFile(path, kind, header.metadata, header.tensors, (), places, size)
 
 
 def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

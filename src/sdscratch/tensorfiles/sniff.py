@@ -12,7 +12,7 @@ from sdscratch.show import printable
 
 __all__ = ["FileFormat", "sniff"]
 
-FileFormat = Literal["safetensors", "zip", "pickle"]
+FileFormat = Literal["safetensors", "zip", "pickle", "gguf"]
 
 HEAD = 512  # bytes looked at; a tar archive's mark stands at 257
 
@@ -21,7 +21,6 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (rb"version https://git-lfs", "a Git LFS pointer, not the file it stands for", "run `git lfs pull`"),
     (rb"\s*<(?i:!doctype|html|head|\?xml|!--)", "a web page", "download the file itself"),
     (rb"\0{32}", "empty at its beginning, an unfinished download", "download it again"),
-    (rb"GGUF", "a GGUF file", "look for the same model as .safetensors"),
     (rb"PK\x05\x06", "an empty zip archive", "download it again"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd", "a compressed archive", "unpack it first"),
     (rb".{257}ustar", "a tar archive", "unpack it first"),
@@ -63,6 +62,8 @@ def sniff(path: str | Path) -> FileFormat:
         return "safetensors"
     if head[:1] == b"\x80":
         return "pickle"
+    if head.startswith(b"GGUF"):
+        return "gguf"
     for pattern, kind, advice in FOREIGN:
         if re.match(pattern, head, re.DOTALL):
             raise CheckpointError(f"{name} is {kind}; {advice}")

@@ -73,6 +73,10 @@ class Noise:
             self._generators = [normals(self._kind, seed + self._ensd) for seed in self._seeds]
         return start
 
+    def posterior(self, sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
+        """A draw before the start noise, which nothing varies: that of an encoder's posterior."""
+        return torch.stack([draw(self.shape) for draw in self._generators])
+
     def _first(self, index: int) -> Tensor:
         """One picture's start noise."""
         own = self._generators[index]

@@ -15,6 +15,7 @@ dpm_solver.py    orders 1 to 3 mixed, steps of their own: dpm_fast, dpm_adaptive
 dpmpp.py         DPM-Solver++: dpm++2m, dpm++2s_a
 dpmpp_sde.py     … of the stochastic equation: dpm++sde, dpm++2m_sde, dpm++2m_sde_heun, dpm++3m_sde
 unipc.py         a predictor and corrector of any order: unipc, unipc_bh2
+sa_solver.py     a stochastic predictor and corrector: sa_solver, sa_solver_pece
 consistency.py   few steps, each to x₀: lcm, tcd
 exponential.py   res_multistep, res_multistep_a, gradient_estimation, er_sde, seeds_2, seeds_3
 cfgpp.py         CFG++: euler_cfg++, euler_a_cfg++, dpm++2m_cfg++ and others
@@ -50,6 +51,7 @@ from sdscratch.diffusion.samplers.exponential import (
 from sdscratch.diffusion.samplers.first_order import ddim, ddpm, euler_a
 from sdscratch.diffusion.samplers.heun import heun, heunpp2, restart
 from sdscratch.diffusion.samplers.multistep import deis, ipndm, ipndm_v, lms, plms
+from sdscratch.diffusion.samplers.sa_solver import sa_solver, sa_solver_pece
 from sdscratch.diffusion.samplers.types import Denoiser, NoiseSource, Sampler, Step
 from sdscratch.diffusion.samplers.unipc import unipc, unipc_bh2
 
@@ -88,6 +90,8 @@ SAMPLERS: Mapping[str, Sampler] = {
     "er_sde": er_sde,
     "seeds_2": seeds_2,
     "seeds_3": seeds_3,
+    "sa_solver": sa_solver,
+    "sa_solver_pece": sa_solver_pece,
     "euler_cfg++": euler_cfgpp,
     "euler_a_cfg++": euler_a_cfgpp,
     "dpm++2s_a_cfg++": dpmpp_2s_a_cfgpp,

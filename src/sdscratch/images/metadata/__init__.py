@@ -2,6 +2,7 @@
 
 record.py       our own record, and the infotext that is written beside it
 extras.py       what is said of a picture that was enlarged and not drawn
+sampling_words.py  what the infotext says of sampling, guidance and noise
 infotext.py     the web UIs' text taken apart: prompt, negative prompt, pairs
 settings.py     what A1111 and Forge make of it: defaults, and the switches of old versions
 texts.py        the texts that a picture carries, by the names that PNG and EXIF give them

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_h
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
 from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
+from sdscratch.images.metadata.sampling_words import sampling_words
 from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.options.large import spelled_upscaler
 from sdscratch.version import __version__
@@ -62,6 +63,20 @@ class LoraRecord:
     def to_record(self) -> dict[str, Any]:
         """Its fields without what does not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def tag(self) -> str:
+        """What a prompt would say to ask for it."""
+        items = [self.name, f"{self.weight:.10g}"]
+        if self.unet_weight is not None:
+            items.append(f"{self.unet_weight:.10g}")
+        if self.blocks is not None:
+            items.append("lbw=" + ",".join(f"{block:.10g}" for block in self.blocks))
+        items += [
+            f"{name}={step}"
+            for name, step in (("start", self.start), ("stop", self.stop))
+            if step is not None
+        ]
+        return f"<lora:{':'.join(items)}>"
 
 
 @dataclass(frozen=True)
@@ -147,9 +162,7 @@ class Record:
         A NUL, which PNG text cannot hold, and halves of surrogate pairs become replacement characters.
         """
         options = self.options
-        tags = "".join(
-            f" <lora:{lora.name}:{lora.weight:.10g}>" for lora in self.loras or () if not lora.tagged
-        )
+        tags = "".join(f" {lora.tag()}" for lora in self.loras or () if not lora.tagged)
         negative = f"{NEGATIVE} {options.negative_prompt}\n" if options.negative_prompt else ""
         said = [f"{key}: {_quoted(value)}" for key, value in self._parameters().items() if value]
         line = ", ".join([*said, self._resources()])
@@ -177,6 +190,7 @@ class Record:
             "Guidance interval": options.cfg_interval or "",
             "DeepCache": str(options.deep_cache) if options.deep_cache > 1 else "",
             "VAE Decoder": "TAESD" if options.decoder == "tiny" else "",
+            **sampling_words(options),
             "RNG": options.noise.upper(),  # theirs is a GPU's unless it is said
             "VAE": self.vae.name if self.vae else "",
             "VAE hash": self.vae.hash if self.vae else "",
