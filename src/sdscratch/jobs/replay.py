@@ -31,6 +31,7 @@ from sdscratch.show import printable
 
 __all__ = ["Recipe", "Replay", "parse_sets", "prepare", "read_recipe"]
 
+KEYS = {"upscaler": "hires_upscaler"}  # options that are not called as what they name
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -61,7 +62,7 @@ class Recipe:
     def files(self) -> list[Wanted]:
         """Every file that the picture names."""
         told = self.told()
-        single = [each for each in (told.model, told.vae, told.taesd) if each is not None]
+        single = [each for each in (told.model, told.vae, told.taesd, told.upscaler) if each is not None]
         loras = [wanted for _, wanted in (*told.loras, *tagged(told))]
         return [*single, *loras, *told.embeddings]
 
@@ -182,7 +183,8 @@ def prepare(
         differs.append("like")
     options = None
     if told.exact is not None and not differs:
-        options = replace(told.exact, prompt=line["prompt"], negative_prompt=line["negative_prompt"])
+        kept = ("prompt", "negative_prompt", *(["hires_upscaler"] if told.upscaler else []))  # as found here
+        options = replace(told.exact, **{name: line[name] for name in kept})
     return Replay(recipe, line, options, tuple(differs), tuple(told.unmatched), tuple(search.by_name))
 
 
@@ -203,6 +205,8 @@ class _Search:
             line["vae"] = self.found(told.vae).path
         if told.taesd is not None and "taesd" not in changes:
             line["taesd"] = self.found(told.taesd).path
+        if told.upscaler is not None and "hires_upscaler" not in changes:
+            line["hires_upscaler"] = self.found(told.upscaler).path
         if "lora" not in changes:
             self.add_loras(line)
         if "embedding" not in changes:
@@ -227,7 +231,7 @@ class _Search:
         if found is None:
             raise CheckpointError(
                 f"{printable(self.recipe.source)} was drawn with the {wanted}, which is not here; name its "
-                f"folder by --look-in, or another file by --set {wanted.kind}=FILE"
+                f"folder by --look-in, or another file by --set {KEYS.get(wanted.kind, wanted.kind)}=FILE"
             )
         note = named_only(wanted, found)
         if note is not None and note not in self.by_name:
