@@ -118,7 +118,9 @@ def test_a_second_pass_by_size_and_one_by_a_file_are_read() -> None:
     assert told.unmatched == ["Hires resize: 1024x1024"]
     assert told_by("a1111", Infotext("a", "", sized | {"Hires resize": "0x1536"})).values["hires"] == 2.0
     for width in range(512, 768, 8):  # whatever the division gives, the size is reached
-        told = told_by("a1111", Infotext("a", "", {"Size": f"{width}x512", "Hires resize": f"{width + 504}x0"}))
+        told = told_by(
+            "a1111", Infotext("a", "", {"Size": f"{width}x512", "Hires resize": f"{width + 504}x0"})
+        )
         assert hires_size(width, 512, told.values["hires"])[0] == width + 504
 
 
