@@ -201,7 +201,7 @@ def test_a_plan_of_pictures_draws_them(folder: Path) -> None:
 
 
 def test_files_that_moved_are_found_by_their_hashes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model, LoRAs, the embedding, the VAE and the upscaler under other names, in a folder of their own."""
+    """Model, LoRAs, embedding, VAE and upscaler under other names, in a folder of their own."""
     source = [Path(own(len(FEW) + number)).resolve() for number in (1, 2, UPSCALED)]
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
