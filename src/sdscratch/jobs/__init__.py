@@ -10,6 +10,7 @@ journal.py   what is done, beside the pictures; shards; who is at work
 wildcards.py prompts with wildcards as pictures' prompts
 tasks.py     the pictures of a plan with their models, all of it checked
 keeping.py   what every picture needs: its init picture, its file, or its line kept
+variants.py  which pictures begin alike
 run.py       what is missing, drawn
 estimate.py  how long it will take
 grid.py      contact sheets: pictures with labels on pages
