@@ -162,4 +162,5 @@ def run_plan(
     failed = folder / shard.named(FAILED.removesuffix(".jsonl"))
     failed.unlink(missing_ok=True)  # it is tried again
     with Journal(folder, shard) as journal:
-        yield from _Run(plan, folder, template, shard, models, draw, journal, saving or Saving()).all(overview)
+        saving = saving or Saving()
+        yield from _Run(plan, folder, template, shard, models, draw, journal, saving).all(overview)
