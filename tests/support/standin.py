@@ -20,7 +20,7 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +111,7 @@ class StandIn(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = list(_tensors_in((*args, *kwargs.values())))
         on_device = [tensor for tensor in tensors if tensor.is_meta]
         wanted = kwargs.get("device")
         to_device = wanted is not None and torch.device(wanted).type == "meta"
@@ -135,7 +135,7 @@ class StandIn(TorchDispatchMode):
         if on_device:
             self.seen[name] += 1
         result = func(*args, **kwargs)
-        self._check_types(func, [*on_device, *(x for x in tree_leaves(result) if isinstance(x, Tensor))])
+        self._check_types(func, [*on_device, *_tensors_in((result,))])
         if self.log is not None:
             shapes_in = tuple((tuple(x.shape), x.dtype) for x in on_device)
             self.log.append((str(func), shapes_in, _numbers(args)))
@@ -310,6 +310,8 @@ def standing_in(kind: str) -> Iterator[StandIn]:
             (torch.cuda, "memory_allocated", mode.memory),
             (torch.cuda, "empty_cache", mode.memory),
             (torch.mps, "empty_cache", mode.memory),
+            # the same without numbers, and operators come in the parts that a kernel is for
+            (torch, "inference_mode", torch.no_grad),
             (Tensor, "pin_memory", lambda tensor, device=None: tensor),
         ):
             stack.enter_context(mock.patch.object(target, name, new))
@@ -349,6 +351,15 @@ def _by_mask(args: tuple[Any, ...]) -> bool:
 
 def _numbers(args: tuple[Any, ...]) -> tuple[object, ...]:
     return tuple(leaf for leaf in tree_leaves(args) if isinstance(leaf, (int, float, bool)))
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among an operator's arguments or results, in lists of them, too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors_in(value)
 
 
 def _project_frames() -> Iterator[FrameType]:
