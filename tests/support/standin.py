@@ -69,6 +69,9 @@ CROSSINGS: dict[tuple[str, str], Crossing] = {
     ),
     ("generation/sampling.py", "steps"): Crossing("NaN is looked for at the first and the last step", True),
     ("generation/preview.py", "fit_preview"): Crossing("a map is fitted on the CPU, once for a model"),
+    ("diffusion/samplers/dpm_solver.py", "dpm_adaptive"): Crossing(
+        "its next step is as long as x allows", 1.0
+    ),
     ("fast/bands.py", "of_groups"): Crossing("a layer's statistics are summed up in float64, once a layer"),
 }
 
