@@ -14,19 +14,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sdscratch.addons.control_requests import ControlRequest
-from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.generation.enlarge import Upscaler
 from sdscratch.generation.opening import open_all
 from sdscratch.generation.pipeline import Pipeline, start
-from sdscratch.models.config import TinyDecoderConfig
-from sdscratch.models.taesd import TinyDecoder
 from sdscratch.options import GenerateOptions
-from sdscratch.training.tasks.taesd import save_taesd
 from support.checkpoints import SMALLER, TINY, ldm_tensors, self_contained, write_ldm
 from support.controlnets import TINY_ADAPTER, TINY_CONTROL, hint, write_control
 from support.loras import changes, is_attention, targets, write_lora
 from support.standin import StandIn, placement, standing_in
-from support.upscalers import TINY_COMPACT, TINY_RRDB, random_tensors
+from support.upscalers import TINY_COMPACT, random_tensors
 
 SIZE = {"width": 64, "height": 64, "seed": 5, "cfg_scale": 4.0}
 LOOP = {("generation/sampling.py", "steps"): 2}  # NaN is looked for, at the first step and the last
@@ -66,7 +62,7 @@ def in_the_loop(mode: StandIn) -> dict[tuple[str, str], int]:
     return {place: count for place, count in mode.reads.items() if place[0] in ("generation/sampling.py",)}
 
 
-@pytest.mark.parametrize("sampler", [name for name, row in SAMPLERS.items() if row.noise != "none"][::3])
+@pytest.mark.parametrize("sampler", ["ddim", "euler_a", "dpm++sde", "unipc", "lcm"])
 def test_samplers_draw(sampler: str, small: Pipeline, gpu: StandIn) -> None:
     draw(small, gpu, sampler=sampler, noise="nv" if sampler == "euler_a" else "cpu")
     assert in_the_loop(gpu) == LOOP
@@ -158,21 +154,10 @@ def test_models_that_are_told_of_a_picture(channels: int, folder: Path, gpu: Sta
         draw(pipeline, gpu, steps=2)
 
 
-ENLARGED: dict[str, dict[str, Any]] = {
-    "latent": {"hires_upscaler": "latent"},
-    "lanczos": {"hires_upscaler": "lanczos"},
-    "network": {"hires_upscaler": "rrdb"},
-}
-
-
-@pytest.mark.parametrize("name", ENLARGED)
-def test_second_passes(name: str, small: Pipeline, gpu: StandIn, folder: Path) -> None:
-    asked = dict(ENLARGED[name])
-    if asked["hires_upscaler"] == "rrdb":
-        save_file(random_tensors(TINY_RRDB, "ESRGAN"), folder / "rrdb.safetensors")
-        asked["hires_upscaler"] = str(folder / "rrdb.safetensors")
-    draw(small, gpu, hires=2.0, hires_strength=0.6, sampler="euler", steps=5, **asked)
-    assert in_the_loop(gpu) == {place: 2 * count for place, count in LOOP.items()}
+@pytest.mark.parametrize("upscaler", ["latent", "lanczos"])
+def test_second_passes(upscaler: str, small: Pipeline, gpu: StandIn) -> None:
+    draw(small, gpu, hires=2.0, hires_strength=0.6, hires_upscaler=upscaler, sampler="euler")
+    assert in_the_loop(gpu) == {place: count + 1 for place, count in LOOP.items()}  # its one step is the last
 
 
 @pytest.mark.parametrize("axes", ["", "xy"])
@@ -182,16 +167,8 @@ def test_upscalers(axes: str, gpu: StandIn, tmp_path: Path) -> None:
     assert upscaler(sketch(), (160, 160), axes=axes).size == (160, 160)
 
 
-def test_previews_and_the_tiny_decoder(small: Pipeline, folder: Path, gpu: StandIn) -> None:
-    latent = torch.zeros(2, 4, 4, 4, device="meta")
-    assert len(small.preview(latent)) == 2  # by the linear map
-    config = TinyDecoderConfig(4, 8, (1, 1, 1))
-    save_taesd(folder / "taesd.safetensors", config, TinyDecoder(config), torch.float32, {})
-    tiny = start(
-        open_all(str(folder / "small.safetensors"), taesd=str(folder / "taesd.safetensors")), placement()
-    )
-    assert len(tiny.preview(latent)) == 2
-    draw(tiny, gpu, steps=2, decoder="tiny")
+def test_previews(small: Pipeline, gpu: StandIn) -> None:
+    assert len(small.preview(torch.zeros(2, 4, 4, 4, device="meta"))) == 2
 
 
 def test_add_ons(gpu: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +207,9 @@ def test_whole_pictures_on_other_devices(kind: str, dtype: torch.dtype, folder: 
     """With what could ask for float64: projections, samplers' own solutions, bands, windows."""
     with standing_in(kind) as mode:
         pipeline = start(open_all(str(folder / "small.safetensors")), placement(dtype))
-        draw(pipeline, mode, sampler="unipc", steps=2, apg="0.1,-0.5,15", pag_scale=2.0, tile=128, width=192)
-        pipeline.img2img(sketch(), "a dog", seed=1, steps=2, strength=0.5, mask=mask(), seamless="x")
+        draw(pipeline, mode, sampler="unipc", apg="0.1,-0.5,15", dynamic_threshold=None, tile=128, width=192)
+        draw(pipeline, mode, sampler="dpm++sde", rescale_cfg=0.5, pag_scale=2.0, seamless="x")
+        pipeline.img2img(sketch(), "a dog", seed=1, steps=3, mask=mask(), tile=0)
         pipeline.preview(torch.zeros(1, 4, 4, 4, device="meta"))
     assert mode.recordings == (0 if kind == "mps" else mode.recordings)
     assert (mode.recordings > 0) == (kind == "cuda")

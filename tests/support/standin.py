@@ -141,7 +141,7 @@ class StandIn(TorchDispatchMode):
             self._check_generator(func, kwargs)
         if on_device:
             self.seen[name] += 1
-        result = _normalised(args) if name == "native_group_norm" else func(*args, **kwargs)
+        result = func(*args, **kwargs)
         self._check_types(func, [*on_device, *_tensors_in((result,))])
         if self.log is not None:
             shapes_in = tuple((tuple(x.shape), x.dtype) for x in on_device)
@@ -255,6 +255,7 @@ class StandIn(TorchDispatchMode):
 
         def record(compute: Callable[[], Outputs]) -> tuple[Callable[[], object], Outputs]:
             self.recordings += 1
+            compute()
             runs = []
             for self.capturing in (False, True):
                 self.log = []
@@ -348,13 +349,6 @@ def _unless_on_device(mode: StandIn, name: str) -> Callable[..., Any]:
 def _without_mode() -> Iterator[None]:
     with torch.utils._python_dispatch._disable_current_modes():
         yield
-
-
-def _normalised(args: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """What group normalisation gives, in shape: PyTorch's own way on this device takes milliseconds."""
-    x, groups = args[0], args[6]
-    statistics = x.new_empty(x.shape[0], groups)
-    return torch.empty_like(x), statistics, torch.empty_like(statistics)
 
 
 def _by_mask(args: tuple[Any, ...]) -> bool:
