@@ -30,6 +30,7 @@ __all__ = [
     "Request",
     "Stage",
     "Started",
+    "Towards",
     "numbered",
 ]
 
@@ -59,11 +60,25 @@ class Init:
 
 
 @dataclass(frozen=True)
+class Towards:
+    """Another prompt, which a picture is on the way to.
+
+    Attributes:
+        prompt: without LoRAs' tags.
+        share: of it, 0 to 1; what is left is the picture's own prompt's.
+    """
+
+    prompt: str
+    share: float
+
+
+@dataclass(frozen=True)
 class Request:
     """One picture's worth.
 
     Attributes:
         template: where its prompts came from, if they had wildcards.
+        towards: where the picture is one of a film's, between two prompts.
         variants: others that begin alike are drawn before or after it: what they share is computed once.
     """
 
@@ -71,13 +86,15 @@ class Request:
     init: Init | None = None
     controls: tuple[OpenedControl, ...] = ()
     template: TemplateRecord | None = None
+    towards: Towards | None = None
     variants: bool = False
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seeds is the same."""
         own = first.options
         same = replace(self.options, seed=own.seed, variation_seed=own.variation_seed)
-        return self.init is first.init and self.controls == first.controls and same == own
+        beside = self.controls == first.controls and self.towards == first.towards
+        return self.init is first.init and beside and same == own
 
 
 def numbered(request: Request, count: int) -> Iterator[Request]:
