@@ -35,8 +35,8 @@ SCALE = 4.0  # of filters, which have none of their own
 STRENGTH = 0.35  # of redrawing: what is there stays recognisable
 MOST_PIXELS = 500_000_000
 WITHOUT = (
-    *("prompt", "width", "height", "size", "init_img", "fit", "batch_count", "batch_size", "preview"),
-    *("seamless", "cfg_scale", *FILMS),
+    *("prompt", "width", "height", "size", "init_img", "init_upscaler", "fit", "batch_count", "batch_size"),
+    *("preview", "seamless", "cfg_scale", *FILMS),
     *(each.name for each in fields(LargeOptions) if each.name.startswith("hires")),
 )  # fmt: skip
 
@@ -279,17 +279,17 @@ def _redraw(
         upscaler = _started(asked, arguments, view)
         from sdscratch.device import choose
         from sdscratch.generation.generate import generate
+        from sdscratch.generation.inits import upscaler_told
         from sdscratch.generation.pipeline import start
         from sdscratch.generation.requests import Init, Request
-        from sdscratch.images import AddonRecord, picture_hash
+        from sdscratch.images import picture_hash
 
         placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
         pipeline = start(opened, placement, low_memory=arguments.low_memory)
         resolved = pipeline.resolve(_windowed(options, opened))
         size = resolved.width, resolved.height
         enlarged = _enlarged(upscaler, picture, size, view)
-        by = None if upscaler.file is None else AddonRecord(**_told(upscaler))
-        background = arguments.background
+        by, background = upscaler_told(asked.name), arguments.background
         init = Init(enlarged, "stretch", picture_hash(picture), background, by)
         request = Request(resolved, init)
         with kept(pipeline, request, plan, view):

@@ -47,7 +47,8 @@ class Init:
         hash: `images.picture_hash` of the picture as it was read, before that; with its transparency, where
             a part of it is repainted.
         background: the colour under its transparent parts, and of borders.
-        upscaler: the file that enlarged it first, if one did.
+        upscaler: what enlarged it first, if something did: a file, or a filter, which has no hash.
+        enlarge_by: the upscaler that is still to bring it to the options' size.
         repaint: what of it is repainted; None: all.
     """
 
@@ -57,6 +58,7 @@ class Init:
     background: str = "white"
     upscaler: AddonRecord | None = None
     repaint: Repaint | None = None
+    enlarge_by: str | None = None
 
 
 @dataclass(frozen=True)
