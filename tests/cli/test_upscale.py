@@ -82,8 +82,8 @@ def test_what_was_redrawn_is_replayed_with_its_upscaler(folder: Path, upscaler: 
     (again,) = sdscratch("run", "again.jsonl", *device, "-q").lines
     assert np.array_equal(np.asarray(read_picture(again)), np.asarray(read_picture("large.png")))
     by = ("--init-upscaler", upscaler[1]) if upscaler else ()
-    hand = sdscratch("img2img", "owl.png", *words[1:], *by, "--size", "96x64", "--fit", "stretch", "--seed", 0,
-                     "-o", "hand.png", "-q")  # fmt: skip
+    sized = ("--size", "96x64", "--fit", "stretch", "--seed", 0, "-o", "hand.png", "-q")
+    hand = sdscratch("img2img", "owl.png", *words[1:], *by, *sized)
     assert hand.code == 0, hand.stderr
     assert Path("hand.png").read_bytes() == Path("large.png").read_bytes()
 
