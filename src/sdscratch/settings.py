@@ -84,9 +84,13 @@ def settings_of(kind: Any) -> dict[str, Setting]:
     return {each.name: each.metadata["setting"] for each in fields(kind) if "setting" in each.metadata}
 
 
-@cache
 def hints_of(kind: type[Any]) -> Mapping[str, Any]:
     """The types of a dataclass's fields, worked out once: a plan of a million lines asks for them often."""
+    return _hints(kind)  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
     return get_type_hints(kind)
 
 
@@ -158,7 +162,7 @@ def read_values(kind: type[Any], record: Mapping[str, Any], place: str) -> dict[
     Raises:
         UsageError: a key that nothing is called, a field given twice, or a value of another type.
     """
-    hints, known = hints_of(kind), _keys(kind)
+    hints, known = hints_of(kind), _keys(kind)  # type: ignore[arg-type]  # classes are hashable
     values: dict[str, Any] = {}
     for key, value in record.items():
         plain = key.replace("-", "_")
@@ -202,7 +206,7 @@ def _number(value: float) -> str:
 
 
 @cache
-def _keys(kind: type[Any]) -> Mapping[str, str]:
+def _keys(kind: Any) -> Mapping[str, str]:
     """What a field may be called in a file → its name."""
     keys = {each.name: each.name for each in fields(kind)}
     for name, about in settings_of(kind).items():
