@@ -45,6 +45,7 @@ REFERENCES = {
         "dynamicprompts",
         "k_diffusion",
         "lycoris",
+        "nncf",
         "open_clip",
         "openvino",
         "peft",
