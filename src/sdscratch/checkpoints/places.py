@@ -14,6 +14,7 @@ from sdscratch.show import printable
 __all__ = [
     "EMBEDDED",
     "cache_folder",
+    "control_folders",
     "data_folder",
     "find_control",
     "find_embedding",
@@ -135,7 +136,7 @@ def find_control(name: str) -> Path:
     Raises:
         CheckpointError: it is nowhere.
     """
-    folders = _folders("controls", "controls")
+    folders = control_folders()
     try:
         named = [folder / f"{name}{suffix}" for folder in folders for suffix in CONTROL_SUFFIXES]
         for path in (expanded(name), *named):
@@ -147,6 +148,11 @@ def find_control(name: str) -> Path:
         f"there is no ControlNet or adapter {printable(name)}: no such file or diffusers folder, here, in "
         f"{_in_words(folders)}; check the name"
     )
+
+
+def control_folders() -> list[Path]:
+    """Where ControlNets and adapters are looked for."""
+    return _folders("controls", "controls")
 
 
 def known_embeddings() -> dict[str, Path]:

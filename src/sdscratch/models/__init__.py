@@ -9,6 +9,8 @@ clip.py           prompt → context
 unet.py           noisy latent, time, context → noise
 vae.py            picture ↔ latent
 controlnet.py     hint, noisy latent, time, context → what is added to the U-Net's skips
+ip_adapter.py     picture, encoded → what cross-attentions attend to besides the prompt
+image_encoder.py  picture → vectors, as CLIP sees it
 t2i_adapter.py    hint → what is added to its levels
 taesd.py          latent → picture at a hundredth of the cost
 """
