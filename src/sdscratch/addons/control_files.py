@@ -86,8 +86,11 @@ class OpenedFiles:
             return hashlib.sha256(file.read(WEBUI_LENGTH)).hexdigest()[:8]
 
 
-def opened_files(path: Path) -> OpenedFiles:
+def opened_files(path: Path, component: str = "unet") -> OpenedFiles:
     """Open a file, or the weights of a diffusers folder.
+
+    Args:
+        component: what the folder's weights are called like, of `checkpoints.source.STEMS`.
 
     Raises:
         CheckpointError: unreadable, damaged, or no weights in the folder.
@@ -95,9 +98,9 @@ def opened_files(path: Path) -> OpenedFiles:
     if not path.is_dir():
         file = open_tensors(path)
         return OpenedFiles(path, {name: Stored(file, name) for name in file.tensors}, {}, file.metadata)
-    chosen = choose_weights("unet", {each.name for each in path.iterdir()})
+    chosen = choose_weights(component, {each.name for each in path.iterdir()})
     if chosen is None:
-        raise CheckpointError(f"{path} holds no diffusion_pytorch_model.safetensors; name a whole folder")
+        raise CheckpointError(f"{path} holds no file of weights beside its config.json; name a whole folder")
     names = shards(path / chosen) if chosen.endswith(".json") else [chosen]
     files = [open_tensors(path / name) for name in names]
     tensors = {name: Stored(file, name) for file in files for name in file.tensors}
@@ -120,8 +123,9 @@ def placed_weights(
     own = {name.removeprefix(prefix): s for name, s in files.tensors.items() if name.startswith(prefix)}
     stored: dict[Weight, Stored] = {}
     missing = []
-    for weight in expected:
-        found = own.pop(weight.stored(layout)[0], None)
+    weights = tuple(expected)
+    for weight in weights:
+        found = own.get(weight.stored(layout)[0])
         if found is None:
             missing.append(weight.stored(layout)[0])
         elif not weight.fits(found.info.shape, layout) or found.info.dtype not in FLOATS:
@@ -134,9 +138,10 @@ def placed_weights(
             stored[weight] = found
     if missing:
         raise CheckpointError(f"{files.path} is no whole {what.split(' ', 1)[1]}: it lacks {listed(missing)}")
-    if own:
+    known = {weight.stored(layout)[0] for weight in weights}
+    if unknown := [name for name in own if name not in known]:
         raise CheckpointError(
-            f"{files.path} holds {listed(list(own))}, which {what} for Stable Diffusion 1.x does not have"
+            f"{files.path} holds {listed(unknown)}, which {what} for Stable Diffusion 1.x does not have"
         )
     return stored
 
