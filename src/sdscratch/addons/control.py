@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sdscratch.addons.control_files import ControlFile, OpenedFiles, opened_files
 from sdscratch.addons.control_requests import ControlRequest, parse_control
 from sdscratch.addons.controlnet import CONTROLNETS, open_controlnet
-from sdscratch.addons.ip_adapter import ImagePromptFile, open_image_prompt
+from sdscratch.addons.ip_adapter import ImagePromptFile, facts_of, open_image_prompt
 from sdscratch.addons.t2i_adapter import ADAPTERS, open_adapter
 from sdscratch.checkpoints.layouts.controlnet import PREFIX, hint_widths
 from sdscratch.checkpoints.model import ModelFiles
@@ -130,6 +130,8 @@ CONTROLS = (*CONTROLNETS, *ADAPTERS, Kind.IP_ADAPTER)
 def told_of(files: OpenedFiles) -> dict[str, Any]:
     """What `info` says of a control's file beyond its kind."""
     shapes = {name.removeprefix(PREFIX): stored.info.shape for name, stored in files.tensors.items()}
+    if files.identity.kind is Kind.IP_ADAPTER:
+        return facts_of(files)
     if files.identity.kind in CONTROLNETS:
         channels, widths = hint_widths(shapes)
         facts: dict[str, Any] = {"hint_channels": channels, "hint_widths": list(widths)}

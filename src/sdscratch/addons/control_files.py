@@ -86,11 +86,8 @@ class OpenedFiles:
             return hashlib.sha256(file.read(WEBUI_LENGTH)).hexdigest()[:8]
 
 
-def opened_files(path: Path, component: str = "unet") -> OpenedFiles:
+def opened_files(path: Path) -> OpenedFiles:
     """Open a file, or the weights of a diffusers folder.
-
-    Args:
-        component: what the folder's weights are called like, of `checkpoints.source.STEMS`.
 
     Raises:
         CheckpointError: unreadable, damaged, or no weights in the folder.
@@ -98,11 +95,12 @@ def opened_files(path: Path, component: str = "unet") -> OpenedFiles:
     if not path.is_dir():
         file = open_tensors(path)
         return OpenedFiles(path, {name: Stored(file, name) for name in file.tensors}, {}, file.metadata)
-    chosen = choose_weights(component, {each.name for each in path.iterdir()})
+    names = {each.name for each in path.iterdir()}
+    chosen = choose_weights("unet", names) or choose_weights("text_encoder", names)  # an image encoder's
     if chosen is None:
         raise CheckpointError(f"{path} holds no file of weights beside its config.json; name a whole folder")
-    names = shards(path / chosen) if chosen.endswith(".json") else [chosen]
-    files = [open_tensors(path / name) for name in names]
+    parts = shards(path / chosen) if chosen.endswith(".json") else [chosen]
+    files = [open_tensors(path / name) for name in parts]
     tensors = {name: Stored(file, name) for file in files for name in file.tensors}
     return OpenedFiles(path, tensors, read_json(path / "config.json"), {})
 

@@ -11,25 +11,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sdscratch.addons.control_files import OpenedFiles, load_weights, opened_files, placed_weights
 from sdscratch.checkpoints.layouts.ip_adapter import image_encoder_weights, image_prompt_weights
-from sdscratch.checkpoints.layouts.rows import Shape, Weight
+from sdscratch.checkpoints.layouts.rows import Weight
 from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.places import control_folders, find_control
 from sdscratch.checkpoints.source import Stored
 from sdscratch.errors import CheckpointError
-from sdscratch.models.config import ImageEncoderConfig, ImagePromptConfig, UNetConfig, unet_groups
+from sdscratch.models.config import UNetConfig, unet_groups
+from sdscratch.models.image_prompt_config import ImageEncoderConfig, ImagePromptConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["ImageEncoderFile", "ImagePromptFile", "open_image_prompt"]
+__all__ = ["ImageEncoderFile", "ImagePromptFile", "cross_attention_widths", "facts_of", "open_image_prompt"]
 
 HEAD_WIDTH = 64  # of the Plus adapter; its files do not say
 ENCODER = "image_encoder"
+BARE = ("embeddings.", "pre_layrnorm.", "post_layernorm.", "encoder.layers.")  # without `vision_model.`
+ACTIVATIONS: Mapping[str, Literal["gelu", "quick_gelu"]] = {"gelu": "gelu", "quick_gelu": "quick_gelu"}
 OPENAIS = 1024  # width of ViT-L/14, whose activation is another
 
 
@@ -87,8 +90,7 @@ def open_image_prompt(files: OpenedFiles, model: ModelFiles, encoder: str | None
     Raises:
         CheckpointError: incomplete, made for another kind of model, or without its encoder.
     """
-    shapes = {name: stored.info.shape for name, stored in files.tensors.items()}
-    config = _config(files, model, shapes)
+    config = _config(files, model.config.unet.context, cross_attention_widths(model.config.unet))
     weights = image_prompt_weights(config)
     stored = placed_weights(files, "an IP-Adapter", weights, "ldm", "", model.name)
     sees = open_encoder(files, encoder)
@@ -101,27 +103,43 @@ def open_image_prompt(files: OpenedFiles, model: ModelFiles, encoder: str | None
     return ImagePromptFile(files, config, stored, sees)
 
 
-def _config(files: OpenedFiles, model: ModelFiles, shapes: Mapping[str, Shape]) -> ImagePromptConfig:
-    """What kind it is, and its sizes, by its tensors."""
-    own = {
-        name.removeprefix("image_proj."): s for name, s in shapes.items() if name.startswith("image_proj.")
-    }
-    context, widths = model.config.unet.context, cross_attention_widths(model.config.unet)
+def facts_of(files: OpenedFiles) -> dict[str, Any]:
+    """What `info` says of one beyond its kind.
+
+    Raises:
+        CheckpointError: it is one of faces.
+    """
+    config = _config(files, 0, ())
+    tokens = {"tokens": config.tokens} if config.tokens else {}
+    return {"form": config.kind, "features": config.features, **tokens, "needs": "an image encoder"}
+
+
+def _config(files: OpenedFiles, context: int, widths: tuple[int, ...]) -> ImagePromptConfig:
+    """What kind it is, and its sizes, by its tensors.
+
+    Args:
+        context: of the model.
+        widths: of the model's cross-attentions.
+    """
+    start = "image_proj."
+    shapes = {name.removeprefix(start): s.info.shape for name, s in files.tensors.items() if start in name}
 
     def side(name: str, axis: int = 0) -> int:
-        shape = own.get(name, ())
+        shape = shapes.get(name, ())
         return shape[axis] if len(shape) > axis else 0
 
-    if any(name.startswith(("perceiver_resampler.", "norm.")) for name in own) and "proj.weight" not in own:
+    if (
+        any(name.startswith(("perceiver_resampler.", "norm.")) for name in shapes)
+        and "proj.weight" not in shapes
+    ):
         raise CheckpointError(
             f"{files.path} is an IP-Adapter of faces, which need a face recogniser; sdscratch has none"
         )
-    if "proj.weight" in own:
+    if "proj.weight" in shapes:
         tokens = side("proj.weight") // max(side("norm.weight"), 1)
         return ImagePromptConfig("classic", side("proj.weight", 1), context, tokens, widths)
-    if "proj.3.weight" in own:
+    if "proj.3.weight" in shapes:
         return ImagePromptConfig("full", side("proj.0.weight"), context, 0, widths)
-    depth = sum(f"layers.{i}.0.to_q.weight" in own for i in range(64))
     return ImagePromptConfig(
         "plus",
         side("proj_in.weight", 1),
@@ -129,7 +147,7 @@ def _config(files: OpenedFiles, model: ModelFiles, shapes: Mapping[str, Shape]) 
         side("latents", 1),
         widths,
         side("latents", 2),
-        depth,
+        sum(f"layers.{i}.0.to_q.weight" in shapes for i in range(64)),
         side("layers.0.0.to_q.weight") // HEAD_WIDTH,
         HEAD_WIDTH,
         side("layers.0.1.1.weight"),
@@ -164,7 +182,7 @@ def open_encoder(adapter: OpenedFiles, name: str | None) -> ImageEncoderFile:
             f"{adapter.path} is an IP-Adapter, and its image encoder is not there; put the folder {ENCODER} "
             "that was published with it beside it or into ./controls, or say encoder=PATH"
         )
-    files = opened_files(path, "text_encoder")
+    files = opened_files(path)
     own = {_named(each): stored for each, stored in files.tensors.items()}
     own = {each: s for each, s in own.items() if each.startswith(("vision_model.", "visual_projection."))}
     own.pop("vision_model.embeddings.position_ids", None)
@@ -185,9 +203,7 @@ def _places(adapter: Path) -> Iterator[Path]:
 
 def _named(name: str) -> str:
     """A tensor's name with the prefix that some tools leave out."""
-    bare = ("embeddings.class_embedding", "embeddings.patch_embedding", "embeddings.position_embedding")
-    bare = (*bare, "embeddings.position_ids", "pre_layrnorm.", "post_layernorm.", "encoder.layers.")
-    return f"vision_model.{name}" if name.startswith(bare) else name
+    return f"vision_model.{name}" if name.startswith(BARE) else name
 
 
 def _encoder_config(files: OpenedFiles) -> ImageEncoderConfig:
@@ -201,9 +217,9 @@ def _encoder_config(files: OpenedFiles) -> ImageEncoderConfig:
     said = _said(files)
     layers = sum(f"vision_model.encoder.layers.{i}.layer_norm1.weight" in shapes for i in range(256))
     width, heads, activation = patches[0], said.get("num_attention_heads", 16), said.get("hidden_act")
-    if activation is None:
-        activation = "quick_gelu" if width == OPENAIS else "gelu"
-    if activation not in ("gelu", "quick_gelu") or type(heads) is not int or heads < 1 or width % heads:
+    usual = "quick_gelu" if width == OPENAIS else "gelu"
+    known = type(heads) is int and heads > 0 and width % heads == 0
+    if not known or activation not in (None, *ACTIVATIONS):
         raise CheckpointError(f"{files.path} describes an image encoder of another kind in its config.json")
     return ImageEncoderConfig(
         width,
@@ -213,7 +229,7 @@ def _encoder_config(files: OpenedFiles) -> ImageEncoderConfig:
         projection[0],
         round((places - 1) ** 0.5) * patches[2],
         patches[2],
-        activation,
+        ACTIVATIONS[activation or usual],
     )
 
 

@@ -31,7 +31,7 @@ def picture_hash(image: Image.Image) -> str:
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """The middle of a picture as CLIP sees it: the shorter side scaled to `side`, bicubic, the rest cut off."""
+    """The middle of a picture as CLIP sees it: shorter side scaled to `side`, bicubic; the rest cut off."""
     width, height = image.size
     short = min(width, height)
     size = (int(width * side / short), int(height * side / short))

@@ -63,7 +63,8 @@ class Recipe:
         told = self.told()
         single = [each for each in (told.model, told.vae, told.taesd) if each is not None]
         loras = [wanted for _, wanted in (*told.loras, *tagged(told))]
-        return [*single, *loras, *told.embeddings]
+        controls = [wanted for each in told.controls for wanted in control_files(each)]
+        return [*single, *loras, *told.embeddings, *controls]
 
     def told(self, like: str | None = None) -> Told:
         """The same as a line, drawn like another tool if that is asked for."""
@@ -266,7 +267,7 @@ class _Search:
     def control(self, each: ControlRecord) -> str:
         """A control as the option takes it, its file and its hint found by their hashes."""
         source = self.recipe.source
-        file = self.found(Wanted("control", each.name, (each.hash,))).path
+        file, *encoders = [self.found(wanted).path for wanted in control_files(each)]
         background = self.told.values.get("background", "white")
         folders = _folders(source, self.library.look_in)
         path = find_picture(each.image, folders, background, each.preprocess)
@@ -275,7 +276,7 @@ class _Search:
                 f"the picture that the control {printable(each.name)} of {printable(source)} followed is not "
                 "beside it, not here, nor in a folder given by --look-in"
             )
-        return spelled_control(each, file, str(path))
+        return spelled_control(each, file, str(path), *encoders)
 
     def mask(self, digest: str) -> Path:
         source = self.recipe.source
@@ -305,10 +306,17 @@ class _Search:
         return path
 
 
-def spelled_control(each: ControlRecord, file: str, image: str) -> str:
+def control_files(each: ControlRecord) -> list[Wanted]:
+    """A control's file, and an IP-Adapter's image encoder behind it."""
+    own = Wanted("control", each.name, (each.hash,))
+    return [own] if each.encoder is None else [own, Wanted("control", "image_encoder", (each.encoder,))]
+
+
+def spelled_control(each: ControlRecord, file: str, image: str, encoder: str | None = None) -> str:
     """A control as `--control` has it."""
     items = [file, f"image={image}", f"weight={each.weight!r}", f"start={each.start!r}", f"end={each.end!r}"]
     items += [f"mode={each.mode}", *([f"preprocess={each.preprocess}"] if each.preprocess else [])]
+    items += [f"encoder={encoder}"] if encoder else []
     return ",".join(item.replace(",", ",,") for item in items)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdscratch.models.attention import DotProductAttention
 from sdscratch.models.clip import ACTIVATIONS
-from sdscratch.models.config import ImageEncoderConfig
+from sdscratch.models.image_prompt_config import ImageEncoderConfig
 
 __all__ = ["MEAN", "SPREAD", "ImageEncoder", "normalised"]
 

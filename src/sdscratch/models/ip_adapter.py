@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.models.attention import DotProductAttention
-from sdscratch.models.config import ImagePromptConfig
 from sdscratch.models.control import Attended, Residuals
+from sdscratch.models.image_prompt_config import ImagePromptConfig
 
 __all__ = ["ImagePrompt", "PromptedByImage"]
 

@@ -173,7 +173,7 @@ class SketchedLatents:
         return buffer.shown[row]
 
     def _made(self, step: int, index: int) -> _Shown:
-        """Encoded by itself: in a batch its last bits would be others, and a run that goes on would differ."""
+        """Encoded by itself: in a batch its last bits would be others, and a resumed run would differ."""
         scene = self.composer.scene(step, index)
         picture, ground = (self.composer.draw([each], self.device) for each in (scene, emptied(scene)))
         contour, inner = (

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from sdscratch.checkpoints.layouts.rows import Values, Weight, expand, rows
-from sdscratch.models.config import ImageEncoderConfig, ImagePromptConfig
+from sdscratch.models.image_prompt_config import ImageEncoderConfig, ImagePromptConfig
 
 __all__ = ["image_encoder_weights", "image_prompt_weights", "show"]
 

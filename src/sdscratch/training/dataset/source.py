@@ -52,7 +52,7 @@ class RewordingSource(Source, Protocol):
 
 @dataclass(frozen=True)
 class Latents:
-    """Scaled latents as the U-Net sees them, with their captions, and, for a control, what it is to follow."""
+    """Scaled latents as the U-Net sees them, with their captions, and, for a control, with its hints."""
 
     values: Tensor  # [n, c, h, w] float32
     captions: tuple[str, ...]

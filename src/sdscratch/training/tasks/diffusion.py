@@ -204,7 +204,7 @@ class DenoisingLoss:
         self.late_bias, self.snr_gamma = late_bias, snr_gamma
 
     def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
-        """The loss of `module`, a `Diffusion` or what is called like one; hints, where there are, come last."""
+        """The loss of `module`, a `Diffusion` or what is called like one; hints, if any, come last."""
         chosen = slice(indices.start, indices.stop)
         rng = generator(self.distributed.device, self.seed, "noise", step)
         timesteps = stratified_timesteps(self.size, len(self.alphas_bar), rng, self.late_bias)[chosen]
