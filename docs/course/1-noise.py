@@ -36,4 +36,4 @@ for column, t in enumerate((0, 200, 400, 600, 800, 999)):
     for row, tile in enumerate((x, guess)):
         tile = to_picture(tile[None]).resize((SHOWN, SHOWN), Image.Resampling.NEAREST)
         sheet.paste(tile, (column * SHOWN, row * SHOWN))
-sheet.save(sys.argv[1] if len(sys.argv) > 1 else "noise.webp", quality=85)
+sheet.save(sys.argv[1] if len(sys.argv) > 1 else "noise.webp", lossless=True)
