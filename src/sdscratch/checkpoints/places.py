@@ -35,6 +35,7 @@ KEPT = {  # in the current folder, and in the user's
     "lora": ("loras", "loras"),
     "embedding": ("embeddings", "embeddings"),
     "control": ("controls", "controls"),
+    "upscaler": ("upscalers", "upscalers"),
 }
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 CONTROL_SUFFIXES = ("", ".safetensors", ".pth", ".ckpt", ".pt", ".bin")
@@ -93,7 +94,7 @@ def kept(kind: str) -> list[Path]:
     """The folders where files of a kind are kept: here, and the user's own.
 
     Args:
-        kind: model, vae, lora, embedding or control.
+        kind: model, vae, lora, embedding, control or upscaler.
     """
     return _folders(*KEPT[kind])
 

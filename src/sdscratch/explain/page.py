@@ -28,6 +28,7 @@ from sdscratch.explain.views.made import picture_view
 from sdscratch.explain.views.pixels import pixels_view
 from sdscratch.explain.views.words import text_view, tokens_view
 from sdscratch.generation.pipeline import Pipeline
+from sdscratch.hardware import device_kind
 from sdscratch.version import __version__
 
 __all__ = ["Told", "page"]
@@ -115,7 +116,7 @@ def view_of(pipeline: Pipeline, told: Told) -> dict[str, Any]:
         "autoencoder": pixels_view(run, config.autoencoder),
         "picture": picture_view(run, told.again),
         "dtype": pipeline.placement.dtype_name,
-        "device": pipeline.placement.device.type,
+        "device": device_kind(pipeline.placement.device),
     }
 
 
