@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sdscratch.hardware import device_kind
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.control import Context
 from sdscratch.models.layers import ResidualBlock, Upsample, plus, silu
@@ -77,7 +78,7 @@ def distinct(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> int:
     would no longer give the very picture of its LoRA.
     """
     half, odd = divmod(len(x), 2)
-    if x.device.type != "cpu" or x.dtype == torch.float32 or odd:
+    if device_kind(x.device) != "cpu" or x.dtype == torch.float32 or odd:
         return len(x)
     told = conditioning.pooled, conditioning.sizes, conditioning.guidance
     compared = (timesteps, x, *told)  # all that is met before the context

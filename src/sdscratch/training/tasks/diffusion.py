@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sdscratch.diffusion.guidance import Prediction
 from sdscratch.diffusion.schedule import Schedule
+from sdscratch.hardware import device_kind
 from sdscratch.models.clip import TextEncoder
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, ScheduleConfig
@@ -165,7 +166,7 @@ class FrozenText:
     @torch.no_grad()
     def _encode(self, caption: str) -> Tensor:
         network = self.network or self.load(self.distributed.device)  # loaded again for a prompt that is new
-        with torch.autocast(self.distributed.device.type, enabled=False):
+        with torch.autocast(device_kind(self.distributed.device), enabled=False):
             context: Tensor = network(self.ids([caption]))
         return context[0].float().cpu()
 
