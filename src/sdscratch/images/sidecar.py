@@ -21,14 +21,17 @@ def sidecar_of(picture: Path) -> Path:
 
 
 def write_sidecar(picture: Path, record: Record, *, overwrite: bool = False) -> None:
-    """Write the record beside a picture, as a line of JSON.
+    """Write the record beside a picture, as a line of JSON; where it stands there already it stays.
 
     Raises:
-        UsageError: the name is taken and `overwrite` is not set.
+        UsageError: the name is taken by something else and `overwrite` is not set.
         SdscratchError: it cannot be written.
     """
-    with atomic_write(sidecar_of(picture), overwrite=overwrite) as file:
-        file.write(f"{record.to_json()}\n".encode())
+    path, text = sidecar_of(picture), f"{record.to_json()}\n"
+    if _text(path) == text:
+        return
+    with atomic_write(path, overwrite=overwrite) as file:
+        file.write(text.encode())
 
 
 def texts_beside(picture: Path) -> Texts:
