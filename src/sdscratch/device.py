@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from sdscratch.errors import DeviceError
+from sdscratch.hardware import device_kind
 from sdscratch.options import check_placement
 
 __all__ = ["Placement", "choose", "multiplies_integers", "out_of_memory_explained"]
@@ -39,12 +40,12 @@ class Placement:
 
         On a CPU they are not, and one at a time keeps every bit of a picture independent of its batch.
         """
-        return self.device.type != "cpu"
+        return device_kind(self.device) != "cpu"
 
     @property
     def accelerates(self) -> bool:
         """Whether the U-Net runs in another way here than Python would call it (`accelerate`)."""
-        return self.compiled or self.device.type == "cuda"
+        return self.compiled or device_kind(self.device) == "cuda"
 
     @property
     def dtype_name(self) -> str:
@@ -72,11 +73,11 @@ def choose(device: str = "auto", dtype: str = "auto", *, compiled: bool = False)
         precision, why_dtype = _best_dtype(where)
         why_dtype = f"asked for; all else in {_name(precision)}: {why_dtype}"
     elif dtype == "int8":
-        precision = _best_dtype(where)[0] if where.type != "cpu" else torch.bfloat16
+        precision = _best_dtype(where)[0] if device_kind(where) != "cpu" else torch.bfloat16
         why_dtype = "in the place of int8"
         log.warning(
             "int8 is for processors with VNNI or AMX, and %s; %s is taken",
-            "this one has neither" if where.type == "cpu" else f"not for {where}",
+            "this one has neither" if device_kind(where) == "cpu" else f"not for {where}",
             _name(precision),
         )
     else:
@@ -94,7 +95,7 @@ def multiplies_integers() -> bool:
 
 def _takes_integers(device: torch.device) -> bool:
     """Whether int8 is done where it is asked for; without those instructions only to be tried."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device_kind(device) != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     return multiplies_integers() or os.environ.get(TRIED) == "1"
 
@@ -112,11 +113,11 @@ def _best_device() -> tuple[torch.device, str]:
 
 
 def _best_dtype(device: torch.device) -> tuple[torch.dtype, str]:
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "tensor cores, and the range of float32"
         return torch.float16, "tensor cores; no bfloat16 in this GPU"
-    if device.type == "mps":
+    if device_kind(device) == "mps":
         return torch.float16, "half the memory"
     capabilities = torch.cpu.get_capabilities()
     for feature in ("amx_bf16", "avx512_bf16"):
@@ -126,12 +127,12 @@ def _best_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def _check_present(device: torch.device) -> None:
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             found = {0: "is no CUDA device", 1: "is 1 CUDA device"}.get(count, f"are {count} CUDA devices")
             raise DeviceError(f"{device} was asked for, but there {found} here; use --device auto or cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if device_kind(device) == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("mps was asked for, but there is no Apple GPU here; use --device auto or cpu")
 
 

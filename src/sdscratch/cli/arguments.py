@@ -100,6 +100,17 @@ class Arguments(LineOptions):
         for text in self.lora:
             parse_lora(text)
 
+    def check_preview(self) -> None:
+        """Check the preview's name.
+
+        Raises:
+            UsageError: its suffix is no picture's.
+        """
+        if self.preview is not None:
+            from sdscratch.images import check_suffix  # not for the help alone
+
+            check_suffix(Path(self.preview))
+
     def generate_options(self, typed: Mapping[str, Any]) -> GenerateOptions:
         """What was asked of the picture, checked.
 
@@ -110,11 +121,8 @@ class Arguments(LineOptions):
             UsageError: a value out of its range, or options that do not go together.
         """
         self.check_machine()
-        if self.preview is not None:
-            from sdscratch.images import check_suffix  # not for the help alone
-
-            check_suffix(Path(self.preview))
-        elif self.taesd is not None and typed.get("decoder") != "tiny":
+        self.check_preview()
+        if self.preview is None and self.taesd is not None and typed.get("decoder") != "tiny":
             raise UsageError(
                 "--taesd draws with --decoder tiny and in --preview, and neither is asked for; add one"
             )

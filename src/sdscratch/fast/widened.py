@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.fast.processor import multiplies
+from sdscratch.hardware import device_kind
 from sdscratch.models.quantised import Quantised, QuantisedConv, QuantisedLinear
 
 __all__ = ["WidenedConv", "WidenedLinear", "widen"]
@@ -31,7 +32,7 @@ def widen(network: nn.Module) -> None:
 def _is_narrow(module: nn.Module, first: Tensor | None) -> bool:
     weight = first if isinstance(module, Quantised) else module.weight
     assert isinstance(weight, Tensor)
-    return weight.device.type == "cpu" and not multiplies(weight.dtype)
+    return device_kind(weight.device) == "cpu" and not multiplies(weight.dtype)
 
 
 class _Widened(nn.Module):

@@ -12,6 +12,7 @@ start.py          noise, or a picture under noise → the latent to start from
 sampling.py       a request's latents: what follows, put together
 denoise.py        the U-Net as a denoiser, guided
 guided.py         what options say of guidance
+known.py          predictions that variants share, made once
 ranges.py         LoRAs that act at some steps only
 decode.py         latents → pictures
 preview.py        what is in a latent, in a moment

@@ -60,12 +60,18 @@ class Init:
 
 @dataclass(frozen=True)
 class Request:
-    """One picture's worth."""
+    """One picture's worth.
+
+    Attributes:
+        template: where its prompts came from, if they had wildcards.
+        variants: others that begin alike are drawn before or after it: what they share is computed once.
+    """
 
     options: ResolvedOptions
     init: Init | None = None
     controls: tuple[OpenedControl, ...] = ()
-    template: TemplateRecord | None = None  # where the prompts had wildcards
+    template: TemplateRecord | None = None
+    variants: bool = False
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seeds is the same."""

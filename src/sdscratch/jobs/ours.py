@@ -35,6 +35,7 @@ def told_by_record(record: Record, like: str | None = None) -> Told:
         model=Wanted("model", record.model, (record.model_hash,)),
         vae=_wanted("vae", record.vae) if record.vae else None,
         taesd=_wanted("vae", record.taesd) if record.taesd else None,
+        upscaler=_wanted("upscaler", record.upscaler) if record.upscaler and record.options.hires else None,
         init_hash=record.init_hash,
         from_picture=record.mode == "img2img",
         exact=None if other else record.options,
