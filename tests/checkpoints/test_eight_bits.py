@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sdscratch import load
 from sdscratch.addons.apply import add
 from sdscratch.checkpoints.convert import convert
-from sdscratch.checkpoints.eight_bits import is_quantised
+from sdscratch.checkpoints.eight_bits import is_quantised, read_integers
 from sdscratch.checkpoints.model import open_model
 from sdscratch.errors import CheckpointError, UsageError
 from sdscratch.fast.prepare import prepare
@@ -128,7 +128,7 @@ def test_a_lora_on_it_is_the_lora_on_its_values(folder: Path) -> None:
     )
     for weight in eight.stored:
         assert torch.equal(eight.read(weight).float(), wide.read(weight).float()), weight.name
-        assert (eight.read_integers(weight) is None) == (weight in chosen or not is_quantised(weight))
+        assert (read_integers(eight, weight) is None) == (weight in chosen or not is_quantised(weight))
     network = eight.load("unet", "cpu", torch.float32)
     assert isinstance(network.get_submodule("down.1.1.block.self_attention.query"), nn.Linear)
     assert isinstance(network.get_submodule("down.1.1.block.feed_forward.expand"), Quantised)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from sdscratch.checkpoints.layouts import Weight
+from sdscratch.checkpoints.empty import empty_network
+from sdscratch.checkpoints.layouts import Part, Weight
 from sdscratch.models.quantised import QuantisedConv, QuantisedLinear, quantised_rows
-from sdscratch.tensorfiles.header import BLOCKS, TensorInfo
+from sdscratch.tensorfiles.header import BLOCKS, INT8, TensorInfo
 from sdscratch.tensorfiles.quantised import quantised_q8_0
 
-__all__ = ["KINDS", "eight_bits", "ggml_type", "hold", "is_held", "is_quantised", "scales_of"]
+if TYPE_CHECKING:
+    from sdscratch.checkpoints.model import ModelFiles
+
+__all__ = ["KINDS", "begun", "eight_bits", "ggml_type", "is_quantised", "read_integers", "scales_of"]
 
 KINDS = ("int8", "q8_0")  # a scale a row, or one for every 32 numbers
 
@@ -69,18 +74,33 @@ def ggml_type(weight: Weight) -> str:
     return "Q8_0" if fits else "F16"
 
 
-def is_held(module: nn.Module) -> bool:
-    """Whether a module's weight can stay in 8 bits."""
-    return type(module) in (nn.Linear, nn.Conv2d)
+def read_integers(files: ModelFiles, weight: Weight) -> tuple[Tensor, Tensor] | None:
+    """A weight of 8 bits in our shape as it lies in its file, and its scales; None where it is no such, or
+    where an add-on changes it."""
+    stored = files.where(weight)
+    if stored.info.dtype != INT8:
+        return None
+    if files.changes:
+        tensor = weight.taken(stored.file.read(stored.name), files.layout)
+        if any(change.apply(weight, tensor) is not tensor for change in files.changes):
+            return None
+    integers, scales = stored.file.read_integers(stored.name)
+    index, count = weight.piece if files.layout == "ldm" else (0, 1)
+    return weight.taken(integers, files.layout), scales.chunk(count)[index]
 
 
-def hold(network: nn.Module, weights: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Replace layers by such as keep these weights, by name, in 8 bits; their biases stay to be given."""
-    for name, (integers, scales) in weights.items():
-        layer = name.removesuffix(".weight")
-        module = network.get_submodule(layer)
-        if isinstance(module, nn.Linear):
-            network.set_submodule(layer, QuantisedLinear(module, integers, scales))
+def begun(
+    files: ModelFiles, part: Part, weights: Iterable[Weight], device: torch.device | str
+) -> tuple[nn.Module, list[Weight]]:
+    """A network that has those of its weights that stay in 8 bits, and the weights that it still lacks."""
+    network, lacking = empty_network(part, files.config), []
+    for weight in weights:
+        name = weight.name.rpartition(".")[0]
+        layer, read = network.get_submodule(name), read_integers(files, weight)
+        if read is not None and type(layer) is nn.Linear:
+            network.set_submodule(name, QuantisedLinear(layer, *(tensor.to(device) for tensor in read)))
+        elif read is not None and type(layer) is nn.Conv2d:
+            network.set_submodule(name, QuantisedConv(layer, *(tensor.to(device) for tensor in read)))
         else:
-            assert isinstance(module, nn.Conv2d)
-            network.set_submodule(layer, QuantisedConv(module, integers, scales))
+            lacking.append(weight)
+    return network, lacking

@@ -31,7 +31,7 @@ from sdscratch.errors import CheckpointError, UsageError
 from sdscratch.models.config import ModelConfig, UNetConfig
 from sdscratch.options import SD1_DEFAULTS, Defaults, GenerateOptions, ResolvedOptions, changed
 from sdscratch.show import listed, printable
-from sdscratch.tensorfiles.header import FLOATS, INT8, TensorInfo
+from sdscratch.tensorfiles.header import FLOATS, TensorInfo
 from sdscratch.tensorfiles.identify import LORA_KINDS, identify
 from sdscratch.tensorfiles.reader import open_tensors
 from sdscratch.text.tokenizer import Tokenizer
@@ -135,42 +135,21 @@ class ModelFiles:
             tensor = change.apply(weight, tensor)
         return tensor
 
-    def read_integers(self, weight: Weight) -> tuple[Tensor, Tensor] | None:
-        """A weight of 8 bits in our shape as it lies in its file, and its scales; None where it is no such,
-        or where something is done to it (`models.quantised`)."""
-        stored = self.where(weight)
-        if stored.info.dtype != INT8:
-            return None
-        if self.changes:
-            tensor = weight.taken(stored.file.read(stored.name), self.layout)
-            if any(change.apply(weight, tensor) is not tensor for change in self.changes):
-                return None
-        integers, scales = stored.file.read_integers(stored.name)
-        index, count = weight.piece if self.layout == "ldm" else (0, 1)
-        return weight.taken(integers, self.layout), scales.chunk(count)[index]
-
     def load(self, part: Part, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
         """One network, ready to run: in eval mode, without gradients, its convolutions in channels_last.
 
         Raises:
             CheckpointError: the file has changed since it was opened.
         """
-        from sdscratch.checkpoints.eight_bits import hold, is_held
-        from sdscratch.checkpoints.empty import empty_network, placed
+        from sdscratch.checkpoints.eight_bits import begun
+        from sdscratch.checkpoints.empty import placed
 
-        network = empty_network(part, self.config)
-        state: dict[str, Tensor] = {}
-        held: dict[str, tuple[Tensor, Tensor]] = {}
-        for weight in self._in_order((part,)):
-            layer = network.get_submodule(weight.name.rpartition(".")[0])
-            if is_held(layer) and (integers := self.read_integers(weight)) is not None:
-                held[weight.name] = integers[0].to(device), integers[1].to(device)
-                continue
+        (network, weights), state = begun(self, part, self._in_order((part,)), device), {}
+        for weight in weights:
             tensor = self.read(weight)
             state[weight.name] = placed(tensor, device, dtype)
             if state[weight.name].data_ptr() != tensor.data_ptr():  # copied: nothing of the file is needed
                 self.where(weight).file.release(self.where(weight).name)
-        hold(network, held)
         network.load_state_dict(state, strict=True, assign=True)
         return network.eval().requires_grad_(False)
 
