@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sdscratch.checkpoints.changes import Change
 from sdscratch.checkpoints.empty import empty_network
 from sdscratch.checkpoints.layouts import Part, Weight
+from sdscratch.checkpoints.names import Layout
+from sdscratch.checkpoints.source import Stored
+from sdscratch.models.config import ModelConfig
 from sdscratch.models.quantised import QuantisedConv, QuantisedLinear, quantised_rows
 from sdscratch.tensorfiles.header import BLOCKS, INT8, TensorInfo
 from sdscratch.tensorfiles.quantised import quantised_q8_0
-
-if TYPE_CHECKING:
-    from sdscratch.checkpoints.model import ModelFiles
 
 __all__ = ["KINDS", "begun", "eight_bits", "ggml_type", "is_quantised", "read_integers", "scales_of"]
 
@@ -74,7 +75,19 @@ def ggml_type(weight: Weight) -> str:
     return "Q8_0" if fits else "F16"
 
 
-def read_integers(files: ModelFiles, weight: Weight) -> tuple[Tensor, Tensor] | None:
+class Files(Protocol):
+    """What is asked here of a model (`model.ModelFiles`)."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def changes(self) -> tuple[Change, ...]: ...
+    def where(self, weight: Weight) -> Stored: ...
+
+
+def read_integers(files: Files, weight: Weight) -> tuple[Tensor, Tensor] | None:
     """A weight of 8 bits in our shape as it lies in its file, and its scales; None where it is no such, or
     where an add-on changes it."""
     stored = files.where(weight)
@@ -90,7 +103,7 @@ def read_integers(files: ModelFiles, weight: Weight) -> tuple[Tensor, Tensor] | 
 
 
 def begun(
-    files: ModelFiles, part: Part, weights: Iterable[Weight], device: torch.device | str
+    files: Files, part: Part, weights: Iterable[Weight], device: torch.device | str
 ) -> tuple[nn.Module, list[Weight]]:
     """A network that has those of its weights that stay in 8 bits, and the weights that it still lacks."""
     network, lacking = empty_network(part, files.config), []
