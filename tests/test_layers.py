@@ -15,7 +15,7 @@ ROOT = Path(sdscratch.__file__).parent
 
 # From the ground up. A module may import from the floors below its own, and from its own package.
 FLOORS = (
-    {"errors", "home", "show", "streams", "texts", "version"},
+    {"errors", "hardware", "home", "show", "streams", "texts", "version"},
     {"addons.blocks", "checks", "settings"},  # how add-ons are asked for stands below the add-ons themselves
     {"addons.requests"},
     {"files", "models"},

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from sdscratch.errors import DeviceError
+from sdscratch.hardware import device_kind
 from sdscratch.options import check_placement
 
 __all__ = ["Placement", "choose", "out_of_memory_explained"]
@@ -30,12 +31,12 @@ class Placement:
 
         On a CPU they are not, and one at a time keeps every bit of a picture independent of its batch.
         """
-        return self.device.type != "cpu"
+        return device_kind(self.device) != "cpu"
 
     @property
     def accelerates(self) -> bool:
         """Whether the U-Net runs in another way here than Python would call it (`accelerate`)."""
-        return self.compiled or self.device.type == "cuda"
+        return self.compiled or device_kind(self.device) == "cuda"
 
     @property
     def dtype_name(self) -> str:
@@ -73,11 +74,11 @@ def _best_device() -> tuple[torch.device, str]:
 
 
 def _best_dtype(device: torch.device) -> tuple[torch.dtype, str]:
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "tensor cores, and the range of float32"
         return torch.float16, "tensor cores; no bfloat16 in this GPU"
-    if device.type == "mps":
+    if device_kind(device) == "mps":
         return torch.float16, "half the memory"
     capabilities = torch.cpu.get_capabilities()
     for feature in ("amx_bf16", "avx512_bf16"):
@@ -87,12 +88,12 @@ def _best_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def _check_present(device: torch.device) -> None:
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             found = {0: "is no CUDA device", 1: "is 1 CUDA device"}.get(count, f"are {count} CUDA devices")
             raise DeviceError(f"{device} was asked for, but there {found} here; use --device auto or cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if device_kind(device) == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("mps was asked for, but there is no Apple GPU here; use --device auto or cpu")
 
 

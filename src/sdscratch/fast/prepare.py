@@ -17,6 +17,7 @@ from sdscratch.fast.processor import multiplies
 from sdscratch.fast.unet import FastUNet
 from sdscratch.fast.widened import widen
 from sdscratch.fast.winograd import Scratch, WinogradConv
+from sdscratch.hardware import device_kind
 from sdscratch.models.layers import Upsample
 from sdscratch.models.unet import FeedForward, TransformerBlock, UNet
 
@@ -53,7 +54,7 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
     for name in _replaceable(network):
         module = network.get_submodule(name)
         weight = next(module.parameters(recurse=True), None)
-        if weight is None or weight.device.type != "cpu":
+        if weight is None or device_kind(weight.device) != "cpu":
             continue
         half = weight.dtype == torch.bfloat16
         match module:

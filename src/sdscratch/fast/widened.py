@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.fast.processor import multiplies
+from sdscratch.hardware import device_kind
 
 __all__ = ["WidenedConv", "WidenedLinear", "widen"]
 
@@ -22,7 +23,7 @@ def widen(network: nn.Module) -> None:
     for name, module in list(network.named_modules()):
         if not isinstance(module, (nn.Linear, nn.Conv2d)):
             continue
-        if module.weight.device.type == "cpu" and not multiplies(module.weight.dtype):
+        if device_kind(module.weight.device) == "cpu" and not multiplies(module.weight.dtype):
             form = WidenedLinear(module) if isinstance(module, nn.Linear) else WidenedConv(module)
             network.set_submodule(name, form)
 

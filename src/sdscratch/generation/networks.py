@@ -20,6 +20,7 @@ from sdscratch.fast.accelerate import accelerate
 from sdscratch.fast.compute import Compute, Input, Outputs
 from sdscratch.fast.prepare import prepare
 from sdscratch.fast.seamless import make_seamless
+from sdscratch.hardware import device_kind
 from sdscratch.models.altered import Alteration
 from sdscratch.models.unet import UNet
 
@@ -219,7 +220,7 @@ class Networks:
         if name not in self._loaded:
             return
         large = size_of(self._loaded[name]) > WORTH_LETTING_GO
-        if self.low_memory or (self.placement.device.type == "cpu" and large):
+        if self.low_memory or (device_kind(self.placement.device) == "cpu" and large):
             self._let_go(name)
             self._done.add(name)
 
@@ -311,7 +312,9 @@ def exchanged(network: nn.Module, files: ModelFiles, weights: Collection[Weight]
     pairs = [(own[weight.name], weight) for weight in weights if weight.name in own]
     if len(pairs) < len(weights):
         return False
-    if any(place.device.type in LAID_OUT_ANEW or place.shape != weight.shape for place, weight in pairs):
+    if any(place.shape != weight.shape for place, weight in pairs):
+        return False
+    if any(device_kind(place.device) in LAID_OUT_ANEW for place, _ in pairs):
         return False
     for place, weight in pairs:
         place.data.copy_(files.read(weight))
@@ -320,9 +323,9 @@ def exchanged(network: nn.Module, files: ModelFiles, weights: Collection[Weight]
 
 def trim(device: torch.device) -> None:
     """Give memory that is free now back to the system; allocators would keep it for themselves."""
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         torch.cuda.empty_cache()
-    elif device.type == "mps":
+    elif device_kind(device) == "mps":
         torch.mps.empty_cache()
     elif sys.platform == "linux":
         release = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
