@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jinja2
@@ -28,6 +28,7 @@ from sdscratch.explain.views.made import picture_view
 from sdscratch.explain.views.pixels import pixels_view
 from sdscratch.explain.views.words import text_view, tokens_view
 from sdscratch.generation.pipeline import Pipeline
+from sdscratch.hardware import device_kind
 from sdscratch.version import __version__
 
 __all__ = ["Told", "page"]
@@ -47,16 +48,7 @@ def page(pipeline: Pipeline, told: Sequence[Told]) -> bytes:
     Raises:
         SdscratchError: a file of the model cannot be read once more.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sdscratch.explain", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "marked": marked, "anchor": anchor}
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.globals["initial"] = lambda run: initial_step(run["frames"].steps)
+    environment = templates()
     views = [view_of(pipeline, each) for each in told]
     html = environment.get_template("page.html").render(
         runs=views,
@@ -72,6 +64,22 @@ def page(pipeline: Pipeline, told: Sequence[Told]) -> bytes:
         version=__version__,
     )
     return html.encode()
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """The templates; they are compiled once a process."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sdscratch.explain", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "marked": marked, "anchor": anchor}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.globals["initial"] = lambda run: initial_step(run["frames"].steps)
+    return environment
 
 
 def initial_step(steps: int) -> int:
@@ -108,7 +116,7 @@ def view_of(pipeline: Pipeline, told: Told) -> dict[str, Any]:
         "autoencoder": pixels_view(run, config.autoencoder),
         "picture": picture_view(run, told.again),
         "dtype": pipeline.placement.dtype_name,
-        "device": pipeline.placement.device.type,
+        "device": device_kind(pipeline.placement.device),
     }
 
 
