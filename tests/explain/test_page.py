@@ -444,6 +444,21 @@ def test_with_little_memory_the_page_shows_the_same(guided: Explained, tiny_mode
     assert made.data[0]["texts"] == guided.page.data[0]["texts"]
 
 
+def test_two_runs_are_told_of_side_by_side_and_where_they_differ(pipeline: Pipeline) -> None:
+    runs = [explained(pipeline, prompt, steps=3)[0] for prompt in ("a dog", "the cat", "a dog")]
+    told = [Told(run, ["sdscratch"]) for run in runs]
+    made = ExplainedPage(page(pipeline, told[:2]))
+    assert [tag for tag, _ in made.outline.elements].count("h1") == 2
+    assert "“the cat”" in made.text
+    assert [each["steps"] for each in made.data] == [3, 3]
+    estimates = [np.stack([step.asked.denoised.numpy() for step in run.steps.values()]) for run in runs[:2]]
+    apart = np.sqrt(((estimates[0] - estimates[1]) ** 2).mean(1))
+    shown = np.stack(made.images("apart")).astype(float)
+    assert np.abs(shown * apart.max() / 255 - apart).max() <= apart.max() / 255 / 2 + 1e-6
+    assert "Both begin with the same noise" in made.text
+    assert "the same to the last bit" in ExplainedPage(page(pipeline, told[::2])).text
+
+
 @pytest.mark.parametrize(
     "prompt", ["[the dog:a cat:0.5] the", "a dog AND the cat:0.5", "a dog BREAK the cat", "", "dog " * 90]
 )

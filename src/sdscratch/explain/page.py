@@ -50,13 +50,16 @@ def page(pipeline: Pipeline, told: Sequence[Told]) -> bytes:
     """
     environment = templates()
     views = [view_of(pipeline, each) for each in told]
+    compared = None
+    if len(told) > 1:  # before the frames are written out, which it adds to
+        compared = comparison(told[0].run, told[1].run, views[0]["frames"])
     html = environment.get_template("page.html").render(
         runs=views,
         stages=stages_of(pipeline, told[0].run),
         data=[
             view["frames"].to_json() | {"attention": maps_of(view), "heads": heads_of(view)} for view in views
         ],
-        compared=comparison(told[0].run, told[1].run) if len(told) > 1 else None,
+        compared=compared,
         glossary=dict(sorted(GLOSSARY.items(), key=lambda each: each[0].lower())),
         filters=filters(),
         style=asset(environment, "page.css"),
