@@ -185,8 +185,9 @@ def test_every_picture_has_an_alternative_and_ids_are_of_one_element(
 
 def test_a_prompt_cannot_break_the_page(explain: Callable[..., Result], tiny_model: Path) -> None:
     prompt = '</script><script>alert("x")</script> & <b>"dog"'
-    assert sdscratch("explain", prompt, "-m", tiny_model, *SMALL, "-o", "p.html").code == 0
-    page = ExplainedPage.read(Path("p.html"))
+    result = sdscratch("explain", prompt, "-m", tiny_model, *SMALL, "-o", "-")
+    assert result.code == 0, result.stderr
+    page = ExplainedPage(result.stdout)
     assert sum(tag == "script" for tag, _ in page.outline.elements) == 2
     assert f"“{prompt}”" in page.text
 
@@ -360,6 +361,16 @@ def test_a_page_is_never_overwritten_unasked(explain: Callable[..., Result]) -> 
     assert Path("page.html").read_text() == "mine"
     assert explain("-o", "page.html", "--overwrite").code == 0
     assert b"<!DOCTYPE html>" in Path("page.html").read_bytes()[:99]
+
+
+def test_neither_are_the_tensors_of_another_run(explain: Callable[..., Result]) -> None:
+    Path("kept").mkdir()
+    Path("kept/run.json").write_text("mine")
+    result = explain("-o", "page.html", "--save", "kept")
+    assert result.code == 2
+    assert "run.json" in result.stderr
+    assert Path("kept/run.json").read_text() == "mine"
+    assert [path.name for path in Path().rglob("*") if path.is_file()] == ["run.json"]
 
 
 def test_without_a_name_the_next_free_one_is_taken(explain: Callable[..., Result]) -> None:
