@@ -16,7 +16,7 @@ from sdscratch.jobs.finding import Found, Library, Wanted, find_picture, named_o
 from sdscratch.jobs.theirs import Told, tagged, without_suffix
 from sdscratch.show import printable
 
-__all__ = ["Search"]
+__all__ = ["Search", "control_files"]
 
 KEYS = {"upscaler": "hires_upscaler"}  # options that are not called as what they name
 
@@ -111,7 +111,7 @@ class Search:
     def control(self, each: ControlRecord) -> str:
         """A control as the option takes it, its file and its hint found by their hashes."""
         source = self.source
-        file = self.found(Wanted("control", each.name, (each.hash,))).path
+        file, *encoders = [self.found(wanted).path for wanted in control_files(each)]
         background = self.told.values.get("background", "white")
         folders = _folders(source, self.library.look_in)
         path = find_picture(each.image, folders, background, each.preprocess)
@@ -120,7 +120,7 @@ class Search:
                 f"the picture that the control {printable(each.name)} of {printable(source)} followed is not "
                 "beside it, not here, nor in a folder given by --look-in"
             )
-        return spelled_control(each, file, str(path))
+        return spelled_control(each, file, str(path), *encoders)
 
     def mask(self, digest: str) -> Path:
         source = self.source
@@ -150,10 +150,17 @@ class Search:
         return path
 
 
-def spelled_control(each: ControlRecord, file: str, image: str) -> str:
+def control_files(each: ControlRecord) -> list[Wanted]:
+    """A control's file, and an IP-Adapter's image encoder behind it."""
+    own = Wanted("control", each.name, (each.hash,))
+    return [own] if each.encoder is None else [own, Wanted("control", "image_encoder", (each.encoder,))]
+
+
+def spelled_control(each: ControlRecord, file: str, image: str, encoder: str | None = None) -> str:
     """A control as `--control` has it."""
     items = [file, f"image={image}", f"weight={each.weight!r}", f"start={each.start!r}", f"end={each.end!r}"]
     items += [f"mode={each.mode}", *([f"preprocess={each.preprocess}"] if each.preprocess else [])]
+    items += [f"encoder={encoder}"] if encoder else []
     return ",".join(item.replace(",", ",,") for item in items)
 
 

@@ -10,6 +10,9 @@ unet.py           noisy latent, time, context → noise
 altered.py        the same U-Net with something done otherwise inside: FreeU, perturbed attention
 vae.py            picture ↔ latent
 controlnet.py     hint, noisy latent, time, context → what is added to the U-Net's skips
+ip_adapter.py     picture, encoded → what cross-attentions attend to besides the prompt
+image_encoder.py  picture → vectors, as CLIP sees it
+image_prompt_config.py   the shapes of both
 t2i_adapter.py    hint → what is added to its levels
 esrgan.py         a picture → a larger one
 taesd.py          latent → picture at a hundredth of the cost
