@@ -14,6 +14,7 @@ from sdscratch.show import printable
 __all__ = [
     "EMBEDDED",
     "cache_folder",
+    "control_folders",
     "data_folder",
     "find_control",
     "find_embedding",

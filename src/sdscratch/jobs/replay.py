@@ -19,7 +19,7 @@ from sdscratch.jobs.finding import Library, Wanted
 from sdscratch.jobs.options import LINE, line_values
 from sdscratch.jobs.ours import told_by_record
 from sdscratch.jobs.plan import Job, job_of
-from sdscratch.jobs.search import Search
+from sdscratch.jobs.search import Search, control_files
 from sdscratch.jobs.theirs import TOOLS, Told, tagged, told_by
 from sdscratch.jobs.wildcards import Expander
 from sdscratch.options import ResolvedOptions, changed, random_seed
@@ -60,7 +60,7 @@ class Recipe:
         told = self.told()
         single = [each for each in (told.model, told.vae, told.taesd, told.upscaler) if each is not None]
         loras = [wanted for _, wanted in (*told.loras, *tagged(told))]
-        controls = [Wanted("control", each.name, (each.hash,)) for each in told.controls]
+        controls = [wanted for each in told.controls for wanted in control_files(each)]
         return [*single, *loras, *told.embeddings, *controls]
 
     def told(self, like: str | None = None) -> Told:
@@ -180,6 +180,8 @@ def prepare(
         differs.append("like")
     options = None
     if told.exact is not None and not differs:
-        kept = ("prompt", "negative_prompt", *(["hires_upscaler"] if told.upscaler else []))  # as found here
+        kept = ["prompt", "negative_prompt"]
+        if told.exact.hires is not None and told.upscaler is not None:
+            kept.append("hires_upscaler")  # where it is here
         options = replace(told.exact, **{name: line[name] for name in kept})
     return Replay(recipe, line, options, tuple(differs), tuple(told.unmatched), tuple(search.by_name))

@@ -16,9 +16,7 @@ from sdscratch.jobs.finding import Found, Library, Wanted, find_picture, named_o
 from sdscratch.jobs.theirs import Told, tagged, without_suffix
 from sdscratch.show import printable
 
-__all__ = ["Search"]
-
-KEYS = {"upscaler": "hires_upscaler"}  # options that are not called as what they name
+__all__ = ["Search", "control_files"]
 
 
 class Search:
@@ -46,8 +44,8 @@ class Search:
             line["vae"] = self.found(told.vae).path
         if told.taesd is not None and "taesd" not in changes:
             line["taesd"] = self.found(told.taesd).path
-        if told.upscaler is not None and "hires_upscaler" not in changes:
-            line["hires_upscaler"] = self.found(told.upscaler).path
+        if told.upscaler is not None and told.upscales not in changes:
+            line[told.upscales] = self.found(told.upscaler).path
         if "lora" not in changes:
             self.add_loras(line)
         if "embedding" not in changes:
@@ -70,9 +68,10 @@ class Search:
     def found(self, wanted: Wanted) -> Found:
         found = self.library.find(wanted)
         if found is None:
+            option = self.told.upscales if wanted.kind == "upscaler" else wanted.kind
             raise CheckpointError(
                 f"{printable(self.source)} was drawn with the {wanted}, which is not here; name its "
-                f"folder by --look-in, or another file by --set {KEYS.get(wanted.kind, wanted.kind)}=FILE"
+                f"folder by --look-in, or another file by --set {option}=FILE"
             )
         note = named_only(wanted, found)
         if note is not None and note not in self.by_name:
@@ -111,7 +110,7 @@ class Search:
     def control(self, each: ControlRecord) -> str:
         """A control as the option takes it, its file and its hint found by their hashes."""
         source = self.source
-        file = self.found(Wanted("control", each.name, (each.hash,))).path
+        file, *encoders = [self.found(wanted).path for wanted in control_files(each)]
         background = self.told.values.get("background", "white")
         folders = _folders(source, self.library.look_in)
         path = find_picture(each.image, folders, background, each.preprocess)
@@ -120,7 +119,7 @@ class Search:
                 f"the picture that the control {printable(each.name)} of {printable(source)} followed is not "
                 "beside it, not here, nor in a folder given by --look-in"
             )
-        return spelled_control(each, file, str(path))
+        return spelled_control(each, file, str(path), *encoders)
 
     def mask(self, digest: str) -> Path:
         source = self.source
@@ -150,10 +149,17 @@ class Search:
         return path
 
 
-def spelled_control(each: ControlRecord, file: str, image: str) -> str:
+def control_files(each: ControlRecord) -> list[Wanted]:
+    """A control's file, and an IP-Adapter's image encoder behind it."""
+    own = Wanted("control", each.name, (each.hash,))
+    return [own] if each.encoder is None else [own, Wanted("control", "image_encoder", (each.encoder,))]
+
+
+def spelled_control(each: ControlRecord, file: str, image: str, encoder: str | None = None) -> str:
     """A control as `--control` has it."""
     items = [file, f"image={image}", f"weight={each.weight!r}", f"start={each.start!r}", f"end={each.end!r}"]
     items += [f"mode={each.mode}", *([f"preprocess={each.preprocess}"] if each.preprocess else [])]
+    items += [f"encoder={encoder}"] if encoder else []
     return ",".join(item.replace(",", ",,") for item in items)
 
 

@@ -205,7 +205,7 @@ class DenoisingLoss:
         self.late_bias, self.snr_gamma = late_bias, snr_gamma
 
     def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
-        """The loss of `module`, a `Diffusion` or what is called like one."""
+        """The loss of `module`, a `Diffusion` or what is called like one; hints, if any, come last."""
         chosen = slice(indices.start, indices.stop)
         rng = generator(self.distributed.device, self.seed, "noise", step)
         timesteps = stratified_timesteps(self.size, len(self.alphas_bar), rng, self.late_bias)[chosen]
@@ -215,8 +215,9 @@ class DenoisingLoss:
         alpha_bar = self.alphas_bar[timesteps]
         noisy, target = denoising_target(clean.values, noise, alpha_bar, self.prediction)
         captions = self._dropped(clean.captions, step, chosen)
+        hints = () if clean.hints is None else (clean.hints,)
         with self.distributed.autocast():
-            prediction = module(noisy, timesteps.float(), self.words(captions))
+            prediction = module(noisy, timesteps.float(), self.words(captions), *hints)
         losses = (prediction.float() - target).square().flatten(1).mean(1)
         if self.snr_gamma is not None:
             losses = losses * snr_weight(alpha_bar, self.snr_gamma, self.prediction)
