@@ -4,6 +4,7 @@
 # make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 30 to 80 minutes on two cores
 # make model   the built-in model from nothing, and its score; goes on where it was stopped. See its variables below
 # make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
+# make constraints   docs/constraints.txt and docs/sbom.cdx.json: the versions that the tests run with
 # make gpu-check   every GPU path beside the CPU, then its speed: 10 minutes of a GPU. GPU="--help" tells more
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full check docs model judge bench-peers gpu-check clean
+.PHONY: demo test test-full check docs model judge bench-peers gpu-check constraints clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +39,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	# compiles for minutes; where it cannot, the others are compared without it
 	-$(BIN)/python -m pip install --quiet "stable-diffusion-cpp-python>=0.4.7"
+	-$(BIN)/python -m pip install --quiet "nncf>=3.0"
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -123,6 +125,9 @@ bench-peers: $(VENV)/.installed-bench
 
 gpu-check: $(VENV)/.installed-test
 	$(BIN)/python -m sdscratch.bench.gpu_check --json gpu-check.json $(GPU)
+
+constraints: $(VENV)/.installed-test
+	$(BIN)/python tests/support/tested_set.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

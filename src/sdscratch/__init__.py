@@ -3,6 +3,7 @@
 From the ground up; imports run strictly downward:
 
     errors.py     all that a user is told when something goes wrong, with exit codes
+    hardware.py   what kind of device something is on
     home.py       whether there is a home, and where
     show.py       strangers' text on a terminal
     streams.py    standard streams that may be missing

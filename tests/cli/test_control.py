@@ -15,6 +15,7 @@ from sdscratch.errors import UsageError
 from sdscratch.images import parse_infotext, picture_hash, read_picture, read_records
 from support.cli import Result, sdscratch
 from support.controlnets import TINY_ADAPTER, TINY_CONTROL, hint, write_control
+from support.ip_adapters import write_encoder, write_prompt
 
 Draw = Callable[..., Result]
 SMALL = ["--width", 64, "--height", 64, "--steps", 2, "--seed", 5, "--device", "cpu", "--dtype", "float32"]
@@ -135,6 +136,33 @@ def test_info_tells_controls_apart_and_whether_they_fit(tiny_model: Path) -> Non
     misfits = json.loads(sdscratch("info", "folder", "--json", "--against", "default").lines[0])["misfits"]
     assert len(misfits) == 1
     assert "another kind of model" in misfits[0]
+
+
+def test_a_picture_in_the_prompt_needs_its_encoder_and_is_drawn_again(draw: Draw, tiny_model: Path) -> None:
+    write_prompt(Path("controls/like.safetensors"), "plus")
+    refused = draw("--control", "like,image=c.png", "-o", "x.png")
+    assert refused.code == 3
+    assert "its image encoder is not there" in refused.stderr
+    assert not Path("x.png").exists()
+    facts = json.loads(sdscratch("info", "controls/like.safetensors", "--json").lines[0])
+    assert (facts["what"], facts["control"]["form"], facts["control"]["tokens"]) == (
+        "an IP-Adapter",
+        "plus",
+        5,
+    )
+
+    encoder = write_encoder(Path("elsewhere/vision"))
+    assert "image encoder" in sdscratch("info", encoder / "model.safetensors").stdout.decode()
+    drawn = draw("--control", f"like,image=c.png,encoder={encoder}", "-o", "x.png", "--json")
+    assert drawn.code == 0, drawn.stderr
+    (told,) = json.loads(drawn.lines[0])["controls"]
+    assert told["encoder"]
+    again = sdscratch(
+        *("replay", "x.png", "-o", "again/", "--json"),
+        *("--look-in", tiny_model.parent, "--look-in", "elsewhere"),
+    )
+    assert again.code == 0, again.stderr
+    assert json.loads(again.lines[0])["identical"], again.lines
 
 
 def test_info_writes_a_map() -> None:

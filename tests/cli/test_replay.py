@@ -21,6 +21,7 @@ from support.checkpoints import TINY, ldm_tensors
 from support.cli import Result, sdscratch
 from support.loras import changes, is_attention, targets, write_lora
 from support.pictures import gradient
+from support.upscalers import TINY_RRDB, random_tensors, write_pth
 
 # one of each kind: with and without noise, of intervals, of steps of its own, multistep, restarting, unguided
 FEW = ("ddpm", "euler_a", "dpm++sde", "dpm_adaptive", "plms", "unipc", "euler_cfg++")
@@ -35,8 +36,11 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"prompt": "dog", "init_img": "init.png", "fit": "contain", "background": "red", "strength": 0.6},
     {"prompt": "dog", "init_img": "init.png", "strength": 0},
     {"prompt": "[dog:cat:0.5] AND apple", "tile": 128, "width": 136},
+    {"prompt": "dog", "hires": 1.5, "hires_strength": 0.6, "hires_prompt": "cat", "seamless": "x"},
+    {"prompt": "dog", "hires": 1.25, "hires_upscaler": "4x-tiny", "hires_sampler": "DDIM"},
     {"prompt": "dog", "batch_count": 2, "eta": 0.5, "sampler": "ddim"},
 )
+UPSCALED = next(number for number, each in enumerate(VARIANTS, start=1) if "hires_upscaler" in each)
 
 
 def scale(sampler: str) -> float:
@@ -69,6 +73,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
         save_file({"emb_params": torch.ones(2, TINY.text.width)}, "embeddings/zorb.safetensors")
         vae = {name: t + 0.01 for name, t in ldm_tensors().items() if name.startswith("first_stage_model.")}
         save_file(vae, "weights/other.safetensors")
+        Path("upscalers").mkdir()
+        write_pth(Path("upscalers/4x-tiny.pth"), random_tensors(TINY_RRDB, "BSRGAN"))
         gradient(80, 64).save("init.png")
         run(FEW, VARIANTS, "own")
         yield folder
@@ -195,16 +201,16 @@ def test_a_plan_of_pictures_draws_them(folder: Path) -> None:
 
 
 def test_files_that_moved_are_found_by_their_hashes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model, LoRAs, the embedding and the VAE under other names, in a folder of their own."""
-    source = [Path(own(len(FEW) + number)).resolve() for number in (1, 2)]
+    """Model, LoRAs, embedding, VAE and upscaler under other names, in a folder of their own."""
+    source = [Path(own(len(FEW) + number)).resolve() for number in (1, 2, UPSCALED)]
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    assert [line["path"] for line in replayed(*source, code=3)] == [None, None]
-    for number, path in enumerate(folder.glob("[wle]*s/*.safetensors")):
+    assert [line["path"] for line in replayed(*source, code=3)] == [None] * 3
+    for number, path in enumerate([*folder.glob("[wle]*s/*.safetensors"), *folder.glob("upscalers/*")]):
         (folder / "attic" / "deep").mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, folder / "attic" / "deep" / f"m{number}.safetensors")
+        shutil.copy(path, folder / "attic" / "deep" / f"m{number}{path.suffix}")
     lines = replayed(*source, "--look-in", folder / "attic")
-    assert [(line["identical"], line["unmatched"]) for line in lines] == [(True, []), (True, [])]
+    assert [(line["identical"], line["unmatched"]) for line in lines] == [(True, [])] * 3
 
 
 def test_info_says_which_files_are_here(folder: Path) -> None:

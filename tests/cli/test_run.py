@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sdscratch.images import parse_infotext, read_records
 from sdscratch.jobs import wildcards
@@ -187,3 +188,45 @@ def test_a_dry_run_says_about_how_long_the_run_takes(draw: Run, folder: Path) ->
     again = draw("run", "plan.jsonl", "--dry-run")
     assert "6 of them are drawn already" in again.stderr
     assert "on this machine" not in again.stderr
+
+
+def test_pictures_without_a_record_have_one_beside_them_where_that_is_asked_for(
+    draw: Run, folder: Path
+) -> None:
+    """And a run that lost its journal knows them again all the same."""
+    Path("plan.jsonl").write_text('{"prompt": "a dog", "seed": 3}\n{"prompt": "a cat", "size": "72x64"}\n')
+    words = ("run", "plan.jsonl", "-o", "out", "-q", "--strip", "--sidecar")
+    first, second = draw(*words).lines
+    for path, size in ((first, "64x64"), (second, "72x64")):
+        alone = Path(path).with_suffix(".json")
+        record = read_records(Path(path)).record
+        assert record is not None
+        assert f"{record.options.width}x{record.options.height}" == size
+        alone.rename("aside")
+        assert read_records(Path(path)).tool is None  # nothing is in it
+        Path("aside").rename(alone)
+    before = {path: path.read_bytes() for path in Path("out").iterdir() if "journal" not in path.name}
+    Path("out/journal.jsonl").unlink()
+    Path(first).with_suffix(".json").unlink()  # the power went between the two
+    assert draw(*words).lines == [first, second]
+    assert before == {path: path.read_bytes() for path in Path("out").iterdir() if "journal" not in path.name}
+
+
+def test_the_size_of_all_lines_may_be_said_at_once_and_pictures_are_shown(
+    tiny_model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("TMUX", "TERM_PROGRAM", "LC_TERMINAL", "KITTY_WINDOW_ID"):
+        monkeypatch.delenv(name, raising=False)
+    Path("plan.txt").write_text("a dog --s 1\na cat --s 1 --w 64\n")
+    words = ("run", "plan.txt", "-m", tiny_model, "--size", "72x64", "-q", "--show", "--preview", "now.png")
+    done = sdscratch(*words, "--device", "cpu", "--dtype", "float32", terminals=["stderr"])
+    assert done.code == 0, done.stderr
+    sizes = [(o.width, o.height) for path in done.lines if (o := read_records(Path(path)).record.options)]  # type: ignore[union-attr]
+    assert sizes[0] == (72, 64)
+    assert sizes[1][0] == 64
+    assert done.stderr.count("\u2580") >= 72 * 32
+    with Image.open("now.png") as sketch:
+        assert sketch.size[0] == 64
+    assert sdscratch(*words, "--width", 64).code == 2
+    assert sdscratch(*words[:-1], "now.bmp").code == 2

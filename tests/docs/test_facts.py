@@ -13,6 +13,8 @@ from sdscratch.images import Record
 from sdscratch.jobs.axes import expand
 from sdscratch.jobs.lines import read_line
 from sdscratch.jobs.names import DEFAULT, FIELDS
+from sdscratch.text.prompt import selected
+from sdscratch.text.syntax import editing
 from support.markdown import ROOT, Page
 
 DOCS = ROOT / "docs"
@@ -73,13 +75,18 @@ def test_the_makefile_says_at_its_head_what_it_can_make() -> None:
 
 def test_the_plans_in_the_examples_say_what_is_said_of_them() -> None:
     page = Page(DOCS / "jobs.md")
-    lines, plan = page.blocks("")
+    lines, plan, variants = page.blocks("")
     prompts = [read_line(line, "the example") for line in lines.splitlines()]
     assert [said["prompt"] for said in prompts] == ["a lighthouse in a storm"] * 3
     assert [said.get("negative_prompt") for said in prompts] == [None, "people", "people"]
     jobs = list(expand(tomllib.loads(plan), "the example"))
     assert len(jobs) == 2 * 4 * 3 * 4
     assert (jobs[0]["seed"], jobs[0]["steps"], jobs[-1]["strength"]) == (1, 10, 1.0)
+    prompts = [job["prompt"] for job in expand(tomllib.loads(variants), "the example")]
+    stages = [editing.stages(prompt, 30) for prompt in prompts]
+    read = [tuple(each[selected(each, step)].text for step in range(30)) for each in stages]
+    computed = {(texts[: step + 1]) for texts in read for step in range(30)}  # what was read until then
+    assert f"three pictures in {len(computed)} steps, not {30 * len(read)}" in page.text
     assert f"`{DEFAULT}`" in page.text
     assert set(FIELDS) <= set(re.findall(r"`\{(\w+)\}`", page.text))
 

@@ -14,7 +14,7 @@ from sdscratch.addons.requests import LoraRequest
 from sdscratch.images import Infotext, parse_infotext
 from sdscratch.jobs.finding import Found, Library, Wanted, named_only
 from sdscratch.jobs.theirs import TOOLS, tagged, told_by
-from sdscratch.options import SD1_DEFAULTS, GenerateOptions
+from sdscratch.options import SD1_DEFAULTS, GenerateOptions, hires_size
 
 A1111 = (
     "a fox <lora:ink:0.7>\nNegative prompt: bad\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, "
@@ -104,9 +104,24 @@ def test_a_second_pass_is_read_as_it_is_written() -> None:
     assert (read.hires, read.hires_strength, read.hires_steps) == (1.5, 0.4, 12)
     assert (read.hires_upscaler, read.hires_prompt) == ("latent-nearest-exact", "a fox")
     assert (read.hires_cfg_scale, read.seamless) == (5.0, "xy")
-    assert (read.hires_sampler, read.hires_scheduler) == ("Euler a", None)
+    assert (read.hires_sampler, read.hires_scheduler) == ("euler_a", None)
     resized = told_by("a1111", Infotext("a", "", {"Hires resize": "1024x1024", "Hires steps": "5"}))
     assert len(resized.unmatched) == 2
+
+
+def test_a_second_pass_by_size_and_one_by_a_file_are_read() -> None:
+    sized = {"Size": "512x768", "Hires resize": "1024x1536", "Hires upscaler": "ESRGAN_4x"}
+    told = told_by("a1111", Infotext("a", "", sized))
+    assert told.values["hires"] == 2.0
+    assert told.upscaler == Wanted("upscaler", "ESRGAN_4x")
+    told = told_by("a1111", Infotext("a", "", sized | {"Hires resize": "1024x1024"}))
+    assert told.unmatched == ["Hires resize: 1024x1024"]
+    assert told_by("a1111", Infotext("a", "", sized | {"Hires resize": "0x1536"})).values["hires"] == 2.0
+    for width in range(512, 768, 8):  # whatever the division gives, the size is reached
+        told = told_by(
+            "a1111", Infotext("a", "", {"Size": f"{width}x512", "Hires resize": f"{width + 504}x0"})
+        )
+        assert hires_size(width, 512, told.values["hires"])[0] == width + 504
 
 
 def test_loras_beside_the_prompt() -> None:

@@ -46,7 +46,7 @@ def control_tensors(weights: Iterable[Weight], seed: int = 0) -> dict[Weight, Te
     for weight in weights:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {weight.name}".encode()))
         values = torch.randn(weight.shape, generator=generator)
-        last = weight.name.split(".")[-2]
+        last = weight.name.split(".")[-2:][0]
         if "norm" in last:
             values = values * 0.1 + (1.0 if weight.name.endswith("weight") else 0.0)
         elif len(weight.shape) == 1:

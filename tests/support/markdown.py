@@ -92,6 +92,6 @@ def pages() -> list[Page]:
         for path in (
             ROOT / "README.md",
             ROOT / "weights" / "README.md",
-            *sorted((ROOT / "docs").glob("*.md")),
+            *sorted((ROOT / "docs").rglob("*.md")),
         )
     ]

@@ -108,6 +108,7 @@ CASES: dict[str, tuple[Kind, Shapes]] = {
     "T2I-Adapter for SDXL": (Kind.T2I_ADAPTER_SDXL, {"adapter.conv_in.weight": (320, 768, 3, 3)}),
     "style adapter": (Kind.STYLE_ADAPTER, {"style_embedding": (1, 8, 1024)}),
     "IP-Adapter": (Kind.IP_ADAPTER, {"image_proj.proj.weight": (3072, 1024)}),
+    "image encoder": (Kind.IMAGE_ENCODER, {"visual_projection.weight": (1024, 1280)}),
     "TAESD": (Kind.TAESD, {"0.weight": (64, 3, 3, 3), "1.conv.0.weight": (64, 64, 3, 3)}),
     "TAESD, diffusers": (Kind.TAESD, {"decoder.layers.3.conv.0.weight": (64, 64, 3, 3)}),
     "LoRA, kohya": (Kind.LORA_KOHYA, kohya(768)),

@@ -12,6 +12,7 @@ control_requests.py   how ControlNets and adapters are asked for
 control.py            told apart and opened, with their hints
 control_files.py      what their files have in common
 controlnet.py         ControlNets, in every form of file
+ip_adapter.py         IP-Adapters, and their image encoder
 t2i_adapter.py        T2I-Adapters, full and light
 upscaler.py    upscalers of the ESRGAN family, told apart and checked
 apply.py       a model with add-ons: found, opened, checked

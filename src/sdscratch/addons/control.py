@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sdscratch.addons.control_files import ControlFile, OpenedFiles, opened_files
 from sdscratch.addons.control_requests import ControlRequest, parse_control
 from sdscratch.addons.controlnet import CONTROLNETS, open_controlnet
+from sdscratch.addons.ip_adapter import ImagePromptFile, facts_of, open_image_prompt
 from sdscratch.addons.t2i_adapter import ADAPTERS, open_adapter
 from sdscratch.checkpoints.layouts.controlnet import PREFIX, hint_widths
 from sdscratch.checkpoints.model import ModelFiles
@@ -17,6 +18,7 @@ from sdscratch.checkpoints.places import find_control
 from sdscratch.errors import CheckpointError
 from sdscratch.images import ControlRecord, picture_hash
 from sdscratch.images.hints import read_hint
+from sdscratch.tensorfiles.identify import Kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,6 +64,7 @@ class OpenedControl:
             request.mode,
             request.preprocess,
             files.webui_hash(),
+            self.file.encoder.files.hash() if isinstance(self.file, ImagePromptFile) else None,
         )
 
 
@@ -95,13 +98,16 @@ def open_controls(
 
 def open_control(request: ControlRequest, model: ModelFiles, background: str = "white") -> OpenedControl:
     """One of them; arguments and errors as of `open_controls`."""
-    file = open_file(opened_files(find_control(request.name)), model)
+    file = open_file(opened_files(find_control(request.name)), model, request.encoder)
     picture = read_hint(request.image, request.preprocess, background)
     return OpenedControl(request, file, picture, picture_hash(picture))
 
 
-def open_file(files: OpenedFiles, model: ModelFiles) -> ControlFile:
+def open_file(files: OpenedFiles, model: ModelFiles, encoder: str | None = None) -> ControlFile:
     """A control's file, whichever kind it is.
+
+    Args:
+        encoder: an IP-Adapter's image encoder, where it is said.
 
     Raises:
         CheckpointError: it is none, or one for another kind of model.
@@ -111,17 +117,21 @@ def open_file(files: OpenedFiles, model: ModelFiles) -> ControlFile:
         return open_controlnet(files, model)
     if identity.kind in ADAPTERS:
         return open_adapter(files, model)
+    if identity.kind is Kind.IP_ADAPTER:
+        return open_image_prompt(files, model, encoder)
     raise CheckpointError(
         f"{files.path} is {identity}; --control takes ControlNets and adapters for Stable Diffusion 1.x"
     )
 
 
-CONTROLS = (*CONTROLNETS, *ADAPTERS)
+CONTROLS = (*CONTROLNETS, *ADAPTERS, Kind.IP_ADAPTER)
 
 
 def told_of(files: OpenedFiles) -> dict[str, Any]:
     """What `info` says of a control's file beyond its kind."""
     shapes = {name.removeprefix(PREFIX): stored.info.shape for name, stored in files.tensors.items()}
+    if files.identity.kind is Kind.IP_ADAPTER:
+        return facts_of(files)
     if files.identity.kind in CONTROLNETS:
         channels, widths = hint_widths(shapes)
         facts: dict[str, Any] = {"hint_channels": channels, "hint_widths": list(widths)}

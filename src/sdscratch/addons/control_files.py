@@ -95,11 +95,12 @@ def opened_files(path: Path) -> OpenedFiles:
     if not path.is_dir():
         file = open_tensors(path)
         return OpenedFiles(path, {name: Stored(file, name) for name in file.tensors}, {}, file.metadata)
-    chosen = choose_weights("unet", {each.name for each in path.iterdir()})
+    names = {each.name for each in path.iterdir()}
+    chosen = choose_weights("unet", names) or choose_weights("text_encoder", names)  # an image encoder's
     if chosen is None:
-        raise CheckpointError(f"{path} holds no diffusion_pytorch_model.safetensors; name a whole folder")
-    names = shards(path / chosen) if chosen.endswith(".json") else [chosen]
-    files = [open_tensors(path / name) for name in names]
+        raise CheckpointError(f"{path} holds no file of weights beside its config.json; name a whole folder")
+    parts = shards(path / chosen) if chosen.endswith(".json") else [chosen]
+    files = [open_tensors(path / name) for name in parts]
     tensors = {name: Stored(file, name) for file in files for name in file.tensors}
     return OpenedFiles(path, tensors, read_json(path / "config.json"), {})
 
@@ -120,8 +121,9 @@ def placed_weights(
     own = {name.removeprefix(prefix): s for name, s in files.tensors.items() if name.startswith(prefix)}
     stored: dict[Weight, Stored] = {}
     missing = []
-    for weight in expected:
-        found = own.pop(weight.stored(layout)[0], None)
+    weights = tuple(expected)
+    for weight in weights:
+        found = own.get(weight.stored(layout)[0])
         if found is None:
             missing.append(weight.stored(layout)[0])
         elif not weight.fits(found.info.shape, layout) or found.info.dtype not in FLOATS:
@@ -134,9 +136,10 @@ def placed_weights(
             stored[weight] = found
     if missing:
         raise CheckpointError(f"{files.path} is no whole {what.split(' ', 1)[1]}: it lacks {listed(missing)}")
-    if own:
+    known = {weight.stored(layout)[0] for weight in weights}
+    if unknown := [name for name in own if name not in known]:
         raise CheckpointError(
-            f"{files.path} holds {listed(list(own))}, which {what} for Stable Diffusion 1.x does not have"
+            f"{files.path} holds {listed(unknown)}, which {what} for Stable Diffusion 1.x does not have"
         )
     return stored
 

@@ -35,6 +35,7 @@ from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.errors import SdscratchError
 from sdscratch.generation.opening import open_all
 from sdscratch.generation.pipeline import Pipeline, start
+from sdscratch.hardware import device_kind
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import SD1
 from sdscratch.options import SD1_DEFAULTS, GenerateOptions, ResolvedOptions
@@ -288,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="few samplers, and no full-size model")
     parser.add_argument("--json", metavar="FILE", type=Path, help="file for the figures")
     asked = parser.parse_args(arguments)
-    if choose(asked.device).device.type == "cpu" and not asked.small:
+    if device_kind(choose(asked.device).device) == "cpu" and not asked.small:
         print("there is no GPU here; --small tries the script on the CPU", file=sys.stderr)
         return 5
     if asked.small:

@@ -13,6 +13,7 @@ import torch
 
 from sdscratch.bench.memory import Peak, watch_process
 from sdscratch.device import Placement
+from sdscratch.hardware import device_kind
 from sdscratch.version import __version__
 
 __all__ = ["Machine", "describe_machine", "processor", "synchronize", "watch_memory"]
@@ -32,7 +33,7 @@ class Machine:
 
 def describe_machine(placement: Placement) -> Machine:
     """What is computing here."""
-    on_gpu = placement.device.type == "cuda"
+    on_gpu = device_kind(placement.device) == "cuda"
     return Machine(
         processor=torch.cuda.get_device_name(placement.device) if on_gpu else processor(),
         threads=torch.get_num_threads(),
@@ -55,16 +56,16 @@ def processor() -> str:
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was asked for; a GPU works on while Python is ahead."""
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         torch.cuda.synchronize(device)
-    elif device.type == "mps":
+    elif device_kind(device) == "mps":
         torch.mps.synchronize()
 
 
 @contextmanager
 def watch_memory(device: torch.device) -> Iterator[Peak]:
     """Watch how much memory is needed at most: on a CUDA device what torch has allocated there, else ours."""
-    if device.type != "cuda":
+    if device_kind(device) != "cuda":
         with watch_process() as peak:
             yield peak
         return

@@ -22,6 +22,7 @@ from sdscratch.checkpoints.model import ModelFiles
 from sdscratch.checkpoints.taesd import TaesdFile
 from sdscratch.device import Placement, choose
 from sdscratch.generation.pipeline import Pipeline
+from sdscratch.hardware import device_kind
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import ResolvedOptions
@@ -203,7 +204,7 @@ def step_operations(config: ModelConfig, options: ResolvedOptions) -> float:
 
 def matrix_rate(placement: Placement) -> float:
     """Operations a second of a large matrix product: the best of some."""
-    side = 2048 if placement.device.type == "cpu" else 8192
+    side = 2048 if device_kind(placement.device) == "cpu" else 8192
     a = torch.ones(side, side, device=placement.device, dtype=placement.dtype)
     with torch.inference_mode():
         times = []

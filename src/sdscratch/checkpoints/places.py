@@ -14,6 +14,7 @@ from sdscratch.show import printable
 __all__ = [
     "EMBEDDED",
     "cache_folder",
+    "control_folders",
     "data_folder",
     "find_control",
     "find_embedding",
@@ -35,6 +36,7 @@ KEPT = {  # in the current folder, and in the user's
     "lora": ("loras", "loras"),
     "embedding": ("embeddings", "embeddings"),
     "control": ("controls", "controls"),
+    "upscaler": ("upscalers", "upscalers"),
 }
 LORA_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
 CONTROL_SUFFIXES = ("", ".safetensors", ".pth", ".ckpt", ".pt", ".bin")
@@ -93,7 +95,7 @@ def kept(kind: str) -> list[Path]:
     """The folders where files of a kind are kept: here, and the user's own.
 
     Args:
-        kind: model, vae, lora, embedding or control.
+        kind: model, vae, lora, embedding, control or upscaler.
     """
     return _folders(*KEPT[kind])
 

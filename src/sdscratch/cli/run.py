@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
+from sdscratch.cli.look import FILMS
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.run_shown import LAUNCHERS, Warm, draw_all, draw_stream, placed, started_together
 from sdscratch.cli.telling import print_line
 from sdscratch.cli.view import duration
 from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.files import make_folder
-from sdscratch.jobs.options import LineOptions
+from sdscratch.jobs.options import LineOptions, sized
 
 if TYPE_CHECKING:
     from sdscratch.jobs.journal import Shard
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 OWN = "Plan"
-LOOKS = ("film", "frames", "film_loop", "show")
+WITHOUT = ("prompt", "overwrite", "init_img", *FILMS)
 
 
-@with_arguments(without=("prompt", "size", "preview", "overwrite", "init_img", "strip", "sidecar", *LOOKS))
+@with_arguments(without=WITHOUT)
 def run(
     plan: Annotated[
         Path,
@@ -105,10 +106,11 @@ def run(
     template = Template(name or DEFAULT)
     part = shard_of(shard)
     folder = Path(arguments.output or f"outputs/{'stdin' if str(plan) == '-' else plan.stem}")
-    defaults = typed | {
+    defaults = sized(typed | {"size": arguments.size}) | {
         key: getattr(arguments, key) for key in LineOptions.__dataclass_fields__.keys() - {"size", "init_img"}
     }
     arguments.check_machine()
+    arguments.check_preview()
     if str(plan) == "-":
         for said, option in ((dry_run, "--dry-run"), (shard is not None, "--shard"), (grid, "--grid")):
             if said:

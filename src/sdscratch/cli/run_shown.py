@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sdscratch.cli.arguments import Arguments
+from sdscratch.cli.look import show_picture
 from sdscratch.cli.progress import View
 from sdscratch.cli.stages import STAGES, Stages
 from sdscratch.cli.telling import print_line
@@ -22,10 +23,12 @@ from sdscratch.options import random_seed
 
 if TYPE_CHECKING:
     from sdscratch.device import Placement
+    from sdscratch.generation.known import Predictions
     from sdscratch.generation.opening import Opened
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Advanced, Event, Progress, Request, Started
     from sdscratch.jobs.journal import Shard
+    from sdscratch.jobs.keeping import Saving
     from sdscratch.jobs.names import Template
     from sdscratch.jobs.plan import Plan
     from sdscratch.jobs.run import Done
@@ -45,6 +48,7 @@ class Warm:
         self.opened: Opened | None = None
         self.pipeline: Pipeline | None = None
         self._draw: Callable[[Iterable[Request], int], Iterator[Event]] | None = None
+        self._known: Predictions | None = None  # what variants share, of whichever model
 
     def __enter__(self) -> Self:
         return self
@@ -62,8 +66,26 @@ class Warm:
             self.__exit__()
             self.opened = opened
             self.pipeline = start(opened, self.placement, low_memory=self.arguments.low_memory)
+            self._known = self.pipeline.sampling.known = self._known or self.pipeline.sampling.known
             self._draw = generator(self.pipeline)
         yield from self._draw(requests, self.arguments.batch_size)
+
+    def preview(self, event: Any) -> None:
+        """Write the picture in hand as far as it is, where that was asked for."""
+        if self.arguments.preview is None or getattr(event, "denoised", None) is None:
+            return
+        from sdscratch.images import save_picture
+
+        assert self.pipeline is not None
+        (picture,) = self.pipeline.preview(event.denoised[:1])
+        save_picture(picture, Path(self.arguments.preview), overwrite=True)
+
+
+def saving_of(arguments: Arguments) -> Saving:
+    """How pictures are kept."""
+    from sdscratch.jobs.keeping import Saving
+
+    return Saving(arguments.strip, arguments.sidecar)
 
 
 def draw_stream(
@@ -83,7 +105,7 @@ def draw_stream(
         Warm(arguments, placed(arguments, view)) as draw,
         PictureStages(view) as stages,
     ):
-        stream = Stream(defaults, random_seed(), folder, template, Models(), draw)
+        stream = Stream(defaults, random_seed(), folder, template, Models(), draw, saving_of(arguments))
         for event in stream.answers(sys.stdin.buffer):
             match event:
                 case Done():
@@ -97,6 +119,7 @@ def draw_stream(
                     view.error(f"{place}{event.error}")
                 case _:
                     stages.show(event)  # type: ignore[arg-type]
+                    draw.preview(event)
     if failed:
         raise SdscratchError(f"{failed} of {failed + done} pictures failed; their lines are told above")
 
@@ -133,7 +156,8 @@ def draw_all(
         view.stage("pictures", pace.total, "picture") as advance,
         PictureStages(view) as stages,
     ):
-        for event in run_plan(plan, overview, folder, template, models, draw, shard):
+        events = run_plan(plan, overview, folder, template, models, draw, shard, saving_of(arguments))
+        for event in events:
             match event:
                 case Done() | Lost():
                     stages.close()
@@ -145,6 +169,7 @@ def draw_all(
                         view.error(f"{event.task.job.place}: {event.error}")
                 case _:
                     stages.show(event)  # type: ignore[arg-type]
+                    draw.preview(event)
     return lost
 
 
@@ -204,6 +229,10 @@ def tell(done: Done, arguments: Arguments, view: View, which: str, pace: Pace | 
         print_line(json.dumps(said))
     elif not done.found:
         print_line(str(done.path))
+    if arguments.show and not done.found:
+        from sdscratch.images import read_picture
+
+        show_picture(read_picture(done.path))
     if not done.found:
         seconds = sum(done.timings.get(stage, 0.0) for stage in ("encode", "denoise", "decode"))
         left = "" if pace is None else pace.left

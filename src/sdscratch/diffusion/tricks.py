@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdscratch.diffusion.guidance import Combine
+from sdscratch.hardware import widest
 
 TINY = 1e-12  # a channel without any range has no bounds to divide by
 
@@ -74,7 +75,8 @@ def adaptive_projected(
         if norm_threshold > 0.0:
             length = torch.linalg.vector_norm(change, dim=dims, keepdim=True)
             change = change * torch.clamp(norm_threshold / length, max=1.0)
-        along = torch.nn.functional.normalize(with_prompt.double().flatten(1), dim=1).reshape_as(change)
+        exact = with_prompt.to(widest(with_prompt.device)).flatten(1)
+        along = torch.nn.functional.normalize(exact, dim=1).reshape_as(change)
         parallel = (change * along).sum(dims, keepdim=True) * along
         orthogonal = change - parallel
         return with_prompt + (scale - 1.0) * (orthogonal + eta * parallel).to(with_prompt)

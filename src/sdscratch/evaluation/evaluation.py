@@ -18,6 +18,7 @@ from sdscratch.errors import UsageError
 from sdscratch.evaluation.quality import Quality, evaluate, folder_batches
 from sdscratch.files import make_folder
 from sdscratch.generation.pipeline import Pipeline
+from sdscratch.hardware import device_kind
 from sdscratch.images import Record, read_picture, read_records, save_picture
 from sdscratch.images.tensors import to_tensor
 from sdscratch.options import GenerateOptions
@@ -171,7 +172,7 @@ class Evaluation:
             model=files.name,
             model_hash=files.hash(),
             dtype=placement.dtype_name,
-            device=placement.device.type,
+            device=device_kind(placement.device),
         )
         if path.exists():
             # whatever the model is called, and whichever version drew it
@@ -188,7 +189,7 @@ class Evaluation:
         quality, placement = self.quality, self.pipeline.placement
         assert quality is not None
         found: dict[str, Any] = {
-            "device": placement.device.type,
+            "device": device_kind(placement.device),
             "dtype": placement.dtype_name,
             "seed": self.seed,
             "pictures": quality.pictures,

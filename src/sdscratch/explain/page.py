@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jinja2
+import torch
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
@@ -28,9 +29,12 @@ from sdscratch.explain.views.made import picture_view
 from sdscratch.explain.views.pixels import pixels_view
 from sdscratch.explain.views.words import text_view, tokens_view
 from sdscratch.generation.pipeline import Pipeline
+from sdscratch.hardware import device_kind
 from sdscratch.version import __version__
 
 __all__ = ["Told", "page"]
+
+SHOWN_AT_ONCE = 2048  # positions of latents that are made pictures of at once: eight of the built-in model's
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,30 @@ def page(pipeline: Pipeline, told: Sequence[Told]) -> bytes:
     Raises:
         SdscratchError: a file of the model cannot be read once more.
     """
+    environment = templates()
+    views = [view_of(pipeline, each) for each in told]
+    compared = None
+    if len(told) > 1:  # before the frames are written out, which it adds to
+        compared = comparison(told[0].run, told[1].run, views[0]["frames"])
+    html = environment.get_template("page.html").render(
+        runs=views,
+        stages=stages_of(pipeline, told[0].run),
+        data=[
+            view["frames"].to_json() | {"attention": maps_of(view), "heads": heads_of(view)} for view in views
+        ],
+        compared=compared,
+        glossary=dict(sorted(GLOSSARY.items(), key=lambda each: each[0].lower())),
+        filters=filters(),
+        style=asset(environment, "page.css"),
+        script=asset(environment, "page.js"),
+        version=__version__,
+    )
+    return html.encode()
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """The templates; they are compiled once a process."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sdscratch.explain", "templates"),
         autoescape=True,
@@ -57,21 +85,7 @@ def page(pipeline: Pipeline, told: Sequence[Told]) -> bytes:
     environment.filters |= {"number": number, "marked": marked, "anchor": anchor}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.globals["initial"] = lambda run: initial_step(run["frames"].steps)
-    views = [view_of(pipeline, each) for each in told]
-    html = environment.get_template("page.html").render(
-        runs=views,
-        stages=stages_of(pipeline, told[0].run),
-        data=[
-            view["frames"].to_json() | {"attention": maps_of(view), "heads": heads_of(view)} for view in views
-        ],
-        compared=comparison(told[0].run, told[1].run) if len(told) > 1 else None,
-        glossary=dict(sorted(GLOSSARY.items(), key=lambda each: each[0].lower())),
-        filters=filters(),
-        style=asset(environment, "page.css"),
-        script=asset(environment, "page.js"),
-        version=__version__,
-    )
-    return html.encode()
+    return environment
 
 
 def initial_step(steps: int) -> int:
@@ -108,14 +122,16 @@ def view_of(pipeline: Pipeline, told: Told) -> dict[str, Any]:
         "autoencoder": pixels_view(run, config.autoencoder),
         "picture": picture_view(run, told.again),
         "dtype": pipeline.placement.dtype_name,
-        "device": pipeline.placement.device.type,
+        "device": device_kind(pipeline.placement.device),
     }
 
 
 def previews(pipeline: Pipeline, latents: Sequence[Tensor]) -> list[Image.Image]:
     """Latents [c, h, w] as pictures, roughly and at once."""
-    # one at a time: a tiny autoencoder's channels at full size are many times what the pictures are
-    return [pipeline.preview(latent[None].to(pipeline.placement.device))[0] for latent in latents]
+    # a few at a time: a tiny autoencoder's channels at full size are many times what the pictures are
+    few = max(1, SHOWN_AT_ONCE // latents[0][0].numel())
+    batches = [torch.stack(list(latents[i : i + few])) for i in range(0, len(latents), few)]
+    return [each for batch in batches for each in pipeline.preview(batch.to(pipeline.placement.device))]
 
 
 def stages_of(pipeline: Pipeline, run: Run) -> list[dict[str, Any]]:

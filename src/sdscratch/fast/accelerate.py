@@ -14,6 +14,7 @@ from sdscratch.fast.backends import attention_shape, fastest_attention
 from sdscratch.fast.compiled import compiled
 from sdscratch.fast.compute import Compute, Input, Outputs
 from sdscratch.fast.graphs import Recorded, cuda_recorder
+from sdscratch.hardware import device_kind
 from sdscratch.models.config import UNetConfig
 
 __all__ = ["accelerate"]
@@ -29,7 +30,7 @@ def accelerate(compute: Compute, placement: Placement, config: UNetConfig | None
     """
     if placement.compiled:
         compute = compiled(compute)
-    if placement.device.type != "cuda":
+    if device_kind(placement.device) != "cuda":
         return compute
 
     if config is None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdscratch.fast.processor import multiplies
+from sdscratch.hardware import device_kind
 from sdscratch.models.attention import DotProductAttention
 
 __all__ = ["FastAttention", "swap_attention"]
@@ -51,7 +52,7 @@ def swap_attention(network: nn.Module) -> None:
     Nothing else of the network changes: attention has no weights, and names stay what they are.
     """
     device = next((weight.device for weight in network.parameters()), None)
-    if device is None or device.type != "cpu":
+    if device is None or device_kind(device) != "cpu":
         return
     for name, module in list(network.named_modules()):
         if type(module) is DotProductAttention:
@@ -64,9 +65,9 @@ class FastAttention(DotProductAttention):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[n, t, heads·d], and twice [n, s, heads·d] → [n, t, heads·d]."""
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        if query.device.type == "cpu" and query.dtype in WIDENED:
+        if device_kind(query.device) == "cpu" and query.dtype in WIDENED:
             q, k, v = (x.float() for x in (q, k, v))
-        where = query.device.type, query.dtype
+        where = device_kind(query.device), query.dtype
         least, most = BLOCKED_FROM.get(where), PLAIN_UP_TO.get(where)
         learning = torch.is_grad_enabled()
         if learning and most is not None and k.shape[2] <= most:

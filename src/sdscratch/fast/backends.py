@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sdscratch.hardware import device_kind
 from sdscratch.models.config import UNetConfig
 
 __all__ = ["BACKENDS", "attention_shape", "fastest_attention"]
@@ -81,5 +82,5 @@ def attention_times(
 
 def wait(device: torch.device) -> None:
     """Until a GPU has done its work."""
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         torch.cuda.synchronize(device)

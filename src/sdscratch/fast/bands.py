@@ -56,9 +56,9 @@ class Moments:
     """
 
     def __init__(self, channels: int) -> None:
-        self.count = 0
+        self.channels, self.count = channels, 0
         self.shift: Tensor | None = None
-        self.sums = torch.zeros(2, channels, dtype=torch.float64)
+        self.sums: list[Tensor] = []  # of blocks, where they were summed: a GPU is not waited for
 
     def add(self, band: Tensor) -> None:
         """Count a band [1, c, h, w] in."""
@@ -70,14 +70,17 @@ class Moments:
                 self.shift = numbers.mean(0)
             numbers = numbers - self.shift
             sums = torch.stack([numbers.sum(0), numbers.square_().sum(0)])
-            self.sums += sums.to(self.sums.device, torch.float64)
+            self.sums.append(sums)
 
     def of_groups(self, groups: int) -> tuple[Tensor, Tensor]:
         """Every channel's mean and variance, which are its group's."""
         assert self.shift is not None
-        mean, square = self.sums / self.count
+        total = torch.zeros(2, self.channels, dtype=torch.float64)
+        for sums in torch.stack(self.sums).cpu().double():  # Apple's GPUs have no float64
+            total += sums
+        mean, square = total / self.count
         variance = square - mean.square()  # of each channel alone
-        mean += self.shift.double().cpu()
+        mean += self.shift.cpu().double()
         by_group = mean.view(groups, -1)
         of_group = by_group.mean(1, keepdim=True)
         variances = (variance.view(groups, -1) + (by_group - of_group).square()).mean(1, keepdim=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sdscratch.hardware import device_kind
 from sdscratch.models.conditioning import Conditioning
+from sdscratch.models.control import Context
 from sdscratch.models.layers import ResidualBlock, Upsample, plus, silu
 from sdscratch.models.unet import SpatialTransformer, TransformerBlock, UNet, with_channels
 
@@ -45,8 +47,8 @@ class FastUNet(UNet):
         Returns:
             [n, 4, h, w]: what `forward` gives; and the deep features.
         """
-        time, context = self.embed(timesteps, conditioning, x.dtype), conditioning.context
-        added = conditioning.residuals(x, timesteps)
+        time, added = self.embed(timesteps, conditioning, x.dtype), conditioning.residuals(x, timesteps)
+        context = added.onto_context(conditioning.context)
         x = with_channels(x, conditioning.concat)
         if not added.levels:
             x = x[: distinct(x, timesteps, conditioning)]
@@ -76,7 +78,7 @@ def distinct(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> int:
     would no longer give the very picture of its LoRA.
     """
     half, odd = divmod(len(x), 2)
-    if x.device.type != "cpu" or x.dtype == torch.float32 or odd:
+    if device_kind(x.device) != "cpu" or x.dtype == torch.float32 or odd:
         return len(x)
     told = conditioning.pooled, conditioning.sizes, conditioning.guidance
     compared = (timesteps, x, *told)  # all that is met before the context
@@ -84,13 +86,13 @@ def distinct(x: Tensor, timesteps: Tensor, conditioning: Conditioning) -> int:
     return half if same else len(x)
 
 
-def twice(x: Tensor, whole: Tensor) -> Tensor:
+def twice(x: Tensor, whole: Context) -> Tensor:
     """x, repeated to the length of the whole batch where it stands for both halves."""
     return x if len(x) == len(whole) else torch.cat([x, x])
 
 
 def run_group(
-    group: nn.Module, x: Tensor, time: Tensor, context: Tensor, size: torch.Size | None = None
+    group: nn.Module, x: Tensor, time: Tensor, context: Context, size: torch.Size | None = None
 ) -> Tensor:
     """`models.unet.run_group` on the whole batch or on the half that stands for both."""
     assert isinstance(group, nn.ModuleList)
@@ -109,7 +111,7 @@ def run_group(
     return x
 
 
-def meet(transformer: SpatialTransformer, x: Tensor, context: Tensor) -> Tensor:
+def meet(transformer: SpatialTransformer, x: Tensor, context: Context) -> Tensor:
     """A transformer on half a batch [n/2, c, h, w] → [n, c, h, w]: here the halves become different."""
     tokens = transformer.enter(x)
     first, *others = transformer.blocks

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdscratch.addons.control import OpenedControl, network_name
 from sdscratch.addons.controlnet import ControlNetFile
+from sdscratch.addons.ip_adapter import ImagePromptFile
 from sdscratch.addons.t2i_adapter import AdapterFile
 from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.diffusion.conventions import convention_of
@@ -22,10 +23,13 @@ from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.errors import UsageError
 from sdscratch.generation.conditioning import ToldPart
 from sdscratch.generation.networks import Networks, dtype_of
+from sdscratch.images.fit import square
 from sdscratch.images.hints import hint_levels, make_hint
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.control import Control
 from sdscratch.models.controlnet import HintedControlNet, guess_scales, soft_scales
+from sdscratch.models.image_encoder import normalised
+from sdscratch.models.ip_adapter import PromptedByImage
 from sdscratch.models.t2i_adapter import SOFT_SCALES, HintedAdapter
 from sdscratch.options import ResolvedOptions
 
@@ -43,7 +47,7 @@ class Acting:
 
     control: Control
     at: tuple[bool, ...]  # by evaluation; beyond the last as at the last
-    negative: bool  # whether it steers where the negative prompt is read
+    negative: Control | None  # what steers where the negative prompt is read
 
     @property
     def always(self) -> bool:
@@ -106,10 +110,11 @@ class ControlRunner:
             return tuple(prompt), tuple(negative)
         acting = [
             each
-            for control in self.attach(controls)
-            if control.request.weight != 0.0 and (each := self._acting(control, options, path)) is not None
+            for control in self.attach([each for each in controls if each.request.weight != 0.0])
+            if (each := self._acting(control, options, path)) is not None
         ]
-        return steered(prompt, acting), steered(negative, [each for each in acting if each.negative])
+        opposed = [replace(each, control=each.negative) for each in acting if each.negative is not None]
+        return steered(prompt, acting), steered(negative, opposed)
 
     def attach(self, controls: Sequence[OpenedControl]) -> Sequence[OpenedControl]:
         """Have the networks of these controls beside the model's, and no others."""
@@ -135,9 +140,53 @@ class ControlRunner:
         at = evaluations_of(control, options, path)
         if not any(at):
             return None
+        alone = control.request.mode == "control"
+        if isinstance(control.file, ImagePromptFile):
+            made, opposed = self._images(control, control.file, options)
+            return Acting(made, at, None if alone else opposed)
         made = self._made(control, options)
         pooled = isinstance(control.file, ControlNetFile) and control.file.config.pooled
-        return Acting(made, at, negative=control.request.mode != "control" and not pooled)
+        return Acting(made, at, None if alone or pooled else made)
+
+    def _images(
+        self, control: OpenedControl, file: ImagePromptFile, options: ResolvedOptions
+    ) -> tuple[Control, Control]:
+        """What an IP-Adapter says of its picture, and of none."""
+        name, encoder = network_name(file), f"encoder {file.encoder.files.path}"
+        black = convention_of(options.like).controls == "comfyui"
+        key = (control, black, self.networks.precision(name))
+        known = self._kept.pop(key, None)
+        if known is None:
+            self.networks.attach(encoder, file.encoder)
+            self._attached.add(encoder)
+            features = self._features(control, file, encoder, black)
+            known = self._run_on(name, features, "__call__")
+        self._keep(key, known)
+        weight = torch.full((1,), control.request.weight, device=known[0].device)
+        half = len(known) // 2
+
+        def prompted(row: int) -> Control:
+            rows = [tensor[row : row + 1] for tensor in known]
+            return PromptedByImage(tuple(rows[:half]), tuple(rows[half:]), weight)
+
+        return prompted(0), prompted(1)
+
+    def _features(self, control: OpenedControl, file: ImagePromptFile, encoder: str, black: bool) -> Tensor:
+        """What the encoder says of the picture, and of what stands for none: [2, …].
+
+        For the classic adapter none is zeros; for the others it is the encoding of a picture of the mean
+        colour (diffusers), or of a black one (ComfyUI).
+        """
+        side = file.encoder.config.side
+        hint = make_hint(control.hint, control.request.preprocess)
+        levels = torch.from_numpy(hint_levels(square(hint.convert("RGB"), side))).permute(2, 0, 1)[None]
+        pixels = normalised(levels.to(self.networks.placement.device))
+        if file.config.kind == "classic":
+            (seen,) = self._run_on(encoder, pixels, "__call__")
+            return torch.cat([seen, torch.zeros_like(seen)])
+        none = torch.zeros_like(pixels)
+        both = torch.cat([pixels, normalised(none) if black else none])
+        return self._run_on(encoder, both, "hidden")[0]
 
     def _made(self, control: OpenedControl, options: ResolvedOptions) -> Control:
         name, request = network_name(control.file), control.request
@@ -173,25 +222,28 @@ class ControlRunner:
         known = self._kept.pop(key, None)
         if known is None:
             hint = hint_tensor(control, options.width, options.height).to(self.networks.placement.device)
-            known = self._run(name, hint, method)
+            if control.file.config.hint_channels == 1:  # type: ignore[attr-defined]
+                hint = hint.mean(1, keepdim=True)
+            known = self._run_on(name, hint, method)
+        self._keep(key, known)
+        return known
+
+    def _keep(self, key: tuple[Any, ...], known: tuple[Tensor, ...]) -> None:
         self._kept[key] = known
         for oldest in list(self._kept)[:-HINTS_KEPT]:
             del self._kept[oldest]
-        return known
 
-    def _run(self, name: str, hint: Tensor, method: str) -> tuple[Tensor, ...]:
+    def _run_on(self, name: str, given: Tensor, method: str) -> tuple[Tensor, ...]:
         """The method's tensors in float32, retried as `Networks.run` does."""
         several: list[Tensor] = []
 
         def compute(network: Any) -> Tensor:
-            dtype, channels = dtype_of(network), network.config.hint_channels
-            given = hint.mean(1, keepdim=True) if channels == 1 else hint
-            result = getattr(network, method)(given.to(dtype))
+            result = getattr(network, method)(given.to(dtype_of(network)))
             several[:] = [each.float() for each in (result if isinstance(result, tuple) else (result,))]
             return torch.cat([each.flatten() for each in several])
 
         self.networks.run(name, compute)
-        if method == "__call__":
+        if method != "encode_hint":  # a ControlNet goes on computing
             self.networks.done(name)
         return tuple(several)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count as count_up
 from typing import Any, TypeVar
@@ -30,10 +31,12 @@ from sdscratch.diffusion.inpaint import instructed, with_channels
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
-from sdscratch.generation.conditioning import ToldPart, second_pass
+from sdscratch.generation.conditioning import second_pass
 from sdscratch.generation.guided import alteration_of, guidance_of, prediction_of
+from sdscratch.generation.known import Predictions
 from sdscratch.generation.networks import PLAIN, Networks, dtype_of
 from sdscratch.generation.requests import Progress
+from sdscratch.generation.told import ToldPart
 from sdscratch.generation.windows import Window, cropped
 from sdscratch.models.altered import Alteration
 from sdscratch.models.conditioning import Conditioning
@@ -52,6 +55,7 @@ class UNetRunner:
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
         self.window: Window | None = None  # the part of a larger picture that is predicted now
+        self.known: Predictions | None = None  # looked into before the network is asked
 
     def network(self, deep_cache: int, alteration: Alteration = PLAIN) -> Network:
         """The U-Net for one picture, or one batch: what `deep_cache` keeps belongs to it alone."""
@@ -67,7 +71,27 @@ class UNetRunner:
 
         if deep_cache > 1:
             return deep_cached(run, deep_cache)
-        return lambda x, timesteps, told: run(x, timesteps, told)[0]
+        return self.looked_up(lambda x, timesteps, told: run(x, timesteps, told)[0], dtype, alteration)
+
+    def looked_up(self, network: Network, dtype: torch.dtype, alteration: Alteration) -> Network:
+        """A network that is not asked for what is known."""
+
+        def predict(x: Tensor, timesteps: Tensor, told: Conditioning) -> Tensor:
+            if self.known is None:
+                return network(x, timesteps, told)
+            asked = self.weights(), self.window, dtype, alteration
+            return self.known(asked, x, timesteps, told, lambda: network(x, timesteps, told))
+
+        return predict
+
+    def weights(self) -> Hashable:
+        """What tells the weights as they are now from all others."""
+        files = self.networks.varied("unet") or self.networks.files
+        changes = [
+            {key: value for key, value in change.record().items() if key not in ("start", "stop")}
+            for change in files.changes
+        ]
+        return files.hash(), json.dumps(changes), self.networks.seamless
 
     def computation(self, deep: bool, alteration: Alteration = PLAIN) -> Compute:
         """The U-Net as this device runs it best, with its deep features or without."""

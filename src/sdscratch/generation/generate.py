@@ -32,6 +32,7 @@ from sdscratch.generation.requests import (
     Started,
     numbered,
 )
+from sdscratch.hardware import device_kind
 from sdscratch.images import AddonRecord, LoraRecord, Record, parse_colour
 from sdscratch.options import ResolvedOptions
 from sdscratch.show import printable
@@ -204,7 +205,7 @@ def vae_record(files: ModelFiles) -> AddonRecord | None:
 
 def threads_of(placement: Placement) -> int | None:
     """How many threads the CPU draws with; on a GPU they change nothing."""
-    return torch.get_num_threads() if placement.device.type == "cpu" else None
+    return torch.get_num_threads() if device_kind(placement.device) == "cpu" else None
 
 
 def embedding_record(embedding: Embedding) -> AddonRecord:
@@ -252,7 +253,7 @@ def recorder(pipeline: Model, request: Request) -> Callable[[], Record]:
             model=name,
             model_hash=pipeline.model_hash(),
             dtype=placement.dtype_name,
-            device=placement.device.type,
+            device=device_kind(placement.device),
             loras=loras or None,
             embeddings=tuple(embedding_record(each) for each in embeddings) or None,
             vae=vae_record(files),

@@ -20,6 +20,7 @@ from sdscratch.fast.accelerate import accelerate
 from sdscratch.fast.compute import Compute, Input, Outputs
 from sdscratch.fast.prepare import prepare
 from sdscratch.fast.seamless import make_seamless
+from sdscratch.hardware import device_kind
 from sdscratch.models.altered import Alteration
 from sdscratch.models.unet import UNet
 
@@ -42,12 +43,13 @@ class NotFiniteError(SdscratchError):
     Args:
         part: the network's name in `Networks`.
         title: what the message calls it.
+        integers: whether it has products of 8-bit integers.
     """
 
-    def __init__(self, part: str, title: str, dtype: torch.dtype) -> None:
-        exact = dtype == torch.float32
+    def __init__(self, part: str, title: str, dtype: torch.dtype, *, integers: bool = False) -> None:
+        exact = dtype == torch.float32 and not integers
         hint = "; the checkpoint is damaged, or not made for these options" if exact else ""
-        name = str(dtype).removeprefix("torch.")
+        name = "int8" if integers else str(dtype).removeprefix("torch.")
         super().__init__(f"the {title} gave NaN or infinity in {name}{hint}")
         self.part = part
         self.final = exact  # no precision is left to try
@@ -199,9 +201,14 @@ class Networks:
         dtype = self._dtypes.get(name, self.placement.dtype)
         with out_of_memory_explained():
             network = file.load(self.placement.device, dtype)
-            network = self._loaded[name] = prepare(network, lambda: trim(self.placement.device))
+            freed, integers = lambda: trim(self.placement.device), self._takes_integers(name)
+            network = self._loaded[name] = prepare(network, freed, integers=integers)
             make_seamless(network, self.seamless)
         self.watch(name, network)
+
+    def _takes_integers(self, name: str) -> bool:
+        """Whether a network has products of 8-bit integers: not once it has failed in them."""
+        return self.placement.integers and name not in self._dtypes
 
     def wrap(self, axes: str) -> None:
         """Let pictures tile along these axes ("", "x", "y", "xy"): those who compute now, and who will."""
@@ -219,7 +226,7 @@ class Networks:
         if name not in self._loaded:
             return
         large = size_of(self._loaded[name]) > WORTH_LETTING_GO
-        if self.low_memory or (self.placement.device.type == "cpu" and large):
+        if self.low_memory or (device_kind(self.placement.device) == "cpu" and large):
             self._let_go(name)
             self._done.add(name)
 
@@ -281,7 +288,8 @@ class Networks:
 
     def not_finite(self, name: str) -> NotFiniteError:
         """The error that says that a network, as it is loaded now, gave NaN."""
-        return NotFiniteError(name, self.file(name).title, dtype_of(self[name]))
+        title, dtype = self.file(name).title, dtype_of(self[name])
+        return NotFiniteError(name, title, dtype, integers=self._takes_integers(name))
 
     def fall_back(self, error: NotFiniteError) -> None:
         """Load the network that failed again in float32, to stay.
@@ -311,7 +319,9 @@ def exchanged(network: nn.Module, files: ModelFiles, weights: Collection[Weight]
     pairs = [(own[weight.name], weight) for weight in weights if weight.name in own]
     if len(pairs) < len(weights):
         return False
-    if any(place.device.type in LAID_OUT_ANEW or place.shape != weight.shape for place, weight in pairs):
+    if any(place.shape != weight.shape for place, weight in pairs):
+        return False
+    if any(device_kind(place.device) in LAID_OUT_ANEW for place, _ in pairs):
         return False
     for place, weight in pairs:
         place.data.copy_(files.read(weight))
@@ -320,9 +330,9 @@ def exchanged(network: nn.Module, files: ModelFiles, weights: Collection[Weight]
 
 def trim(device: torch.device) -> None:
     """Give memory that is free now back to the system; allocators would keep it for themselves."""
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         torch.cuda.empty_cache()
-    elif device.type == "mps":
+    elif device_kind(device) == "mps":
         torch.mps.empty_cache()
     elif sys.platform == "linux":
         release = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
@@ -337,4 +347,4 @@ def dtype_of(network: nn.Module) -> torch.dtype:
 
 def size_of(network: nn.Module) -> int:
     """Bytes of a network's weights."""
-    return sum(weight.nbytes for weight in network.parameters())
+    return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))

@@ -20,6 +20,7 @@ from sdscratch.generation.conditioning import PromptEncoder
 from sdscratch.generation.controls import ControlRunner
 from sdscratch.generation.denoise import UNetRunner, make_denoiser, one_after_another, sampler_options
 from sdscratch.generation.inpaint import begin
+from sdscratch.generation.known import Predictions
 from sdscratch.generation.networks import Networks
 from sdscratch.generation.ranges import LoraSteps
 from sdscratch.generation.requests import Progress, Request
@@ -58,6 +59,7 @@ class LatentSampler:
         self.config = networks.files.config.schedule
         self.schedule = Schedule(self.config)
         self.keep: Keep | None = None  # remembers what windows gave
+        self.known = Predictions()  # of requests that have variants
 
     def enter(self, window: Window) -> None:
         """A window of a larger picture is what the U-Net sees next."""
@@ -141,9 +143,10 @@ class LatentSampler:
         denoise: Denoiser | None = None
         ranges = LoraSteps(self.networks, options.sampler)
         if total:
-            told = self.encode_prompts.of(options)
+            told = self.encode_prompts.of(options, request.towards)
             prompt, negative = self.steer(request.controls, options, path, *told)
             self.unet.window = None
+            self.unet.known = self.known if request.variants else None
             count, beside = len(seeds), beginning.concat
             denoise = make_denoiser(self.unet, path, options, prompt, negative, count, beside)
             if options.window:

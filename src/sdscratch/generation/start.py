@@ -13,6 +13,7 @@ from sdscratch.diffusion.samplers import NoiseSource
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.generation.networks import Networks, dtype_of
 from sdscratch.generation.tiles import encode_picture, tile_by_memory
+from sdscratch.hardware import device_kind
 from sdscratch.options import ResolvedOptions, check_resize
 
 __all__ = [
@@ -148,8 +149,9 @@ def device_noise(source: NoiseSource, device: torch.device) -> Draw:
 
     def draw(sigma: float | None = None, next_sigma: float | None = None) -> Tensor:
         drawn = source(sigma, next_sigma)
-        # from pinned memory, a GPU takes it without waiting for the steps before
-        return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
+        if device_kind(device) != "cuda":
+            return drawn.to(device)
+        return drawn.pin_memory().to(device, non_blocking=True)  # without waiting for the steps before
 
     return draw
 

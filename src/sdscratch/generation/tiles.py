@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sdscratch.device import Placement
 from sdscratch.fast.bands import decode_in_bands, encode_in_bands
+from sdscratch.hardware import device_kind
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Gaussian
 from sdscratch.options import LOW_MEMORY_TILE
@@ -38,7 +39,7 @@ def tile_by_memory(
 
 def memory_of(device: torch.device) -> int:
     """Bytes that a device has, used or not."""
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

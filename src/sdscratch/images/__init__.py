@@ -37,7 +37,7 @@ from sdscratch.images.read import (
 )
 from sdscratch.images.repaint import Repaint, masks_kept, plan_repaint
 from sdscratch.images.sidecar import sidecar_of, write_sidecar
-from sdscratch.images.write import SUFFIXES, check_suffix, save_picture
+from sdscratch.images.write import SUFFIXES, check_suffix, is_saved, save_picture
 
 __all__ = [
     "SUFFIXES",
@@ -53,6 +53,7 @@ __all__ = [
     "TemplateRecord",
     "check_suffix",
     "fit_picture",
+    "is_saved",
     "masks_kept",
     "over_colour",
     "parse_colour",

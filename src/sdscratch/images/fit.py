@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 from sdscratch.errors import UsageError
 from sdscratch.options import Fit
 
-__all__ = ["filling", "fit_picture", "fitted_in", "parse_colour", "picture_hash"]
+__all__ = ["filling", "fit_picture", "fitted_in", "parse_colour", "picture_hash", "square"]
 
 
 def parse_colour(name: str) -> tuple[int, int, int]:
@@ -28,6 +28,17 @@ def parse_colour(name: str) -> tuple[int, int, int]:
 def picture_hash(image: Image.Image) -> str:
     """SHA-256 of a picture's size and pixels, in hex: the same however the file was packed."""
     return hashlib.sha256(b"%dx%d\n" % image.size + image.tobytes()).hexdigest()
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture as CLIP sees it: shorter side scaled to `side`, bicubic; the rest cut off."""
+    width, height = image.size
+    short = min(width, height)
+    size = (int(width * side / short), int(height * side / short))
+    size = (side, size[1]) if width <= height else (size[0], side)
+    scaled = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return scaled.crop((left, top, left + side, top + side))
 
 
 def fit_picture(

@@ -8,6 +8,7 @@ from sdscratch.files import atomic_write
 from sdscratch.images.metadata.dialects import OWN, OWN_START
 from sdscratch.images.metadata.record import Record
 from sdscratch.images.metadata.texts import Texts
+from sdscratch.texts import read_text
 
 __all__ = ["sidecar_of", "texts_beside", "write_sidecar"]
 
@@ -20,14 +21,17 @@ def sidecar_of(picture: Path) -> Path:
 
 
 def write_sidecar(picture: Path, record: Record, *, overwrite: bool = False) -> None:
-    """Write the record beside a picture, as a line of JSON.
+    """Write the record beside a picture, as a line of JSON; where it stands there already it stays.
 
     Raises:
-        UsageError: the name is taken and `overwrite` is not set.
+        UsageError: the name is taken by something else and `overwrite` is not set.
         SdscratchError: it cannot be written.
     """
-    with atomic_write(sidecar_of(picture), overwrite=overwrite) as file:
-        file.write(f"{record.to_json()}\n".encode())
+    path, text = sidecar_of(picture), f"{record.to_json()}\n"
+    if _text(path) == text:
+        return
+    with atomic_write(path, overwrite=overwrite) as file:
+        file.write(text.encode())
 
 
 def texts_beside(picture: Path) -> Texts:
@@ -42,6 +46,6 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST:
             return ""
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, ValueError):  # none there, or none of ours
         return ""

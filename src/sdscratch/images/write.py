@@ -15,7 +15,7 @@ from sdscratch.images.carry import exif_bytes, png_text
 from sdscratch.images.metadata.extras import Extras
 from sdscratch.images.metadata.record import Record
 
-__all__ = ["SUFFIXES", "as_kept", "check_suffix", "save_picture"]
+__all__ = ["SUFFIXES", "as_kept", "check_suffix", "is_saved", "save_picture"]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY: dict[
@@ -52,6 +52,14 @@ def save_picture(
     data = _encode(image, check_suffix(destination), record)
     with atomic_write(destination, overwrite=overwrite) as file:
         file.write(data)
+
+
+def is_saved(image: Image.Image, path: Path, record: Record | None) -> bool:
+    """Whether a file is there that holds the very bytes that `save_picture` would write."""
+    try:
+        return path.read_bytes() == _encode(image, check_suffix(path), record)
+    except OSError:
+        return False
 
 
 def check_suffix(path: Path) -> str:

@@ -10,6 +10,7 @@ journal.py   what is done, beside the pictures; shards; who is at work
 wildcards.py prompts with wildcards as pictures' prompts
 tasks.py     the pictures of a plan with their models, all of it checked
 keeping.py   what every picture needs: its init picture, its file, or its line kept
+variants.py  which pictures begin alike
 run.py       what is missing, drawn
 estimate.py  how long it will take
 grid.py      contact sheets: pictures with labels on pages
@@ -18,6 +19,7 @@ stream.py    lines of a pipe, each drawn as it comes
 ours.py      what our own record says of a picture, as a line of a plan
 theirs.py    what other tools say, likewise
 finding.py   the files that a picture names, by hash and name
+search.py    all that one picture names, looked for
 replay.py    a picture as a line with the files that are here
 redraw.py    drawn again, and compared
 verify.py    what proves a picture

@@ -25,7 +25,7 @@ from sdscratch.tensorfiles.reader import open_tensors
 
 __all__ = ["Found", "Library", "Wanted", "find_picture", "named_only"]
 
-Kind = Literal["model", "lora", "embedding", "vae", "control"]
+Kind = Literal["model", "lora", "embedding", "vae", "control", "upscaler"]
 
 SUFFIXES = {
     "model": {".safetensors", ".ckpt", ".pt"},
@@ -33,6 +33,7 @@ SUFFIXES = {
     "lora": {".safetensors", ".pt", ".bin", ".ckpt"},
     "embedding": {".safetensors", ".pt", ".bin", ".png", ".webp"},
     "control": {".safetensors", ".pth", ".ckpt", ".pt", ".bin"},
+    "upscaler": {".safetensors", ".pth", ".pt", ".ckpt"},
 }
 FOLDERS = {"model": "model_index.json", "vae": "model_index.json", "control": "config.json"}  # what tells one
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}

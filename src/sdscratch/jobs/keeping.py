@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL.Image import Image
 
 from sdscratch.files import write_error
 from sdscratch.generation.requests import Init
-from sdscratch.images import Record, read_records, save_picture
+from sdscratch.images import Record, is_saved, read_records, save_picture, write_sidecar
 from sdscratch.jobs.journal import FAILED, Shard, append
 from sdscratch.jobs.options import line_values
 from sdscratch.jobs.tasks import Task, given_key, given_of
 from sdscratch.options.masks import MaskOptions
 
-__all__ = ["Inits", "keep_failed", "save"]
+__all__ = ["Inits", "Saving", "keep_failed"]
 
 INITS_KEPT = 8  # pictures to start from
 EXPANDING = ("wildcard_seed", "wildcard_folder", "combinations")
@@ -48,17 +49,31 @@ class Inits:
         return self._kept[key]
 
 
-def save(image: Image, record: Record, path: Path) -> Path:
-    """Write a picture; the very one may be there from a run that ended before it noted it.
+@dataclass(frozen=True)
+class Saving:
+    """How pictures are kept.
 
-    Raises:
-        UsageError: something else has its name.
-        SdscratchError: it cannot be written.
+    Attributes:
+        strip: without their records.
+        sidecar: with the record in a file beside each.
     """
-    if path.exists() and read_records(path).record == record:
+
+    strip: bool = False
+    sidecar: bool = False
+
+    def __call__(self, image: Image, record: Record, path: Path) -> Path:
+        """Write a picture; the very one may be there from a run that ended before it noted it.
+
+        Raises:
+            UsageError: something else has its name.
+            SdscratchError: it cannot be written.
+        """
+        own = None if self.strip else record
+        if not (path.exists() and (is_saved(image, path, own) or read_records(path).record == record)):
+            save_picture(image, path, own)
+        if self.sidecar:
+            write_sidecar(path, record)
         return path
-    save_picture(image, path, record)
-    return path
 
 
 def keep_failed(folder: Path, shard: Shard, task: Task) -> None:

@@ -15,6 +15,7 @@ from sdscratch.errors import DeviceError
 from sdscratch.generation.generate import generate
 from sdscratch.generation.pipeline import Pipeline, start
 from sdscratch.generation.requests import Event, Failed, Picture, Request
+from sdscratch.hardware import device_kind
 from sdscratch.images import Record
 from sdscratch.images.compare import Likeness, compare
 from sdscratch.images.open import opened
@@ -107,7 +108,7 @@ class Redrawer:
 
     def pipeline(self, job: Job, placement: Placement) -> Pipeline:
         """The model of a line, started anew where it is not the newest's."""
-        key = (model_key(job), placement.device, placement.dtype, placement.compiled)
+        key = (model_key(job), placement.device, placement.dtype_name, placement.compiled)
         if self.newest is None or self.newest[0] != key:
             self.__exit__()
             self.newest = key, start(self.models.opened(model_key(job)), placement)
@@ -131,10 +132,10 @@ class Redrawer:
 def differences(record: Record, placement: Placement) -> tuple[str, ...]:
     """What of the machine is otherwise than a record says."""
     pairs = {
-        "device": (record.device, placement.device.type),
+        "device": (record.device, device_kind(placement.device)),
         "dtype": (record.dtype, placement.dtype_name),
     }
-    if record.threads is not None and placement.device.type == "cpu":
+    if record.threads is not None and device_kind(placement.device) == "cpu":
         pairs["threads"] = (str(record.threads), str(torch.get_num_threads()))
     return tuple(name for name, (there, here) in pairs.items() if there != here)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sdscratch.addons.control import OpenedControl
@@ -18,10 +18,11 @@ from sdscratch.generation.opening import Opened
 from sdscratch.generation.requests import Event, Failed, Init, Picture, Request
 from sdscratch.images import Record
 from sdscratch.jobs.journal import FAILED, Journal, Shard, picture_key
-from sdscratch.jobs.keeping import Inits, keep_failed, save
+from sdscratch.jobs.keeping import Inits, Saving, keep_failed
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Plan
 from sdscratch.jobs.tasks import ModelKey, Models, Overview, Task, model_key, tasks_of
+from sdscratch.jobs.variants import with_variants
 
 __all__ = ["Done", "Lost", "Outcome", "run_plan"]
 
@@ -60,6 +61,7 @@ class _Run:
     models: Models
     draw: Draw
     journal: Journal
+    save: Saving
     fed: deque[tuple[Task, str]] = field(default_factory=deque)  # asked of `draw`, and not answered yet
     found: deque[Done] = field(default_factory=deque)  # found done, and not told of yet
     inits: Inits = field(default_factory=Inits)
@@ -76,8 +78,13 @@ class _Run:
 
     def _requests(self, key: ModelKey) -> Iterator[Request]:
         """What is missing of one model's pictures."""
-        for task in tasks_of(self.plan, self.models, self.template):
-            if model_key(task.job) != key or not self.shard.has(task.job.number):
+        own = (
+            task
+            for task in tasks_of(self.plan, self.models, self.template)
+            if self.shard.has(task.job.number)
+        )
+        for task, variants in with_variants(own):
+            if model_key(task.job) != key:
                 continue
             init, controls = self.inits(task), self.models.controls(task.job)
             digest = self._key(task, init, controls)
@@ -86,7 +93,7 @@ class _Run:
                 self.found.append(Done(task, path, None, {}, found=True))
                 continue
             self.fed.append((task, digest))
-            yield task.request(init, controls)
+            yield replace(task.request(init, controls), variants=variants)
 
     def _key(self, task: Task, init: Init | None, controls: Sequence[OpenedControl]) -> str:
         opened = self.models.opened(model_key(task.job))
@@ -103,6 +110,7 @@ class _Run:
                 "changes": [change.record() for change in self.models.changes(task.job, task.options.prompt)],
                 **({} if task.template is None else {"template": asdict(task.template)}),
                 "init": None if init is None else [init.hash, init.fit, task.job.source.background],
+                **({} if init is None or init.upscaler is None else {"upscaler": asdict(init.upscaler)}),
                 # what is new is said where it is there alone, so that runs begun before it go on
                 **({} if init is None or init.repaint is None else {"mask": init.repaint.record.to_record()}),
             }
@@ -115,7 +123,7 @@ class _Run:
                 case Picture():
                     task, digest = self.fed.popleft()
                     record = event.record()
-                    path = save(event.image, record, self.folder / task.name)
+                    path = self.save(event.image, record, self.folder / task.name)
                     self.journal.add(digest, task.name, task.job.number)
                     yield Done(task, path, record, event.timings, found=False)
                 case Failed():
@@ -136,12 +144,14 @@ def run_plan(
     models: Models,
     draw: Draw,
     shard: Shard | None = None,
+    saving: Saving | None = None,
 ) -> Iterator[Event | Outcome]:
     """Draw what is missing of a plan that `look_over` has checked.
 
     Args:
         folder: where the pictures go; `journal.held` keeps others out of it.
         draw: what to draw with, and requests → what `generate` tells of them.
+        saving: how pictures are kept.
 
     Yields:
         What `generate` tells, and a `Done` or `Lost` for every picture of this shard.
@@ -153,4 +163,5 @@ def run_plan(
     failed = folder / shard.named(FAILED.removesuffix(".jsonl"))
     failed.unlink(missing_ok=True)  # it is tried again
     with Journal(folder, shard) as journal:
-        yield from _Run(plan, folder, template, shard, models, draw, journal).all(overview)
+        saving = saving or Saving()
+        yield from _Run(plan, folder, template, shard, models, draw, journal, saving).all(overview)

@@ -16,7 +16,7 @@ from sdscratch.errors import SdscratchError, UsageError
 from sdscratch.generation.opening import Opened
 from sdscratch.generation.requests import Event, Failed, Picture, Request
 from sdscratch.jobs.journal import Shard
-from sdscratch.jobs.keeping import Inits, keep_failed, save
+from sdscratch.jobs.keeping import Inits, Saving, keep_failed
 from sdscratch.jobs.lines import read_line
 from sdscratch.jobs.names import Template
 from sdscratch.jobs.plan import Job, job_of, json_line
@@ -48,6 +48,7 @@ class Stream:
         folder: where the pictures go.
         template: their names; where one is taken, the next number counts.
         draw: a model and requests → what `generate` tells of them; keeps the model for the next line.
+        saving: how pictures are kept.
     """
 
     defaults: Mapping[str, Any]
@@ -56,6 +57,7 @@ class Stream:
     template: Template
     models: Models
     draw: Callable[[Opened, Iterable[Request]], Iterator[Event]]
+    saving: Saving = field(default_factory=Saving)
     place: str = "stdin"
     number: int = 0  # of the newest picture
     expander: Expander = field(default_factory=Expander)
@@ -120,7 +122,7 @@ class Stream:
         self.number = task.number
         record = picture.record()
         try:
-            path = save(picture.image, record, self.folder / task.name)
+            path = self.saving(picture.image, record, self.folder / task.name)
         except SdscratchError as error:
             return self._lost(task, error)
         return Done(task, path, record, picture.timings, found=False)

@@ -7,6 +7,7 @@ silence.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from sdscratch.images import ControlRecord, Infotext
 from sdscratch.images.metadata.sampling_words import read_sampling
 from sdscratch.jobs.finding import Wanted
 from sdscratch.options import MAX_SEED, ResolvedOptions, parse_upscaler
+from sdscratch.options.large import LATENT_UPSCALERS, PIXEL_UPSCALERS, hires_size
 
 __all__ = ["TOOLS", "Told", "tagged", "told_by", "without_suffix"]
 
@@ -88,6 +90,8 @@ SILENT = {
         "full_prompt",
         "full_negative_prompt",
         "Scheduler",
+        "Hires upscaler",
+        "Hires resize",
     ),
 }
 SAME = {  # values with which a setting does nothing
@@ -106,13 +110,14 @@ SAME = {  # values with which a setting does nothing
     "Interpolate Phi": {"1"},
     "Hires resize": {"0x0"},
     "Hires sampler": {"Use same sampler"},
-    "Hires schedule type": {"Use same scheduler"},
+    "Hires schedule type": {"Use same scheduler", "Automatic"},
     "Hires checkpoint": {"Use same checkpoint"},
 }
 DECODERS = {"Full": "full", "TAESD": "tiny"}
 RNG = {"cpu": "cpu", "gpu": "nv", "nv": "nv", "cuda": "nv"}
 HASHED = re.compile(r"\s*([^\n]+?):\s*([0-9a-fA-F]{4,64})\s*(?:,|$)")
 WEIGHED = re.compile(r"\s*([^\n]+?):\s*([+-]?[0-9.eE+-]+)\s*(?:,|$)")
+SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*")
 HIRES = ("Hires upscale", "Hires resize", "Hires steps", "Hires upscaler", "First pass size")
 
 
@@ -122,7 +127,8 @@ class Told:
 
     Attributes:
         values: fields of a line, without files.
-        model, vae, taesd, embeddings: the files that it names.
+        model, vae, taesd, upscaler, embeddings: the files that it names.
+        upscales: the option that the upscaler is asked for by.
         loras: those that stand beside the prompt, not as tags in it.
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
         controls: ControlNets and adapters, with their hints.
@@ -138,6 +144,8 @@ class Told:
     model: Wanted | None = None
     vae: Wanted | None = None
     taesd: Wanted | None = None
+    upscaler: Wanted | None = None
+    upscales: str = "hires_upscaler"
     embeddings: list[Wanted] = field(default_factory=list)
     loras: list[tuple[LoraRequest, Wanted]] = field(default_factory=list)
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -177,21 +185,52 @@ def told_by(tool: str, text: Infotext, like: str | None = None) -> Told:
             told.unmatched.append(f"{key}: {value}")
         else:
             told.values |= found
-    hires = any(key in text.parameters for key in HIRES)
-    told.from_picture = "strength" in told.values and not hires and told.values["strength"] != 1.0
-    if not told.from_picture:
-        _second_pass(told, told.values.pop("strength", None))
+    _second_pass(told, text.parameters)
     _name_files(told, text.parameters)
     return told
 
 
-def _second_pass(told: Told, strength: float | None) -> None:
-    """The web UIs have one strength for image-to-image and for a second pass, where there is one."""
+def _second_pass(told: Told, parameters: Mapping[str, str]) -> None:
+    """The strength is a second pass's where there is one; else there was a picture to start from."""
+    strength = told.values.pop("strength", None)
+    resize = parameters.get("Hires resize", "")
+    if resize not in ("", *SAME["Hires resize"]) and "hires" not in told.values:
+        scale = _scale_of(resize, told.values.get("width"), told.values.get("height"))
+        if scale is None:
+            told.unmatched.append(f"Hires resize: {resize}")
+        else:
+            told.values["hires"] = scale
     if "hires" in told.values:
-        told.values |= {} if strength is None else {"hires_strength": strength}
+        if strength is not None:
+            told.values["hires_strength"] = strength
+        upscaler = parse_upscaler(parameters.get("Hires upscaler", "Latent"))
+        if upscaler in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS):
+            told.values["hires_upscaler"] = upscaler
+        else:
+            told.upscaler = Wanted("upscaler", without_suffix(upscaler))
         return
     for name in [name for name in told.values if name.startswith("hires_")]:
         told.unmatched.append(f"{name}: {told.values.pop(name)}, of a second pass of unknown size")
+    told.from_picture = strength not in (None, 1.0) and not any(key in parameters for key in HIRES)
+    if told.from_picture:
+        told.values["strength"] = strength
+
+
+def _scale_of(resize: str, width: int | None, height: int | None) -> float | None:
+    """How many times as large a second pass is; None where it has other proportions, which are cropped.
+
+    One side may be 0: it follows the other.
+    """
+    size = SIZE.fullmatch(resize)
+    if size is None or not width or not height:
+        return None
+    wide, high = int(size[1]), int(size[2])
+    wanted = wide or high * width // height, high or wide * height // width
+    scale = max(wanted[0] / width, wanted[1] / height)
+    for each in (scale, math.nextafter(scale, math.inf)):  # the quotient may be a rounding too small
+        if each >= 1 and hires_size(width, height, each) == tuple(side // 8 * 8 for side in wanted):
+            return each
+    return None
 
 
 def _name_files(told: Told, parameters: Mapping[str, str]) -> None:
@@ -247,7 +286,7 @@ def _hashes(*digits: str | None) -> tuple[str, ...]:
 
 
 def _size(text: str) -> dict[str, Any]:
-    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
+    match = SIZE.fullmatch(text)
     if match is None:
         raise ValueError(text)
     return {"width": int(match[1]), "height": int(match[2])}
@@ -286,15 +325,15 @@ READ: Mapping[str, Callable[[str, int], dict[str, Any]]] = {
     "VAE Decoder": lambda text, _: {"decoder": DECODERS[text]} if text in DECODERS else _refuse(text),
     "RNG": lambda text, _: {"noise": RNG[text.lower()]} if text.lower() in RNG else _refuse(text),
     "Eta DDIM": _plain("eta", float),
-    "Tiling": lambda text, _: {"seamless": "xy"} if text == "True" else _refuse(text),
     "Hires upscale": _plain("hires", float),
     "Hires steps": _plain("hires_steps", int),
-    "Hires upscaler": _plain("hires_upscaler", parse_upscaler),
-    "Hires sampler": _plain("hires_sampler", lambda text: parse_sampler(text) and text),
+    "Hires sampler": lambda text, _: {f"hires_{key}": value for key, value in _sampler(text).items()},
     "Hires schedule type": _plain("hires_scheduler", parse_scheduler),
     "Hires CFG Scale": _plain("hires_cfg_scale", float),
     "Hires prompt": _plain("hires_prompt", str),
     "Hires negative prompt": _plain("hires_negative_prompt", str),
+    "Tiling": lambda text, _: {"seamless": "xy"} if text == "True" else _refuse(text),
+    "Tiling axis": lambda text, _: {"seamless": text.lower()},
 }
 
 

@@ -13,7 +13,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Control", "OnRows", "Residuals", "stacked"]
+__all__ = ["Attended", "Context", "Control", "OnRows", "Residuals", "SteeredContext", "stacked"]
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """What cross-attentions attend to beside the prompt, in the order of their numbers.
+
+    Attributes:
+        keys: [1|n, t, width] each.
+        values: the same.
+        weight: [1|n], of what comes of it.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    weight: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SteeredContext:
+    """A prompt's context, and what is attended to beside it.
+
+    Attributes:
+        text: [n, t, d].
+    """
+
+    text: Tensor
+    attended: tuple[Attended, ...]
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.text)
+
+
+Context = Tensor | SteeredContext
 
 
 @dataclass(frozen=True)
@@ -26,16 +60,21 @@ class Residuals:
         middle: added to what the middle gives (ibid.).
         levels: one for each level of the way down, added to its last features before they are halved, and so
             to the skip that they are as well (T2I-Adapter: Mou et al. 2023, eq. 2).
+        attended: what cross-attentions attend to besides (IP-Adapter: Ye et al. 2023, eq. 5).
     """
 
     skips: tuple[Tensor, ...] = ()
     middle: Tensor | None = None
     levels: tuple[Tensor, ...] = ()
+    attended: tuple[Attended, ...] = ()
 
     def __add__(self, other: Residuals) -> Residuals:
         """What two controls add together."""
         return Residuals(
-            _sums(self.skips, other.skips), _sum(self.middle, other.middle), _sums(self.levels, other.levels)
+            _sums(self.skips, other.skips),
+            _sum(self.middle, other.middle),
+            _sums(self.levels, other.levels),
+            self.attended + other.attended,
         )
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Residuals:
@@ -44,7 +83,15 @@ class Residuals:
             tuple(map(change, self.skips)),
             None if self.middle is None else change(self.middle),
             tuple(map(change, self.levels)),
+            tuple(
+                Attended(tuple(map(change, a.keys)), tuple(map(change, a.values)), change(a.weight))
+                for a in self.attended
+            ),
         )
+
+    def onto_context(self, context: Tensor) -> Context:
+        """The prompt's context, with what is attended to beside it."""
+        return SteeredContext(context, self.attended) if self.attended else context
 
     def onto_skip(self, skip: Tensor, index: int) -> Tensor:
         """A skip with what is added to it; a new tensor, for the way down may still need the old one."""

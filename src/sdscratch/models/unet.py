@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sdscratch.models.attention import DotProductAttention
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import Block, UNetConfig, unet_groups
+from sdscratch.models.control import Context, SteeredContext
 from sdscratch.models.layers import Downsample, ResidualBlock, Upsample, plus, silu
 
 __all__ = [
@@ -68,6 +69,8 @@ def guidance_embedding(scale: float, width: int, max_period: float = 10_000.0) -
 class Attention(nn.Module):
     """Multi-head attention of x to `context`, or to itself."""
 
+    number = 0  # of the U-Net's cross-attentions: way down, way up, middle
+
     def __init__(self, width: int, context: int, heads: int) -> None:
         super().__init__()
         self.mix = DotProductAttention(heads)
@@ -76,8 +79,18 @@ class Attention(nn.Module):
         self.value = nn.Linear(context, width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        if isinstance(context, SteeredContext):
+            return self.out(self.decoupled(self.query(x), context))
         return self.out(self.mix(self.query(x), self.key(context), self.value(context)))
+
+    def decoupled(self, query: Tensor, context: SteeredContext) -> Tensor:
+        """Attention to the prompt, plus attention to what stands beside it (Ye et al. 2023, eq. 5)."""
+        mixed = self.mix(query, self.key(context.text), self.value(context.text))
+        for each in context.attended:
+            key, value = (given[self.number].expand(len(query), -1, -1) for given in (each.keys, each.values))
+            mixed = mixed + each.weight.view(-1, 1, 1) * self.mix(query, key, value)
+        return mixed
 
 
 class FeedForward(nn.Module):
@@ -105,7 +118,7 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         normed = self.norm1(x)
         x = plus(self.self_attention(normed, normed), x)
         x = plus(self.cross_attention(self.norm2(x), context), x)
@@ -137,7 +150,7 @@ class SpatialTransformer(nn.Module):
         """The blocks in order."""
         return [self.get_submodule(name) for name in self.names]
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         tokens = self.enter(x)
         for block in self.blocks:
             tokens = block(tokens, context)
@@ -198,6 +211,8 @@ class UNet(nn.Module):
             nn.ModuleList(nn.ModuleList(make_block(block, config) for block in group) for group in groups)
             for groups in unet_groups(config)
         )
+        for number, attention in enumerate(self.cross_attentions()):
+            attention.number = number
         self.norm_out = nn.GroupNorm(config.norm_groups, config.channels, RESIDUAL_EPS)
         self.conv_out = nn.Conv2d(config.channels, config.out_channels, 3, padding=1)
         # the groups that end a level on the way down, before what halves it, and which level that is
@@ -217,8 +232,8 @@ class UNet(nn.Module):
         Returns:
             [n, 4, h, w]: the noise, or the velocity, as the model was trained.
         """
-        time, context = self.embed(timesteps, conditioning, x.dtype), conditioning.context
-        added = conditioning.residuals(x, timesteps)
+        time, added = self.embed(timesteps, conditioning, x.dtype), conditioning.residuals(x, timesteps)
+        context = added.onto_context(conditioning.context)
         x = with_channels(x, conditioning.concat)
         skips: list[Tensor] = []
         for number, group in enumerate(self.down):
@@ -231,6 +246,15 @@ class UNet(nn.Module):
             x = torch.cat([x, added.onto_skip(skips.pop(), len(skips))], dim=1)
             x = run_group(group, x, time, context, skips[-1].shape[2:] if skips else None)
         return self.conv_out(silu(self.norm_out(x)))
+
+    def cross_attentions(self) -> list[Attention]:
+        """Every attention to the prompt, in the order of IP-Adapter's files: way down, way up, middle."""
+        return [
+            module.cross_attention
+            for groups in (self.down, self.up, self.middle)
+            for module in groups.modules()
+            if isinstance(module, TransformerBlock)
+        ]
 
     def embed(self, timesteps: Tensor, conditioning: Conditioning, dtype: torch.dtype) -> Tensor:
         """The time, and what is added to it, as every residual block takes it: [n, 4·channels]."""
@@ -254,7 +278,7 @@ def with_channels(x: Tensor, others: Tensor | None) -> Tensor:
 
 
 def run_group(
-    group: nn.Module, x: Tensor, time: Tensor, context: Tensor, size: torch.Size | None = None
+    group: nn.Module, x: Tensor, time: Tensor, context: Context, size: torch.Size | None = None
 ) -> Tensor:
     """Run one group's blocks, each with what it takes; `size` is that of the skip to be met next."""
     assert isinstance(group, nn.ModuleList)

@@ -18,6 +18,8 @@ grow.py        a small model's weights, as the beginning of a larger one
 hard_examples.py  what a model knows least, to be shown more
 sampled.py     latents as the sampler leaves them, with the render that each should have become
 crisp.py       teaching the decoder alone to draw those, flat and sharp
+sketches.py    what a hand may draw of a scene
+scribble.py    teaching an adapter to follow it
 folder.py      what the stages of training hand on
 stages.py      the stages of training
 judge.py       a classifier that says what a picture shows

@@ -11,6 +11,7 @@
     python -m sdscratch.pictograms export weights/default.safetensors
     python -m sdscratch.pictograms samples weights/default.safetensors samples.png
     python -m sdscratch.pictograms judge
+    python -m sdscratch.pictograms scribble --minutes 90
 
 and on from a model that there is, instead of the first four:
 
@@ -37,14 +38,17 @@ from sdscratch.generation.pipeline import load
 from sdscratch.home import expanded
 from sdscratch.images.tensors import to_tensor
 from sdscratch.pictograms import judging
+from sdscratch.pictograms.folder import DATA, MADE_BY
 from sdscratch.pictograms.folder import begin as lay_out
 from sdscratch.pictograms.folder import export as write_model
 from sdscratch.pictograms.judge import save_judge, usual_place
 from sdscratch.pictograms.model import LARGE, SHAPES, Shape
+from sdscratch.pictograms.scribble import train_scribble
 from sdscratch.pictograms.stages import MIXTURES, Stages, prepared
 from sdscratch.training.engine.distributed import workers_for
 from sdscratch.training.engine.recipe import Budget, Recipe
 from sdscratch.training.run.display import Display
+from sdscratch.training.tasks.control import save_control
 from sdscratch.training.tasks.samples import save_grid
 
 app = typer.Typer(help="Train the built-in model.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -262,6 +266,42 @@ def judge(
                 typer.echo(
                     f"{kind:10} {100 * things:5.1f} % of things, {100 * attributes:5.1f} % of attributes"
                 )
+
+
+@app.command()
+def scribble(
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("weights/scribble.safetensors"),
+    model: Annotated[Path, typer.Option(help="Model that it is for; it stays as it is.")] = Path(
+        "weights/default.safetensors"
+    ),
+    folder: Folder = HOME,
+    font: Font = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    batch: Batch = 16,
+    rate: Rate = 1e-3,
+    workers: Workers = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Train the T2I-Adapter that draws what a sketch shows, where it shows it."""
+    with prepared(folder, LARGE, font=font, device=device, dtype=dtype, scenes="all", seed=1) as stages:
+        leads = stages.distributed.leads
+        recipe = Recipe(
+            _budget(minutes, steps),
+            rate,
+            batch,
+            workers=_threads(stages, workers, batch),
+            seed=6,
+            ema=0.995,
+        )
+        with Display(quiet=not leads) as display:
+            adapter, done = train_scribble(
+                model, stages.composer, recipe, folder / "scribble", stages.distributed, display
+            )
+        if leads:
+            save_control(output, adapter, {"made_by": MADE_BY, "data": DATA, "steps": done})
+            typer.echo(str(output))
 
 
 def _shape(size: int) -> Shape:

@@ -16,6 +16,7 @@ from torch import nn
 
 from sdscratch.device import choose
 from sdscratch.errors import UsageError
+from sdscratch.hardware import device_kind
 from sdscratch.models.config import ModelConfig
 from sdscratch.models.taesd import TinyDecoder
 from sdscratch.pictograms import model as embedded
@@ -136,7 +137,7 @@ class Stages:
         composer = self._weighted(model, config, encode, words) if same_size else self.composer
         latents = (
             ReplayLatents(composer, encode, distributed.device, recipe.seed)
-            if distributed.device.type == "cpu"
+            if device_kind(distributed.device) == "cpu"
             else FreshLatents(composer, encode, distributed.device)
         )
         loss = DenoisingLoss(
@@ -287,7 +288,7 @@ def prepared(
         scenes: a key of `MIXTURES`; None chooses by the device.
     """
     placement = choose(device, dtype)
-    name = scenes or ("some" if placement.device.type == "cpu" else "all")
+    name = scenes or ("some" if device_kind(placement.device) == "cpu" else "all")
     if name not in MIXTURES:
         raise UsageError(f"no choice of scenes is called {name!r}; say {' or '.join(MIXTURES)}")
     with joined(placement.device, placement.dtype) as distributed:

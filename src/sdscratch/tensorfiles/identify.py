@@ -46,6 +46,7 @@ class Kind(Enum):
     T2I_ADAPTER_SDXL = "a T2I-Adapter for SDXL"
     STYLE_ADAPTER = "a T2I style adapter"
     IP_ADAPTER = "an IP-Adapter"
+    IMAGE_ENCODER = "an image encoder of CLIP's"
     TAESD = "a TAESD autoencoder"
     UPSCALER = "an upscaler of the ESRGAN family"
     SAFETY_CHECKER = "a safety checker"
@@ -153,6 +154,7 @@ SIGNS = (
     _Sign(Kind.T2I_ADAPTER, r"(adapter\.)?body\.0\.(resnets\.0\.)?block1\.weight"),
     _Sign(Kind.IP_ADAPTER, r"ip_adapter\.|image_proj\."),
     _Sign(Kind.SAFETY_CHECKER, r"(.*\.)?(concept_embeds|special_care_embeds)$"),
+    _Sign(Kind.IMAGE_ENCODER, r"visual_projection\.|(vision_model\.)?embeddings\.patch_embedding\."),
     _Sign(Kind.VIDEO, r".*\.(time_stack|motion_modules|temporal_transformer_blocks)\."),
     _Sign(Kind.TAESD, r"((taesd_)?(encoder|decoder)\.(layers\.)?)?\d+\.conv\.\d+\.weight"),
     _Sign(Kind.UPSCALER, r"(params(_ema)?\.)?(body\.0\.rdb1|RRDB_trunk\.0|model\.1\.sub\.0\.RDB1)\."),

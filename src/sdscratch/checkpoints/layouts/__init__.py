@@ -10,6 +10,7 @@ text.py         OpenAI's text encoder; how many there are, and whose
 openclip.py     OpenCLIP's, whose query, key and value are one tensor
 autoencoder.py  encoder and decoder
 controlnet.py   ControlNets
+ip_adapter.py   IP-Adapters, and their image encoder
 t2i_adapter.py  T2I-Adapters
 esrgan.py       upscalers, in three generations of names
 distilled.py    U-Nets with less in them, by what their files hold

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from sdscratch.errors import ImageError
 from sdscratch.files import write_error
+from sdscratch.hardware import device_kind
 from sdscratch.models.config import AutoencoderConfig
 from sdscratch.models.vae import Encoder
 from sdscratch.training.dataset.folder import digest
@@ -175,9 +176,9 @@ class CachedLatents:
         if self.encoder is None:
             self.encoder = self.load()
         picture = to_tensor([self.source.levels(view)], self.device)
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(device_kind(self.device), enabled=False):
             mean: Tensor = self.encoder(picture).mean
-        return mean[0].float()
+        return mean[0].float().cpu()  # where what was kept is, too: batches are made of both
 
 
 class CachedTexts:

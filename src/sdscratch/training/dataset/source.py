@@ -52,10 +52,11 @@ class RewordingSource(Source, Protocol):
 
 @dataclass(frozen=True)
 class Latents:
-    """Scaled latents as the U-Net sees them, with their captions."""
+    """Scaled latents as the U-Net sees them, with their captions, and, for a control, with its hints."""
 
     values: Tensor  # [n, c, h, w] float32
     captions: tuple[str, ...]
+    hints: Tensor | None = None  # [n, k, H, W] float32 in 0 to 1
 
 
 class LatentSource(Protocol):

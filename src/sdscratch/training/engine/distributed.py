@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
+from sdscratch.hardware import device_kind
+
 __all__ = ["DistributedContext", "joined", "launched_processes", "without_sharing", "workers_for"]
 
 # rank 0 may write, draw samples and validate while the others wait for it
@@ -42,9 +44,8 @@ class DistributedContext:
 
     def autocast(self) -> torch.autocast:
         """The context in which networks run."""
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16, cache_enabled=True
-        )
+        half = self.precision == torch.bfloat16
+        return torch.autocast(device_kind(self.device), torch.bfloat16, enabled=half, cache_enabled=True)
 
     @contextmanager
     def attention(self, positions: int = 0) -> Iterator[None]:
@@ -56,7 +57,7 @@ class DistributedContext:
         Args:
             positions: how many see each other.
         """
-        if self.device.type != "cpu" or positions > FUSED_ABOVE:
+        if device_kind(self.device) != "cpu" or positions > FUSED_ABOVE:
             yield
             return
         with sdpa_kernel(SDPBackend.MATH):
@@ -66,7 +67,7 @@ class DistributedContext:
         """`module`, or around it PyTorch's own data parallelism, which leaves the mean gradient of all."""
         if self.processes == 1:
             return module
-        devices = [self.device] if self.device.type == "cuda" else None
+        devices = [self.device] if device_kind(self.device) == "cuda" else None
         return DistributedDataParallel(module, devices, gradient_as_bucket_view=True)
 
     def mean(self, values: Tensor) -> Tensor:
@@ -107,10 +108,10 @@ def joined(device: torch.device, precision: torch.dtype) -> Iterator[Distributed
     if processes == 1:
         yield DistributedContext(device, precision)
         return
-    if device.type == "cuda":
+    if device_kind(device) == "cuda":
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device_kind(device) == "cuda" else "gloo", timeout=PATIENCE)
     try:
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
         yield DistributedContext(device, precision, rank, processes, control)
@@ -120,6 +121,6 @@ def joined(device: torch.device, precision: torch.dtype) -> Iterator[Distributed
 
 def workers_for(distributed: DistributedContext, batch: int) -> int:
     """How many threads should share a batch: on a CPU that no other process shares, one a core."""
-    if distributed.device.type != "cpu" or distributed.processes > 1:
+    if device_kind(distributed.device) != "cpu" or distributed.processes > 1:
         return 1
     return max(count for count in range(1, (os.cpu_count() or 1) + 1) if batch % count == 0)

@@ -13,6 +13,7 @@ from torch import nn
 from sdscratch.device import choose
 from sdscratch.errors import SdscratchError
 from sdscratch.fast.processor import multiplies
+from sdscratch.hardware import device_kind
 from sdscratch.training.dataset.captions import COLUMNS
 from sdscratch.training.dataset.folder_source import FolderSource, Framing, open_folder
 from sdscratch.training.engine.distributed import DistributedContext, workers_for
@@ -87,7 +88,7 @@ def precision_of(options: TrainOptions) -> tuple[torch.device, torch.dtype]:
     placement = choose(options.device)
     asked = options.mixed_precision
     half = asked == "bf16" or (asked == "auto" and placement.dtype == torch.bfloat16)
-    half = half and (placement.device.type != "cpu" or multiplies(torch.bfloat16))
+    half = half and (device_kind(placement.device) != "cpu" or multiplies(torch.bfloat16))
     return placement.device, torch.bfloat16 if half else torch.float32
 
 
@@ -173,7 +174,7 @@ def run_job(
         torch.set_num_threads(1)  # the workers share the work
     torch.manual_seed(options.seed)
     work = job.prepare(source, distributed, recipe.size(distributed.processes), path)
-    if distributed.device.type == "cuda":
+    if device_kind(distributed.device) == "cuda":
         work.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.gradient_checkpointing:
         recompute_blocks(work.module)

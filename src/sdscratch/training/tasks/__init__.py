@@ -13,6 +13,7 @@ model_file.py         the file that a training of diffusion ends with
 diffusion_job.py      `train diffusion`
 lora.py               adapters beside frozen layers, and their file
 lora_job.py           `train lora`
+control.py            ControlNets and adapters beside a frozen U-Net, and their file
 taesd.py              a tiny decoder taught by the model's own
 taesd_job.py          `train taesd`
 """

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sdscratch.diffusion.guidance import Prediction
 from sdscratch.diffusion.schedule import Schedule
+from sdscratch.hardware import device_kind
 from sdscratch.models.clip import TextEncoder
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig, ScheduleConfig
@@ -165,7 +166,7 @@ class FrozenText:
     @torch.no_grad()
     def _encode(self, caption: str) -> Tensor:
         network = self.network or self.load(self.distributed.device)  # loaded again for a prompt that is new
-        with torch.autocast(self.distributed.device.type, enabled=False):
+        with torch.autocast(device_kind(self.distributed.device), enabled=False):
             context: Tensor = network(self.ids([caption]))
         return context[0].float().cpu()
 
@@ -204,7 +205,7 @@ class DenoisingLoss:
         self.late_bias, self.snr_gamma = late_bias, snr_gamma
 
     def __call__(self, module: nn.Module, step: int, indices: range) -> tuple[Tensor, Metrics]:
-        """The loss of `module`, a `Diffusion` or what is called like one."""
+        """The loss of `module`, a `Diffusion` or what is called like one; hints, if any, come last."""
         chosen = slice(indices.start, indices.stop)
         rng = generator(self.distributed.device, self.seed, "noise", step)
         timesteps = stratified_timesteps(self.size, len(self.alphas_bar), rng, self.late_bias)[chosen]
@@ -214,8 +215,9 @@ class DenoisingLoss:
         alpha_bar = self.alphas_bar[timesteps]
         noisy, target = denoising_target(clean.values, noise, alpha_bar, self.prediction)
         captions = self._dropped(clean.captions, step, chosen)
+        hints = () if clean.hints is None else (clean.hints,)
         with self.distributed.autocast():
-            prediction = module(noisy, timesteps.float(), self.words(captions))
+            prediction = module(noisy, timesteps.float(), self.words(captions), *hints)
         losses = (prediction.float() - target).square().flatten(1).mean(1)
         if self.snr_gamma is not None:
             losses = losses * snr_weight(alpha_bar, self.snr_gamma, self.prediction)

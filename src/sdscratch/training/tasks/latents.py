@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sdscratch.hardware import device_kind
 from sdscratch.models.vae import Encoder
 from sdscratch.training.dataset.cache import CachedLatents
 from sdscratch.training.dataset.folder_source import FolderSource
@@ -60,7 +61,7 @@ def latents_of(
         distributed.agree(0.0)  # all wait until all is there
         return kept
     encode = encode_with(load_encoder(), scale, distributed)
-    if distributed.device.type == "cpu" and len(source.plan.buckets) == 1:
+    if device_kind(distributed.device) == "cpu" and len(source.plan.buckets) == 1:
         return ReplayLatents(source, encode, distributed.device, seed)
     return FreshLatents(source, encode, distributed.device)
 
