@@ -7,6 +7,7 @@ anything done besides reading (an audit hook sees it), and the end of the proces
 
 from __future__ import annotations
 
+import codecs
 import json
 import mmap
 import os
@@ -50,6 +51,15 @@ HARMLESS = {
         "os.walk",
     ),
 }
+
+CODINGS = (
+    "latin-1",
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32",
+    "utf-8-sig",
+)  # Python loads them when needed
 
 
 class Forbidden(BaseException):
@@ -221,6 +231,8 @@ class _Child:
 
     def run(self, begin: int, end: int) -> None:
         warnings.simplefilter("ignore")
+        for coding in CODINGS:
+            codecs.lookup(coding)
         self.report = (self.folder / "report.jsonl").open("a")
         for family in self.families.values():
             (self.folder / family.name).parent.mkdir(parents=True, exist_ok=True)
