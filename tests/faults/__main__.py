@@ -23,10 +23,10 @@ IN_MEMORY = Path("/dev/shm")
 HONEST = 2 << 30  # bytes: a sound picture may have 89 megapixels, which take 1.5 GB while they are converted
 
 
-def import_all() -> None:
-    """Every module, so that a reader that imports one late does nothing new."""
+def import_all(below: str = "sdscratch.") -> None:
+    """Every module of a package, so that a reader that imports one late does nothing new."""
     for module in pkgutil.walk_packages(sdscratch.__path__, "sdscratch."):
-        if not module.name.endswith("__main__"):
+        if module.name.startswith(below) and not module.name.endswith("__main__"):
             with suppress(ImportError):  # what is compared with need not be there
                 importlib.import_module(module.name)
 

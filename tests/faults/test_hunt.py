@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from faults import headers, pictures
-from faults.__main__ import HONEST
+from faults.__main__ import HONEST, import_all
 from faults.hunt import MOST, Family, hunt
 
 
@@ -21,6 +21,8 @@ from faults.hunt import MOST, Family, hunt
 def test_mutated_files_are_read_or_refused(
     families: Callable[[], dict[str, Family]], count: int, most: int, tmp_path: Path
 ) -> None:
+    for package in ("sdscratch.images.", "sdscratch.tensorfiles."):
+        import_all(package)
     tally = hunt(families(), count, tmp_path, most=most)
     assert {name: found.what for name, found in tally.faults.items()} == {}
     assert (tally.cases, tally.read + tally.refused) == (count, count)
