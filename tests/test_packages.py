@@ -10,15 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from support.absent import absent
-from support.builds import build, copied, pythons
+from support.builds import build, copied
 from support.tested_set import ROOT
 
 KINDS = ("wheel", "sdist")
-PICTURE = ("txt2img", "an owl", "--seed", "0", "--device", "cpu", "--dtype", "float32", "-o", "owl.png")
-WITHOUT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "OMP_NUM_THREADS")
 
 
 def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -101,55 +97,3 @@ def test_an_unpacked_wheel_runs_outside_the_checkout(
     assert Path(said.stdout.strip()).is_relative_to(site)
     refused = run(sys.executable, "-P", "-m", "sdscratch", "info", "none.png", cwd=away, env=environment)
     assert (refused.returncode != 0, "Traceback" in refused.stderr) == (True, False)
-
-
-def clean(**more: str) -> dict[str, str]:
-    """The environment of somebody who has nothing of this checkout."""
-    kept = {name: value for name, value in os.environ.items() if name not in WITHOUT}
-    return {**kept, "HF_HUB_OFFLINE": "1", "PIP_NO_INPUT": "1", **more}
-
-
-def installed(python: str, folder: Path, *arguments: object) -> Path:
-    """A new environment in which pip has installed this; skips where the registry cannot be reached."""
-    made = run(python, "-m", "venv", folder, env=clean())
-    assert made.returncode == 0, made.stderr
-    ours = folder / "bin" / "python"
-    done = run(ours, "-m", "pip", "install", "--quiet", *arguments, env=clean())
-    if done.returncode:
-        absent(f"a package registry that has all that is needed for {python} ({done.stderr[-300:]})")
-    return ours
-
-
-def check(python: Path, away: Path) -> None:
-    """The installed command tells its help and draws, and is not this checkout's."""
-    away.mkdir()
-    command = python.parent / "sdscratch"
-    told = run(command, "--help", cwd=away, env=clean())
-    assert (told.returncode, "txt2img" in told.stdout) == (0, True), told.stderr
-    drawn = run(command, *PICTURE, cwd=away, env=clean(OMP_NUM_THREADS="1"))
-    assert drawn.returncode == 0, drawn.stderr
-    with Image.open(away / "owl.png") as picture:
-        assert picture.size == (128, 128)
-    where = run(python, "-c", "import sdscratch; print(sdscratch.__file__)", cwd=away, env=clean())
-    assert Path(where.stdout.strip()).is_relative_to(python.parents[1]), where.stderr
-
-
-@pytest.mark.full
-def test_both_packages_install_in_clean_environments_of_the_oldest_and_newest_python(tmp_path: Path) -> None:
-    """The wheel with all that it needs, at the tested versions; pip builds the source distribution."""
-    wheel, sdist = (build(ROOT, kind, tmp_path / "dist") for kind in KINDS)
-    found = pythons()
-    for version in sorted({min(found), max(found)}):
-        folder = tmp_path / ".".join(map(str, version))
-        python = installed(
-            found[version], folder / "wheel", "-c", ROOT / "docs" / "constraints.txt", "torch", wheel
-        )
-        check(python, folder / "away")
-        # torch and the rest once more would take minutes: of the wheel's environment all but sdscratch
-        again = installed(found[version], folder / "sdist", "--no-deps", sdist)
-        (own,) = (folder / "sdist").glob("lib/python*/site-packages")
-        (theirs,) = (folder / "wheel").glob("lib/python*/site-packages")
-        (own / "others.pth").write_text(f"{theirs}\n")
-        check(again, folder / "away too")
-        drawn = [folder / name / "owl.png" for name in ("away", "away too")]
-        assert Image.open(drawn[0]).tobytes() == Image.open(drawn[1]).tobytes()

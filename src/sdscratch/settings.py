@@ -19,15 +19,18 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sdscratch.errors import UsageError
+from sdscratch.show import quoted
 
 __all__ = [
     "Setting",
     "check_ranges",
     "choices_of",
+    "hints_of",
     "kind_of",
     "option_name",
     "option_names",
@@ -82,12 +85,23 @@ def settings_of(kind: Any) -> dict[str, Setting]:
     return {each.name: each.metadata["setting"] for each in fields(kind) if "setting" in each.metadata}
 
 
+def hints_of(kind: type[Any]) -> Mapping[str, Any]:
+    """The types of a dataclass's fields, worked out once: a plan of a million lines asks for them often."""
+    return _hints(kind)  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
 def kind_of(hint: Any) -> Any:
     """A field's type without the None that it may be."""
     (kind,) = (each for each in _alternatives(hint) if each is not NoneType)
     return kind
 
 
+@cache
 def choices_of(hint: Any) -> tuple[str, ...]:
     """The values that a field's type lists, if it does."""
     return next((get_args(kind) for kind in _alternatives(hint) if get_origin(kind) is Literal), ())
@@ -127,12 +141,12 @@ def check_ranges(options: Any, spell: Callable[[str], str] = option_name) -> Non
     Raises:
         UsageError: a value out of its range, or none of the choices.
     """
-    hints = get_type_hints(type(options))
+    hints = hints_of(type(options))
     for name, about in settings_of(options).items():
         value = getattr(options, name)
         choices = choices_of(hints[name]) or about.choices
         if choices and value is not None and value not in choices:
-            raise UsageError(f"{spell(name)} is {value!r}, but must be one of {', '.join(choices)}")
+            raise UsageError(f"{spell(name)} is {quoted(value)}, but must be one of {', '.join(choices)}")
         if isinstance(value, int | float) and not isinstance(value, bool) and about.low is not None:
             _check_range(spell(name), value, about.low, about.high)
         if about.check is not None and value is not None:
@@ -149,18 +163,18 @@ def read_values(kind: type[Any], record: Mapping[str, Any], place: str) -> dict[
     Raises:
         UsageError: a key that nothing is called, a field given twice, or a value of another type.
     """
-    hints, known = get_type_hints(kind), _keys(kind)
+    hints, known = hints_of(kind), _keys(kind)  # type: ignore[arg-type]  # classes are hashable
     values: dict[str, Any] = {}
     for key, value in record.items():
         plain = key.replace("-", "_")
         if plain not in known:
             near = difflib.get_close_matches(plain, known, n=1, cutoff=0.0)
             raise UsageError(
-                f"{place} has a key {plain!r}, which nothing is called; the nearest is {near[0]!r}"
+                f"{place} has a key {quoted(plain)}, which nothing is called; the nearest is {near[0]!r}"
             )
         name = known[plain]
         if name in values:
-            raise UsageError(f"{place} says {name} twice; the second time as {key!r}")
+            raise UsageError(f"{place} says {name} twice; the second time as {quoted(key)}")
         values[name] = _typed(f"{place}: {plain}", hints[name], value)
     return values
 
@@ -192,7 +206,8 @@ def _number(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _keys(kind: type[Any]) -> dict[str, str]:
+@cache
+def _keys(kind: Any) -> Mapping[str, str]:
     """What a field may be called in a file → its name."""
     keys = {each.name: each.name for each in fields(kind)}
     for name, about in settings_of(kind).items():
@@ -211,5 +226,5 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
     expected = str if get_origin(kind) is Literal else kind
     if type(value) is not expected:
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-        raise UsageError(f"{name} is {value!r}, but must be {words.get(expected, 'a list of strings')}")
+        raise UsageError(f"{name} is {quoted(value)}, but must be {words.get(expected, 'a list of strings')}")
     return value
