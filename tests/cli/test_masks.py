@@ -110,13 +110,11 @@ def test_no_paste_says_so(change: Draw) -> None:
     assert (np.asarray(read_whole("out.png"))[:5] != np.asarray(read_whole("init.png"))[:5]).any()
 
 
-def test_webp_keeps_the_pixels_and_jpeg_does_not_claim_to(
-    change: Draw, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_webp_keeps_the_pixels_and_jpeg_does_not_claim_to(change: Draw) -> None:
     change("clear.png", "a dog", "--mask", "mask.png", "-o", "out.webp")
     assert kept("out.webp", "clear.png") is True
-    change("init.png", "a dog", "--mask", "mask.png", "-o", "out.jpg")
-    assert "JPEG changes pixels" in caplog.text
+    result = change("init.png", "a dog", "--mask", "mask.png", "-o", "out.jpg")
+    assert "JPEG changes pixels" in result.stderr
     assert kept("out.jpg", "init.png") is None
 
 
@@ -158,10 +156,13 @@ def test_what_makes_no_sense_is_one_sentence_and_nothing_is_written(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_mask_of_another_size_is_resized_and_said(change: Draw, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mask_of_another_size_is_resized_and_said(change: Draw) -> None:
     result = change("init.png", "a dog", "--mask", "other.png", "-o", "out.png")
     assert result.code == 0
-    assert caplog.text.count("the mask is 101x70, and is resized to the init picture's 101x75") == 1
+    said = " ".join(result.stderr.split())
+    assert said.count("the mask is 101x70, and is resized to the init picture's 101x75") == 1
+    quiet = change("init.png", "a dog", "--mask", "other.png", "-o", "quiet.png", "-q")
+    assert quiet.stderr == ""
     assert kept("out.png", "init.png", "other.png") is True
 
 
