@@ -39,6 +39,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	# compiles for minutes; where it cannot, the others are compared without it
 	-$(BIN)/python -m pip install --quiet "stable-diffusion-cpp-python>=0.4.7"
+	-$(BIN)/python -m pip install --quiet "nncf>=3.0"
 	@touch $@
 
 demo: $(VENV)/.installed

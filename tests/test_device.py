@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sdscratch.device import choose, out_of_memory_explained
+from sdscratch.device import TRIED, choose, out_of_memory_explained
 from sdscratch.errors import DeviceError, UsageError
 
 Machine = Callable[..., None]
@@ -70,6 +70,31 @@ def test_what_is_asked_for_is_done(machine: Machine) -> None:
     assert choose("cuda:1", "float16").device == torch.device("cuda", 1)
     for name in ("float32", "bfloat16", "float16"):
         assert choose("cpu", name).dtype_name == name
+
+
+@pytest.mark.parametrize("feature", ["avx512_vnni", "amx_int8", "avx_vnni"])
+def test_int8_is_done_by_a_processor_that_has_it(feature: str, machine: Machine) -> None:
+    machine(**{feature: True, "avx512_bf16": True})
+    placement = choose("cpu", "int8")
+    assert (placement.dtype_name, placement.dtype, placement.integers) == ("int8", torch.bfloat16, True)
+    assert "int8 (asked for; all else in bfloat16: the processor has AVX512_BF16)" in placement.reason
+    machine(**{feature: True})
+    assert choose("cpu", "int8").dtype is torch.float32  # the faster one there
+    assert not choose().integers  # never unasked
+
+
+def test_elsewhere_int8_is_16_bits_and_that_is_said(
+    machine: Machine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement = choose("cpu", "int8")
+    assert (placement.dtype_name, placement.dtype) == ("bfloat16", torch.bfloat16)
+    assert "VNNI or AMX, and this one has neither; bfloat16 is taken" in caplog.text
+    machine(gpus=1)
+    assert choose("cuda", "int8").dtype_name == "bfloat16"
+    assert "and not for cuda; bfloat16 is taken" in caplog.text
+    monkeypatch.setenv(TRIED, "1")
+    assert not choose("cuda", "int8").integers
+    assert choose("cpu", "int8").integers
 
 
 @pytest.mark.parametrize(

@@ -231,3 +231,42 @@ def test_ctrl_c_from_outside_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, tmp_path / "a"], capture_output=True, check=False)
     assert b"KeyboardInterrupt" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sdscratch.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+WAITING = """
+import sys
+from pathlib import Path
+from sdscratch.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    print(file.name, flush=True)
+    sys.stdin.read()
+    file.write(b"whole")
+"""
+
+
+def test_what_a_killed_process_left_is_gone_after_the_next_one_and_others_files_are_not(
+    tmp_path: Path,
+) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".sdscratch-")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", WAITING, str(tmp_path / "b")], **pipes, text=True) as other:
+        assert other.stdout is not None
+        at_work = Path(other.stdout.readline().rstrip("\n"))
+        assert list(tmp_path.iterdir()) == [at_work]  # the second swept what the first had left
+        (tmp_path / ".sdscratch-0000000000000000.part").write_bytes(b"half")
+        write(tmp_path / "c", b"c")
+        assert sorted(tmp_path.iterdir()) == [at_work, tmp_path / "c"]
+        other.communicate("")
+    assert (tmp_path / "b").read_bytes() == b"whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c"]

@@ -183,7 +183,7 @@ def test_other_devices_are_refused(device: str) -> None:
         check_placement(device, "auto")
 
 
-@pytest.mark.parametrize("dtype", ["", "fp16", "half", "float64", "int8"])
+@pytest.mark.parametrize("dtype", ["", "fp16", "half", "float64", "int4"])
 def test_other_precisions_are_refused(dtype: str) -> None:
     with pytest.raises(UsageError, match=r"no precision is called .* say auto, float32, bfloat16, float16"):
         check_placement("cpu", dtype)

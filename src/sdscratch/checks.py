@@ -19,7 +19,7 @@ __all__ = [
     "parse_threshold",
 ]
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 APG = (0.0, -0.5, 0.0)  # what is meant where less is said: η, momentum, the most length (0: any)
 
 

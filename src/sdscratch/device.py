@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +15,13 @@ from sdscratch.errors import DeviceError
 from sdscratch.hardware import device_kind
 from sdscratch.options import check_placement
 
-__all__ = ["Placement", "choose", "out_of_memory_explained"]
+__all__ = ["Placement", "choose", "multiplies_integers", "out_of_memory_explained"]
+
+
+log = logging.getLogger(__name__)
+
+INTEGERS = ("avx512_vnni", "amx_int8", "avx_vnni")  # what a processor calls them
+TRIED = "SDSCRATCH_INT8"  # 1: take int8 without them, to see what it draws
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class Placement:
     dtype: torch.dtype
     reason: str
     compiled: bool = False  # the U-Net by torch.compile, as asked for
+    integers: bool = False  # products of 8-bit integers where that is faster, in `dtype` all else
 
     @property
     def batches(self) -> bool:
@@ -40,8 +49,8 @@ class Placement:
 
     @property
     def dtype_name(self) -> str:
-        """float32, bfloat16 or float16."""
-        return str(self.dtype).removeprefix("torch.")
+        """float32, bfloat16, float16 or int8."""
+        return "int8" if self.integers else str(self.dtype).removeprefix("torch.")
 
 
 def choose(device: str = "auto", dtype: str = "auto", *, compiled: bool = False) -> Placement:
@@ -49,7 +58,7 @@ def choose(device: str = "auto", dtype: str = "auto", *, compiled: bool = False)
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
-        dtype: auto, float32, bfloat16 or float16.
+        dtype: auto, float32, bfloat16, float16 or int8.
         compiled: compile the U-Net first.
 
     Raises:
@@ -59,10 +68,40 @@ def choose(device: str = "auto", dtype: str = "auto", *, compiled: bool = False)
     check_placement(device, dtype)
     where, why_device = _best_device() if device == "auto" else (torch.device(device), "asked for")
     _check_present(where)
-    precision, why_dtype = _best_dtype(where) if dtype == "auto" else (getattr(torch, dtype), "asked for")
-    name = str(precision).removeprefix("torch.")
+    integers = dtype == "int8" and _takes_integers(where)
+    if integers:
+        precision, why_dtype = _best_dtype(where)
+        why_dtype = f"asked for; all else in {_name(precision)}: {why_dtype}"
+    elif dtype == "int8":
+        precision = _best_dtype(where)[0] if device_kind(where) != "cpu" else torch.bfloat16
+        why_dtype = "in the place of int8"
+        log.warning(
+            "int8 is for processors with VNNI or AMX, and %s; %s is taken",
+            "this one has neither" if device_kind(where) == "cpu" else f"not for {where}",
+            _name(precision),
+        )
+    else:
+        precision, why_dtype = _best_dtype(where) if dtype == "auto" else (getattr(torch, dtype), "asked for")
+    name = "int8" if integers else _name(precision)
     reason = f"{where} ({why_device}), {name} ({why_dtype})" + (", compiled" if compiled else "")
-    return Placement(where, precision, reason, compiled)
+    return Placement(where, precision, reason, compiled, integers)
+
+
+def multiplies_integers() -> bool:
+    """Whether the CPU has instructions that add products of 8-bit integers in 32 bits."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(feature, False) for feature in INTEGERS)
+
+
+def _takes_integers(device: torch.device) -> bool:
+    """Whether int8 is done where it is asked for; without those instructions only to be tried."""
+    if device_kind(device) != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return multiplies_integers() or os.environ.get(TRIED) == "1"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _best_device() -> tuple[torch.device, str]:

@@ -2,6 +2,8 @@
 
 A file is written under a hidden temporary name in the folder where it will live, flushed and synced, and only
 then given its own name. Whatever goes wrong before, Ctrl-C and a full disk included, nothing stays behind.
+Only a process that is killed cannot clear up: the hidden file that it leaves is removed by the next one that
+writes into that folder.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ REASONS = {
     errno.EPIPE: "the program that reads it has ended",
 }
 
+PART = ".sdscratch-{}.part"  # a file that is being written, locked by whoever writes it
+_swept: set[Path] = set()  # folders that were looked through for what killed processes left
+
 # File systems without hard links (FAT, some network shares) answer os.link with one of these.
 NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
 
@@ -67,6 +72,7 @@ def make_folder(folder: Path) -> None:
     probe = _temporary_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         probe.open("xb").close()
     except OSError as error:
         raise write_error(f"into {folder}", error) from error
@@ -107,9 +113,9 @@ def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     if not overwrite:
         refuse_existing(path)
     final = Path(os.path.realpath(path)) if overwrite else path
-    temporary = _temporary_name(final.parent)
+    temporary, file = _new_part(final.parent, path)
     try:
-        with temporary.open("x+b") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -140,13 +146,12 @@ def locked(path: Path, flags: int = os.O_RDONLY) -> Iterator[None]:
     Raises:
         OSError: it cannot be opened.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # where a folder cannot be opened
         yield
         return
     descriptor = os.open(path, flags, 0o666)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         yield
     finally:
         os.close(descriptor)
@@ -154,7 +159,51 @@ def locked(path: Path, flags: int = os.O_RDONLY) -> Iterator[None]:
 
 def _temporary_name(folder: Path) -> Path:
     # Not made from the final name, which may already be as long as a name can be.
-    return folder / f".sdscratch-{secrets.token_hex(8)}.part"
+    return folder / PART.format(secrets.token_hex(8))
+
+
+def _new_part(folder: Path, path: Path) -> tuple[Path, BinaryIO]:
+    """A file to write into, in the folder where `path` will be, locked until it is closed.
+
+    Raises:
+        SdscratchError: the operating system refuses.
+    """
+    _sweep(folder)
+    try:
+        while True:
+            temporary = _temporary_name(folder)
+            file = temporary.open("x+b")
+            _lock(file.fileno())
+            if temporary.exists():
+                return temporary, file
+            file.close()  # another process came between the two and took it for one that was left
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder, once a process: the files that nobody has locked.
+
+    Where there are no locks (Windows, some network file systems) they stay.
+    """
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for path in folder.glob(PART.format("*")):
+        with suppress(OSError), path.open("r+b") as file:
+            if _lock(file.fileno(), wait=False):
+                path.unlink()
+
+
+def _lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock a file until it is closed, or its process ends; False where that cannot be."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 def _rename_if_free(temporary: Path, final: Path) -> None:

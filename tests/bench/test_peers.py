@@ -51,6 +51,15 @@ def test_targets_are_reached_missed_or_not_measured() -> None:
     }
 
 
+def test_int8_is_measured_by_ours() -> None:
+    measured = report()
+    measured.engines["sdscratch-int8"] = Measured("sdscratch-int8", "int8", steps=[1.3], decodes=[2.4])
+    found = {target.what: target for target in targets(measured)}
+    assert found["step in int8, by ours"].measured == 1.3 / 2.0
+    assert found["step in int8, by ours"].verdict == "bar"
+    assert found["decode in int8, by ours"].verdict == "missed"
+
+
 def test_distances_are_relative_for_predictions_and_levels_for_pictures() -> None:
     exact = {"prediction": np.array([3.0, -4.0]), "picture": np.array([0.0, 10.0])}
     found = {"prediction": np.array([3.0, -3.0]), "picture": np.array([3.0, 6.0])}

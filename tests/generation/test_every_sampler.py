@@ -12,6 +12,9 @@ from sdscratch.diffusion.catalogue import SAMPLERS
 from sdscratch.generation.pipeline import Pipeline, load
 from sdscratch.options import GenerateOptions
 
+# Chooses its own steps: hundreds over all noise levels of random weights, some over these.
+LEVELS = {"dpm_adaptive": {"sigmas": "1.5,1,0.7,0"}}
+
 
 @pytest.fixture(scope="module")
 def pipeline(tiny_model: Path) -> Pipeline:
@@ -20,7 +23,8 @@ def pipeline(tiny_model: Path) -> Pipeline:
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_a_batch_is_its_pictures_drawn_alone(sampler: str, pipeline: Pipeline) -> None:
-    asked = {"width": 64, "height": 64, "steps": 3, "sampler": sampler, "cfg_scale": 2.0}
+    levels = LEVELS.get(sampler, {"steps": 3})
+    asked = {"width": 64, "height": 64, "sampler": sampler, "cfg_scale": 2.0, **levels}
     together = pipeline.txt2img("a dog", batch_count=2, batch_size=2, seed=5, **asked)
     assert isinstance(together, list)
     for index, picture in enumerate(together):
@@ -32,7 +36,8 @@ def test_a_batch_is_its_pictures_drawn_alone(sampler: str, pipeline: Pipeline) -
 @pytest.mark.parametrize("sampler", ["euler", "dpm_fast", "dpm_adaptive", "restart", "plms"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_steps_are_counted_from_0_to_all_of_them(sampler: str, count: int, pipeline: Pipeline) -> None:
-    asked = GenerateOptions("a dog", width=64, height=64, steps=6, seed=5, sampler=sampler)
+    levels = LEVELS.get(sampler, {"steps": 6})
+    asked = GenerateOptions("a dog", width=64, height=64, seed=5, sampler=sampler, **levels)
     progress = list(pipeline.steps(pipeline.resolve(asked), count=count))
     assert [each.done for each in progress] == list(range(len(progress)))
     assert [each.done == each.total for each in progress[1:]] == [False] * (len(progress) - 2) + [True]

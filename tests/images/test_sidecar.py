@@ -33,3 +33,17 @@ def test_the_web_uis_text_file_is_read_and_a_caption_is_none(tmp_path: Path) -> 
     assert found.tool == "a1111"
     assert found.infotext is not None
     assert found.infotext.prompt == "a fox"
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+def test_texts_beside_a_picture_may_begin_with_a_mark_and_have_windows_line_ends(
+    tmp_path: Path, coding: str
+) -> None:
+    save_picture(gradient(), tmp_path / "a.png")
+    text = "a fox\r\nNegative prompt: bad\r\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 5\r\n"
+    (tmp_path / "a.txt").write_bytes(text.encode(coding))
+    found = read_records(tmp_path / "a.png").infotext
+    assert found is not None
+    assert (found.prompt, found.negative_prompt, found.parameters["Seed"]) == ("a fox", "bad", "5")
+    (tmp_path / "a.json").write_bytes(f"{record(seed=9).to_json()}\r\n".encode(coding))
+    assert read_records(tmp_path / "a.png").record == record(seed=9)

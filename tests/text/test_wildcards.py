@@ -236,5 +236,13 @@ def test_a_file_that_stands_for_more_than_memory_holds_is_not_read(
 
 def test_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(UsageError, match="not UTF-8 at byte 4"):
+    with pytest.raises(UsageError, match=r"byte 4 in .* is not UTF-8"):
         expand("__own__", 0, Lists((tmp_path,)))
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16"])
+def test_lists_may_begin_with_a_mark_and_have_windows_line_ends(tmp_path: Path, coding: str) -> None:
+    texts = {"a.txt": "# no\r\nred\r\n", "b.json": '{"b": ["blue"]}\r\n', "c.yaml": "c:\r\n  - green\r\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode(coding))
+    assert expand("__a__ __b__ __c__", 1, Lists((tmp_path,))) == "red blue green"

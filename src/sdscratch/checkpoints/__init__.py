@@ -19,6 +19,8 @@ tokenizers.py     the tokenizer that belongs to a model
 clip_table.py     CLIP's, where other programs keep it on this machine
 hashing.py        files' fingerprints, remembered
 writer.py         a model as one file, or as a folder
+gguf_writer.py    or as a GGUF file
+eight_bits.py     weights in 8 bits: which, as what, and kept so in memory
 convert.py        any model in, either out, compared bit by bit
 describe.py       what there is to say of a file
 """

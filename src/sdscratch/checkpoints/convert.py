@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdscratch.checkpoints.eight_bits import KINDS, eight_bits, ggml_type, is_quantised
+from sdscratch.checkpoints.gguf_writer import write_gguf
 from sdscratch.checkpoints.hashing import hash_files
 from sdscratch.checkpoints.layouts import Weight
 from sdscratch.checkpoints.model import ModelFiles, open_model
@@ -22,11 +24,13 @@ from sdscratch.checkpoints.writer import (
     Model,
     atomic_folder,
     write_folder,
-    write_single,
+    write_safetensors,
 )
 from sdscratch.errors import CheckpointError, SdscratchError, TokenizerError, UsageError
 from sdscratch.files import atomic_write
-from sdscratch.tensorfiles.header import BLOCKS
+from sdscratch.models.quantised import widened
+from sdscratch.tensorfiles.header import BLOCKS, INT8
+from sdscratch.tensorfiles.quantised import dequantised, quantised_q8_0
 from sdscratch.text.tokenizer import Tokenizer
 from sdscratch.version import __version__
 
@@ -39,8 +43,8 @@ DTYPES = {
     "bfloat16": "BF16",
     "float16": "F16",
 }  # what can be asked for, as safetensors calls it
-UNPACKED = dict.fromkeys(BLOCKS, "F32")  # what is kept of a quantised type: its very values
-SUFFIX = ".safetensors"
+UNPACKED = dict.fromkeys([*BLOCKS, INT8], "F32")  # what is kept of a quantised type: its very values
+SUFFIX, GGUF = ".safetensors", ".gguf"
 OWN_METADATA = "sdscratch."
 
 Report = Callable[[str, int, int], None]  # is told the stage, and how many of how many bytes are done
@@ -90,8 +94,9 @@ def convert(
     """Write `model` again.
 
     Args:
-        path: the file (LDM layout) or folder (diffusers) to make.
-        dtype: float32, bfloat16 or float16; None keeps every weight's own.
+        path: the file (LDM layout; .safetensors, or .gguf) or folder (diffusers) to make.
+        dtype: float32, bfloat16 or float16; int8 or q8_0, in which matrices and kernels are (`eight_bits`),
+            while all else keeps its own; None keeps every weight's own.
         verify: read the result back, before it gets its name, and compare every tensor.
 
     Raises:
@@ -100,14 +105,21 @@ def convert(
         TokenizerError: a folder is asked for, and there is no tokenizer to put in it.
         SdscratchError: no space is left, or the result is not what was written.
     """
-    if layout == "ldm" and path.suffix != SUFFIX:
+    if layout == "ldm" and path.suffix not in (SUFFIX, GGUF):
         raise UsageError(f"{path} would be a {SUFFIX} file; give it that suffix, or convert --to diffusers")
+    if layout == "diffusers" and dtype in KINDS:
+        raise UsageError(f"diffusers' folders hold no {dtype}; write a {SUFFIX} file, or choose float16")
+    in_gguf = layout == "ldm" and path.suffix == GGUF
+    if in_gguf and dtype == "int8":
+        raise UsageError(f"{GGUF} files hold no int8; choose q8_0, or write a {SUFFIX} file")
     not_finite: dict[str, None] = {}
-    target = _model(model, layout, dtype, not_finite)
+    target = _model(model, layout, dtype, not_finite, in_gguf=in_gguf)
     _check_space(path, target.bytes)
     if layout == "ldm":
         with atomic_write(path, overwrite=overwrite) as file:
-            write_single(file, target, lambda done: report("writing", done, target.bytes))
+            write = write_gguf if in_gguf else write_safetensors
+            entries = target.entries("ldm")
+            write(file, entries, target.metadata(), lambda done: report("writing", done, target.bytes))
             file.flush()
             if verify:
                 _compare(target, Path(file.name), report)
@@ -128,18 +140,34 @@ def convert(
     )
 
 
-def _model(model: ModelFiles, layout: Layout, dtype: str | None, not_finite: dict[str, None]) -> Model:
+def _model(
+    model: ModelFiles,
+    layout: Layout,
+    dtype: str | None,
+    not_finite: dict[str, None],
+    *,
+    in_gguf: bool = False,
+) -> Model:
     """What is written; the names of tensors with NaN or infinity come into `not_finite` as they are read."""
-    dtypes = {
-        weight: DTYPES[dtype] if dtype else UNPACKED.get(model.info(weight).dtype, model.info(weight).dtype)
-        for weight in model.stored
-    }
+
+    def kind(weight: Weight) -> str:
+        own = UNPACKED.get(model.info(weight).dtype, model.info(weight).dtype)
+        if dtype in KINDS:
+            return ggml_type(weight) if in_gguf else dtype if is_quantised(weight) else own
+        return DTYPES[dtype] if dtype else own
+
+    dtypes = {weight: kind(weight) for weight in model.stored}
 
     def read(weight: Weight) -> Tensor:
         tensor = model.read(weight)
         if not _is_finite(tensor):
             not_finite[model.stored[weight].name] = None
-        cast = tensor.to(TORCH_NAMES[dtypes[weight]])
+        cast = tensor.to(TORCH_NAMES.get(dtypes[weight], torch.float32))
+        if dtypes[weight] not in TORCH_NAMES and not cast.isfinite().all():
+            raise CheckpointError(
+                f"{model.path} holds NaN or infinity in {model.where(weight).name}, which {dtype} cannot; "
+                "choose bfloat16, or keep the types"
+            )
         if cast.dtype != tensor.dtype and not torch.equal(cast.isfinite(), tensor.isfinite()):
             name = str(cast.dtype).removeprefix("torch.")
             raise CheckpointError(
@@ -212,12 +240,19 @@ def _compare(target: Model, written: Path, report: Report) -> None:
     same = (result.config, result.defaults) == (target.config, target.defaults)
     done = 0
     for weight in target.dtypes:
-        wanted, found = target.read(weight), result.read(weight)
+        wanted, found = _as_stored(target.read(weight), target.dtypes[weight]), result.read(weight)
         same = same and wanted.dtype == found.dtype and torch.equal(_bits(wanted), _bits(found))
         if not same:
             raise SdscratchError(f"what was written differs from its source in {weight.ldm}; check the disk")
         done += wanted.numel() * wanted.element_size()
         report("verifying", done, target.bytes)
+
+
+def _as_stored(tensor: Tensor, dtype: str) -> Tensor:
+    """What a file of that type will say that a weight is."""
+    if dtype in BLOCKS:
+        return dequantised(quantised_q8_0(tensor), dtype, tuple(tensor.shape))
+    return widened(*eight_bits(tensor, dtype)) if dtype in KINDS else tensor
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -141,11 +141,11 @@ class ModelFiles:
         Raises:
             CheckpointError: the file has changed since it was opened.
         """
-        from sdscratch.checkpoints.empty import empty_network, placed
+        from sdscratch.checkpoints.eight_bits import begun
+        from sdscratch.checkpoints.empty import placed
 
-        network = empty_network(part, self.config)
-        state = {}
-        for weight in self._in_order((part,)):
+        (network, weights), state = begun(self, part, self._in_order((part,)), device), {}
+        for weight in weights:
             tensor = self.read(weight)
             state[weight.name] = placed(tensor, device, dtype)
             if state[weight.name].data_ptr() != tensor.data_ptr():  # copied: nothing of the file is needed

@@ -16,6 +16,7 @@ from sdscratch.errors import CheckpointError
 from sdscratch.show import printable
 from sdscratch.tensorfiles.header import TensorInfo
 from sdscratch.tensorfiles.reader import TensorFile, open_tensors
+from sdscratch.texts import decode
 
 __all__ = [
     "COMPONENTS",
@@ -118,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            record = json.loads(file.read(MAX_JSON))
+            record = json.loads(decode(file.read(MAX_JSON), "in it"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; the folder is incomplete") from None
     except (ValueError, RecursionError) as error:

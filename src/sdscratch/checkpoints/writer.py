@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from sdscratch.checkpoints.eight_bits import KINDS, eight_bits, scales_of
 from sdscratch.checkpoints.folder_config import to_folder
 from sdscratch.checkpoints.layouts import Part, Shape, Weight, joined, weights
 from sdscratch.checkpoints.model import CONFIG, DEFAULTS
@@ -30,7 +31,9 @@ from sdscratch.errors import UsageError
 from sdscratch.files import atomic_write, refuse_existing, write_error
 from sdscratch.models.config import ModelConfig
 from sdscratch.options import Defaults
-from sdscratch.tensorfiles.header import DTYPES
+from sdscratch.tensorfiles.header import BLOCKS, DTYPES, TensorInfo
+from sdscratch.tensorfiles.quantised import quantised_q8_0
+from sdscratch.tensorfiles.scales import SCALES, SUFFIX
 from sdscratch.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -70,10 +73,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """How many bytes it takes in the file."""
-        count = DTYPES[self.dtype][0]
-        for side in self.shape:
-            count *= side
-        return count
+        return TensorInfo(self.dtype, self.shape).bytes
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Model:
     """Everything that is written of a model; `read` gives a weight in our shape, in any type."""
 
     config: ModelConfig
-    dtypes: Mapping[Weight, str]  # as safetensors calls them
+    dtypes: Mapping[Weight, str]  # as safetensors calls them, or one of `eight_bits.KINDS`, or ggml's Q8_0
     read: Callable[[Weight], Tensor]
     tokenizer: Tokenizer | None
     defaults: Defaults
@@ -98,15 +98,21 @@ class Model:
         sharing: dict[str, list[Weight]] = {}
         for weight in self.dtypes:
             sharing.setdefault(weight.stored(layout)[0], []).append(weight)
-        return [self._entry(together, layout) for together in sharing.values()]
+        return [entry for together in sharing.values() for entry in self._entries(together, layout)]
 
-    def _entry(self, together: Sequence[Weight], layout: Layout) -> Entry:
-        name, shape = together[0].stored(layout)
+    def _entries(self, together: Sequence[Weight], layout: Layout) -> list[Entry]:
+        (name, shape), dtype = together[0].stored(layout), self.dtypes[together[0]]
 
         def read() -> Tensor:
             return joined({weight: self.read(weight) for weight in together}, layout)
 
-        return Entry(name, self.dtypes[together[0]], shape, read)
+        if dtype in BLOCKS:
+            return [Entry(name, dtype, shape, lambda: quantised_q8_0(read()))]
+        if dtype not in KINDS:
+            return [Entry(name, dtype, shape, read)]
+        beside = scales_of(shape, dtype)
+        scales = Entry(name + SUFFIX, beside.dtype, beside.shape, lambda: eight_bits(read(), dtype)[1])
+        return [scales, Entry(name, "I8", shape, lambda: eight_bits(read(), dtype)[0])]
 
     def metadata(self) -> dict[str, str]:
         """What makes a single file one model, after what others wrote about it."""
@@ -117,6 +123,8 @@ class Model:
         }
         if self.tokenizer is not None:
             own[TOKENIZER] = self.tokenizer.to_json()
+        if any(dtype in KINDS for dtype in self.dtypes.values()):
+            own[SCALES] = SUFFIX
         return {"format": "pt"} | dict(self.other_metadata) | own
 
 

@@ -54,12 +54,17 @@ def convert_weights(
         Literal["ldm", "diffusers"],
         typer.Option(
             "--to",
-            help="Layout to write: ldm is one .safetensors file, diffusers a folder for from_pretrained.",
+            help="Layout to write: ldm is one .safetensors file (or .gguf, if DST is called so), diffusers a "
+            "folder for from_pretrained.",
         ),
     ] = "ldm",
     dtype: Annotated[
-        Literal["keep", "float32", "bfloat16", "float16"],
-        typer.Option("--dtype", help="Precision that the weights are stored in."),
+        Literal["keep", "float32", "bfloat16", "float16", "int8", "q8_0"],
+        typer.Option(
+            "--dtype",
+            help="Precision that the weights are stored in. int8 and q8_0 take half of the room of float16, "
+            "also in memory.",
+        ),
     ] = "keep",
     ema: Annotated[
         bool, typer.Option("--ema", help="Take the moving averages that some files keep beside the weights.")
@@ -129,6 +134,10 @@ def convert_weights(
       sdscratch convert-weights model.ckpt
 
       sdscratch convert-weights model.ckpt small.safetensors --dtype float16
+
+      sdscratch convert-weights model.ckpt small.safetensors --dtype int8
+
+      sdscratch convert-weights model.ckpt small.gguf --dtype q8_0
 
       sdscratch convert-weights model.safetensors folder --to diffusers
 

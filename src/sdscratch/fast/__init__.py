@@ -5,6 +5,7 @@ unet.py         the U-Net's pass: the guided half-batch, and the deep features o
 attention.py    attention on a CPU, drawing and learning
 kernels.py      upsampling, feed-forward and convolutions on a CPU; a prompt's keys remembered
 winograd.py     3×3 convolutions with fewer products
+int8.py         products of 8-bit integers, an approximation by choice
 widened.py      16-bit weights on a processor that multiplies float32 alone
 bands.py        the autoencoder in bounded memory, exactly
 upscale.py      upscalers likewise

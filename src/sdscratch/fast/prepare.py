@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sdscratch.fast.attention import swap_attention
+from sdscratch.fast.int8 import swap_integers
 from sdscratch.fast.kernels import BlockedFeedForward, PackedConv, Remembering, TransposedUpsample
 from sdscratch.fast.processor import multiplies
 from sdscratch.fast.unet import FastUNet
@@ -34,7 +35,9 @@ NARROW, WIDE = 256, 640  # channels between which Winograd's convolutions are us
 HEAVY = 2**22  # weights of a convolution from which laying them out anew each time shows
 
 
-def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.Module:
+def prepare(
+    network: nn.Module, freed: Callable[[], None] = lambda: None, *, integers: bool = False
+) -> nn.Module:
     """A network as it runs fastest; elsewhere than on a CPU, a U-Net as a `FastUNet`, and nothing else.
 
     Its modules are replaced in place, and the network can only compute from now on: not learn, nor move, nor
@@ -42,12 +45,15 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
 
     Args:
         freed: called whenever a module has been replaced and its weights are free.
+        integers: 8-bit ones in the products that gain by it, an approximation (`int8`).
 
     Returns:
         The network itself, or a U-Net made of its modules.
     """
     network = fast_unets(network)
     swap_attention(network)
+    if integers:
+        swap_integers(network, freed)
     widen(network)
     scratch = Scratch()
     # names, not modules: what is replaced must be gone before the next is made, or all stood here twice
@@ -63,9 +69,9 @@ def prepare(network: nn.Module, freed: Callable[[], None] = lambda: None) -> nn.
                     network.set_submodule(f"{name}.{layer}", Remembering(module.get_submodule(layer)))
             case _ if not multiplies(weight.dtype):
                 continue
-            case Upsample():
+            case Upsample() if isinstance(module.conv, nn.Conv2d):
                 network.set_submodule(name, TransposedUpsample(module, freed))
-            case FeedForward() if half:
+            case FeedForward() if half and plain_layers(module.expand, module.contract):
                 network.set_submodule(name, BlockedFeedForward(module))
             case nn.Conv2d() if _pays_by_winograd(module):
                 network.set_submodule(name, WinogradConv(module, scratch))
@@ -87,6 +93,11 @@ def fast_unets(network: nn.Module) -> nn.Module:
         if isinstance(module, UNet):
             network.set_submodule(name, FastUNet(module))
     return network
+
+
+def plain_layers(*layers: nn.Module) -> bool:
+    """Whether none of these layers has another form already."""
+    return all(type(layer) is nn.Linear for layer in layers)
 
 
 def _replaceable(network: nn.Module) -> list[str]:

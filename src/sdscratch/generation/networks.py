@@ -43,12 +43,13 @@ class NotFiniteError(SdscratchError):
     Args:
         part: the network's name in `Networks`.
         title: what the message calls it.
+        integers: whether it has products of 8-bit integers.
     """
 
-    def __init__(self, part: str, title: str, dtype: torch.dtype) -> None:
-        exact = dtype == torch.float32
+    def __init__(self, part: str, title: str, dtype: torch.dtype, *, integers: bool = False) -> None:
+        exact = dtype == torch.float32 and not integers
         hint = "; the checkpoint is damaged, or not made for these options" if exact else ""
-        name = str(dtype).removeprefix("torch.")
+        name = "int8" if integers else str(dtype).removeprefix("torch.")
         super().__init__(f"the {title} gave NaN or infinity in {name}{hint}")
         self.part = part
         self.final = exact  # no precision is left to try
@@ -200,9 +201,14 @@ class Networks:
         dtype = self._dtypes.get(name, self.placement.dtype)
         with out_of_memory_explained():
             network = file.load(self.placement.device, dtype)
-            network = self._loaded[name] = prepare(network, lambda: trim(self.placement.device))
+            freed, integers = lambda: trim(self.placement.device), self._takes_integers(name)
+            network = self._loaded[name] = prepare(network, freed, integers=integers)
             make_seamless(network, self.seamless)
         self.watch(name, network)
+
+    def _takes_integers(self, name: str) -> bool:
+        """Whether a network has products of 8-bit integers: not once it has failed in them."""
+        return self.placement.integers and name not in self._dtypes
 
     def wrap(self, axes: str) -> None:
         """Let pictures tile along these axes ("", "x", "y", "xy"): those who compute now, and who will."""
@@ -282,7 +288,8 @@ class Networks:
 
     def not_finite(self, name: str) -> NotFiniteError:
         """The error that says that a network, as it is loaded now, gave NaN."""
-        return NotFiniteError(name, self.file(name).title, dtype_of(self[name]))
+        title, dtype = self.file(name).title, dtype_of(self[name])
+        return NotFiniteError(name, title, dtype, integers=self._takes_integers(name))
 
     def fall_back(self, error: NotFiniteError) -> None:
         """Load the network that failed again in float32, to stay.
@@ -340,4 +347,4 @@ def dtype_of(network: nn.Module) -> torch.dtype:
 
 def size_of(network: nn.Module) -> int:
     """Bytes of a network's weights."""
-    return sum(weight.nbytes for weight in network.parameters())
+    return sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))

@@ -71,7 +71,7 @@ def load(
     Args:
         model: "default" (the embedded one), a file, a diffusers folder, a name, or a hub id.
         device: auto, cpu, cuda, cuda:N or mps.
-        dtype: auto, float32, bfloat16 or float16.
+        dtype: auto, float32, bfloat16, float16 or int8.
         tokenizer: a tokenizer file or folder; by default the model's own.
         lora: LoRAs to add, each `FILE[:WEIGHT]`; more can stand in a prompt as `<lora:name:weight>`.
         compile: compile the U-Net at the first step, which takes a minute and makes the others faster on a

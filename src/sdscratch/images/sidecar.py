@@ -8,6 +8,7 @@ from sdscratch.files import atomic_write
 from sdscratch.images.metadata.dialects import OWN, OWN_START
 from sdscratch.images.metadata.record import Record
 from sdscratch.images.metadata.texts import Texts
+from sdscratch.texts import read_text
 
 __all__ = ["sidecar_of", "texts_beside", "write_sidecar"]
 
@@ -45,6 +46,6 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST:
             return ""
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, ValueError):  # none there, or none of ours
         return ""

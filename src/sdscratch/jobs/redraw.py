@@ -108,7 +108,7 @@ class Redrawer:
 
     def pipeline(self, job: Job, placement: Placement) -> Pipeline:
         """The model of a line, started anew where it is not the newest's."""
-        key = (model_key(job), placement.device, placement.dtype, placement.compiled)
+        key = (model_key(job), placement.device, placement.dtype_name, placement.compiled)
         if self.newest is None or self.newest[0] != key:
             self.__exit__()
             self.newest = key, start(self.models.opened(model_key(job)), placement)

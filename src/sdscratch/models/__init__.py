@@ -5,6 +5,7 @@ conditioning.py   all that a U-Net is told besides the noisy latent and the time
 control.py        what steers a U-Net from beside it
 layers.py         what two networks share: residual blocks, up- and downsampling
 attention.py      attention
+quantised.py      layers whose weights stay 8-bit integers
 clip.py           prompt → context
 unet.py           noisy latent, time, context → noise
 altered.py        the same U-Net with something done otherwise inside: FreeU, perturbed attention

@@ -86,6 +86,8 @@ def _find_pickle(records: list[zipfile.ZipInfo], size: int) -> zipfile.ZipInfo:
 
 
 def _span(file: BinaryIO, record: zipfile.ZipInfo, size: int) -> Span:
+    if record.header_offset < 0:  # zipfile takes it from the end, where the table says so
+        raise ValueError("its table of contents points nowhere")
     file.seek(record.header_offset)
     header = file.read(LOCAL_HEADER)
     if len(header) < LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):

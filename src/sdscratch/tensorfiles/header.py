@@ -21,7 +21,17 @@ from sdscratch.errors import CheckpointError
 from sdscratch.show import printable
 from sdscratch.tensorfiles.sniff import sniff
 
-__all__ = ["BLOCKS", "DTYPES", "FLOATS", "Header", "Span", "TensorInfo", "read_header", "read_metadata"]
+__all__ = [
+    "BLOCKS",
+    "DTYPES",
+    "FLOATS",
+    "INT8",
+    "Header",
+    "Span",
+    "TensorInfo",
+    "read_header",
+    "read_metadata",
+]
 
 # Name in the file: bytes an element, and what torch calls it. Types of less than a byte are not among them.
 DTYPES: dict[str, tuple[int, str]] = {
@@ -55,7 +65,8 @@ BLOCKS: dict[str, tuple[int, int]] = {
     "Q5_K": (256, 176),
     "Q6_K": (256, 210),
 }
-FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", *BLOCKS}
+INT8 = "INT8"  # 8-bit integers with scales beside them (`scales`)
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", INT8, *BLOCKS}
 
 # SD 1.x needs 156 kB; parsed JSON takes some twenty times its size in memory.
 MAX_HEADER = 16 << 20
@@ -75,6 +86,8 @@ class TensorInfo:
         """How many bytes the elements take."""
         if self.dtype in BLOCKS:
             return math.prod(self.shape) // self.block * BLOCKS[self.dtype][1]
+        if self.dtype == INT8:
+            return math.prod(self.shape)
         return DTYPES[self.dtype][0] * math.prod(self.shape)
 
     @property

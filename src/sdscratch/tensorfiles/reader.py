@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +25,9 @@ from sdscratch.errors import CheckpointError
 from sdscratch.show import printable
 from sdscratch.tensorfiles.archive import Archive, read_legacy, read_zip
 from sdscratch.tensorfiles.gguf import read_gguf
-from sdscratch.tensorfiles.header import BLOCKS, DTYPES, Header, Span, TensorInfo, read_header
+from sdscratch.tensorfiles.header import BLOCKS, DTYPES, INT8, Header, Span, TensorInfo, read_header
 from sdscratch.tensorfiles.inert import Module, StoredTensor
+from sdscratch.tensorfiles.scales import scaled
 from sdscratch.tensorfiles.sniff import sniff
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class TensorFile:
     ignored: tuple[str, ...]
     _places: Mapping[str, _Place]
     _size: int
+    _scales: Mapping[str, tuple[TensorInfo, _Place]] = field(default_factory=dict)  # of `header.INT8`
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor `name` on the CPU, in the file's type, mapped from it: changing it changes only memory.
@@ -78,6 +80,27 @@ class TensorFile:
 
             data = torch.empty(0, dtype=torch.uint8).set_(self._mapped[place.span.start : place.span.end])
             return dequantised(data, info.dtype, info.shape)
+        if info.dtype == INT8:
+            from sdscratch.models.quantised import widened
+
+            return widened(*self.read_integers(name))
+        return self._read(info, place)
+
+    def read_integers(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A tensor of the type `header.INT8` as it lies in the file: integers, and scales [rows, k].
+
+        Both are mapped, as of `read`; what they stand for is `models.quantised.widened`.
+
+        Raises:
+            KeyError: no such tensor.
+            CheckpointError: the file is no longer what it was.
+        """
+        info, (scales, place) = self.tensors[name], self._scales[name]
+        return self._read(TensorInfo("I8", info.shape), self._places[name]), self._read(scales, place)
+
+    def _read(self, info: TensorInfo, place: _Place) -> torch.Tensor:
+        import torch
+
         empty = torch.empty(0, dtype=getattr(torch, DTYPES[info.dtype][1]))
         if place.span.start == place.span.end:
             return empty.new_empty(info.shape)
@@ -147,7 +170,7 @@ def open_tensors(path: str | Path) -> TensorFile:
     path = Path(path)
     form = sniff(path)
     if form == "safetensors":
-        return _described("safetensors file", path, read_header(path))
+        return _with_scales(_described("safetensors file", path, read_header(path)))
     if form == "gguf":
         return _open_gguf(path)
     kind, reader = _ARCHIVES[form]
@@ -186,6 +209,21 @@ def _described(kind: str, path: Path, header: Header) -> TensorFile:
     }
     size = max((span.end for span in header.spans.values()), default=0)
     return TensorFile(path, kind, header.metadata, header.tensors, (), places, size)
+
+
+def _with_scales(file: TensorFile) -> TensorFile:
+    """The same with integers and their scales as one tensor each, where a file says that it has such."""
+    try:
+        names = scaled(file.metadata, file.tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{printable(file.path)} is damaged: {printable(error)}") from None
+    beside = {name: (file.tensors[scales], file._places[scales]) for name, scales in names.items()}
+    tensors = {
+        name: TensorInfo(INT8, info.shape) if name in names else info
+        for name, info in file.tensors.items()
+        if name not in names.values()
+    }
+    return replace(file, tensors=tensors, _scales=beside) if names else file
 
 
 def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

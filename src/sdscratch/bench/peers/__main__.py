@@ -123,7 +123,7 @@ def start(names: Sequence[str], work: Work, report: Report, stack: ExitStack) ->
     for name in names:
         say(f"{name}: loading, first run")
         engine = report.engines[name]
-        if name == "openvino" and not all(path.exists() for path in converted(work)):
+        if name.startswith("openvino") and not all(path.exists() for path in converted(work)):
             say("openvino: converting diffusers' networks (once)")
             with Worker("convert", work) as converter:
                 if converter.process.wait():

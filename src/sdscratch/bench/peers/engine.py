@@ -11,7 +11,7 @@ import numpy as np
 from sdscratch.bench.peers.work import NEGATIVE, PROMPT, Array, Inputs, Work
 from sdscratch.version import __version__
 
-__all__ = ["Engine", "Ours", "OursExact"]
+__all__ = ["Engine", "Ours", "OursExact", "OursIntegers"]
 
 
 class Engine(ABC):
@@ -77,8 +77,11 @@ class Ours(Engine):
 
         if self.pipeline is not None:
             self.pipeline.networks.clear()  # else two would be in memory
+        placement = choose("cpu", self.dtype)
+        if self.dtype not in ("auto", placement.dtype_name):
+            raise RuntimeError(f"this processor has no {self.dtype}")
         files = open_model(self.work.checkpoint, tokenizer=f"{self.work.folder}/tokenizer")
-        self.pipeline = Pipeline(files, choose("cpu", self.dtype))
+        self.pipeline = Pipeline(files, placement)
         sides = {"width": self.work.width, "height": self.work.height}
         asked = GenerateOptions(
             PROMPT,
@@ -122,3 +125,9 @@ class OursExact(Ours):
     """sdscratch in float32."""
 
     dtype = "float32"
+
+
+class OursIntegers(Ours):
+    """sdscratch with products of 8-bit integers."""
+
+    dtype = "int8"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sdscratch.bench.peers.engine import Engine, Ours, OursExact
+from sdscratch.bench.peers.engine import Engine, Ours, OursExact, OursIntegers
 from sdscratch.bench.peers.work import NEGATIVE, PROMPT, Array, Work
 
 __all__ = ["ENGINES", "convert", "converted"]
@@ -120,8 +120,12 @@ class OpenVino(Engine):
             "PERFORMANCE_HINT": "LATENCY",
         }
         core = openvino.Core()
-        files = converted(self.work)
-        self.unet, self.decoder = (core.compile_model(str(file), "CPU", settings) for file in files)
+        models = [self.model(core, file) for file in converted(self.work)]
+        self.unet, self.decoder = (core.compile_model(model, "CPU", settings) for model in models)
+
+    def model(self, core: Any, file: Path) -> Any:
+        """A network before it is compiled."""
+        return core.read_model(str(file))
 
     def steps(self) -> float:
         given = [self.inputs.network_input, np.float32(self.inputs.timestep), self.inputs.context]
@@ -141,6 +145,24 @@ class OpenVino(Engine):
 
     def picture(self) -> Array:
         return levels(self.pixels)
+
+
+class OpenVinoIntegers(OpenVino):
+    """OpenVINO with its weights compressed to 8 bits by NNCF, as its makers advise for a CPU."""
+
+    @property
+    def precision(self) -> str:
+        return f"int8 weights, {super().precision}"
+
+    def versions(self) -> dict[str, str]:
+        import nncf
+
+        return super().versions() | {"nncf": nncf.__version__}
+
+    def model(self, core: Any, file: Path) -> Any:
+        import nncf
+
+        return nncf.compress_weights(super().model(core, file))
 
 
 def converted(work: Work) -> tuple[Path, Path]:
@@ -243,8 +265,10 @@ def levels(pixels: Any) -> Array:
 ENGINES: dict[str, type[Engine]] = {
     "sdscratch": Ours,
     "sdscratch-float32": OursExact,
+    "sdscratch-int8": OursIntegers,
     "diffusers": Diffusers,
     "diffusers-best": DiffusersBest,
     "openvino": OpenVino,
+    "openvino-int8": OpenVinoIntegers,
     "stable-diffusion.cpp": StableDiffusionCpp,
 }

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from sdscratch.errors import UsageError
 from sdscratch.home import user_folder
 from sdscratch.show import printable
+from sdscratch.texts import NotText, read_text
 
 __all__ = ["Entry", "Lists", "usual_folders"]
 
@@ -111,13 +112,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_text(path)
     except OSError as error:
         raise UsageError(f"the wildcard file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"the wildcard file {path} is not UTF-8 at byte {error.start + 1}; convert it to UTF-8"
-        ) from None
+    except NotText as error:
+        raise UsageError(str(error)) from None
 
 
 def _lines(path: Path) -> Sequence[Entry]:
