@@ -15,6 +15,10 @@ dog, rocket = (pictures.crop((left, 0, left + SIDE, SIDE)) for left in (0, 2 * S
 z, other = (pipeline.encode_picture(to_tensor(each), None) for each in (dog, rocket))
 print(f"{to_tensor(dog).numel():,} numbers of pixels, {z.numel():,} of the latent")
 print(f"latent: mean {z.mean():.2f}, standard deviation {z.std():.2f}")
+scale = pipeline.files.config.autoencoder.latent_scale
+doubts = (pipeline.networks["encoder"](to_tensor(dog)).log_variance / 2).exp() * scale
+print("means' spread by channel:", *(f"{each.std():.2f}" for each in z[0]))
+print("the encoder's doubt:     ", *(f"{each.mean():.2f}" for each in doubts[0]))
 (again,) = pipeline.decode(z)
 error = (to_tensor(again) - to_tensor(dog)).square().mean()
 print(f"there and back: PSNR {10 * (4 / error).log10():.1f} dB")

@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,7 @@ __all__ = [
     "Setting",
     "check_ranges",
     "choices_of",
+    "hints_of",
     "kind_of",
     "option_name",
     "option_names",
@@ -82,12 +84,23 @@ def settings_of(kind: Any) -> dict[str, Setting]:
     return {each.name: each.metadata["setting"] for each in fields(kind) if "setting" in each.metadata}
 
 
+def hints_of(kind: type[Any]) -> Mapping[str, Any]:
+    """The types of a dataclass's fields, worked out once: a plan of a million lines asks for them often."""
+    return _hints(kind)  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
 def kind_of(hint: Any) -> Any:
     """A field's type without the None that it may be."""
     (kind,) = (each for each in _alternatives(hint) if each is not NoneType)
     return kind
 
 
+@cache
 def choices_of(hint: Any) -> tuple[str, ...]:
     """The values that a field's type lists, if it does."""
     return next((get_args(kind) for kind in _alternatives(hint) if get_origin(kind) is Literal), ())
@@ -127,7 +140,7 @@ def check_ranges(options: Any, spell: Callable[[str], str] = option_name) -> Non
     Raises:
         UsageError: a value out of its range, or none of the choices.
     """
-    hints = get_type_hints(type(options))
+    hints = hints_of(type(options))
     for name, about in settings_of(options).items():
         value = getattr(options, name)
         choices = choices_of(hints[name]) or about.choices
@@ -149,7 +162,7 @@ def read_values(kind: type[Any], record: Mapping[str, Any], place: str) -> dict[
     Raises:
         UsageError: a key that nothing is called, a field given twice, or a value of another type.
     """
-    hints, known = get_type_hints(kind), _keys(kind)
+    hints, known = hints_of(kind), _keys(kind)  # type: ignore[arg-type]  # classes are hashable
     values: dict[str, Any] = {}
     for key, value in record.items():
         plain = key.replace("-", "_")
@@ -192,7 +205,8 @@ def _number(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _keys(kind: type[Any]) -> dict[str, str]:
+@cache
+def _keys(kind: Any) -> Mapping[str, str]:
     """What a field may be called in a file → its name."""
     keys = {each.name: each.name for each in fields(kind)}
     for name, about in settings_of(kind).items():

@@ -66,6 +66,29 @@ REDRAW = (
 )
 
 
+@pytest.mark.parametrize("upscaler", [(), ("--upscaler", "4x-tiny"), ("--upscaler", "bicubic")])
+def test_what_was_redrawn_is_replayed_with_its_upscaler(folder: Path, upscaler: tuple[str, ...]) -> None:
+    """And drawn by hand, and by a plan: all of them the very picture."""
+    (folder / "weights").mkdir()
+    (folder / "tiny.safetensors").rename("weights/tiny.safetensors")
+    words = [word if word != "tiny.safetensors" else "tiny" for word in REDRAW]
+    assert sdscratch("upscale", "owl.png", "large.png", *words, *upscaler, "-q").code == 0
+    done = sdscratch("replay", "large.png", "--json", "-q")
+    (line,) = map(json.loads, done.lines)
+    assert (line["identical"], line["differs"], line["unmatched"]) == (True, [], [])
+    assert Path(line["path"]).read_bytes() == Path("large.png").read_bytes()
+    assert sdscratch("verify", "large.png", "-q").code == 0
+    assert sdscratch("replay", "large.png", "--plan", "again.jsonl", "-q").code == 0
+    device = ("--device", "cpu", "--dtype", "float32")
+    (again,) = sdscratch("run", "again.jsonl", *device, "-q").lines
+    assert np.array_equal(np.asarray(read_picture(again)), np.asarray(read_picture("large.png")))
+    by = ("--init-upscaler", upscaler[1]) if upscaler else ()
+    sized = ("--size", "96x64", "--fit", "stretch", "--seed", 0, "-o", "hand.png", "-q")
+    hand = sdscratch("img2img", "owl.png", *words[1:], *by, *sized)
+    assert hand.code == 0, hand.stderr
+    assert Path("hand.png").read_bytes() == Path("large.png").read_bytes()
+
+
 def test_redrawing_is_image_to_image_in_windows(folder: Path) -> None:
     done = sdscratch("upscale", "owl.png", "large.png", *REDRAW)
     assert done.code == 0

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from sdscratch.errors import SdscratchError
 from sdscratch.images import read_records
 from sdscratch.images.exif import exif_data
 from support.cli import sdscratch
@@ -114,6 +116,41 @@ def test_every_character_of_the_record_counts() -> None:
         line = json.loads(result.stdout)
         assert not line["identical"]
         assert line["why"]
+
+
+def test_one_character_anywhere_in_either_text_is_found() -> None:
+    from sdscratch.images.metadata.dialects import records_in
+    from sdscratch.images.metadata.texts import Texts
+    from sdscratch.jobs.verify import text_fault
+
+    with Image.open("a.png") as image:
+        whole = {key: str(image.info[key]) for key in ("sdscratch", "parameters")}
+    chance = Random(7)
+    for key in [*["sdscratch"] * 200, *["parameters"] * 200]:
+        texts, place = dict(whole), chance.randrange(len(whole[key]))
+        other = chance.choice([each for each in 'aZ07,:."{ ' if each != whole[key][place]])
+        texts[key] = whole[key][:place] + other + whole[key][place + 1 :]
+        try:
+            found = records_in(Texts(png=texts))
+        except SdscratchError:  # it is no record any more, which is said
+            continue
+        told = found.record is None or text_fault(found.record, found.texts) is not None
+        assert told, texts[key][max(place - 9, 0) : place + 9]
+
+
+def test_one_level_of_any_pixel_is_found() -> None:
+    from sdscratch.images.compare import compare
+
+    with Image.open("a.png") as image:
+        whole = np.asarray(image.convert("RGB"))
+    chance = Random(8)
+    for _ in range(200):
+        levels = whole.copy()
+        y, x, channel = (chance.randrange(side) for side in levels.shape)
+        levels[y, x, channel] ^= 1
+        likeness = compare(Image.fromarray(levels), Image.fromarray(whole))
+        assert not likeness.identical
+        assert f"at {x}, {y}" in str(likeness)
 
 
 @pytest.mark.parametrize(

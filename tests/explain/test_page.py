@@ -185,8 +185,9 @@ def test_every_picture_has_an_alternative_and_ids_are_of_one_element(
 
 def test_a_prompt_cannot_break_the_page(explain: Callable[..., Result], tiny_model: Path) -> None:
     prompt = '</script><script>alert("x")</script> & <b>"dog"'
-    assert sdscratch("explain", prompt, "-m", tiny_model, *SMALL, "-o", "p.html").code == 0
-    page = ExplainedPage.read(Path("p.html"))
+    result = sdscratch("explain", prompt, "-m", tiny_model, *SMALL, "-o", "-")
+    assert result.code == 0, result.stderr
+    page = ExplainedPage(result.stdout)
     assert sum(tag == "script" for tag, _ in page.outline.elements) == 2
     assert f"“{prompt}”" in page.text
 
@@ -362,6 +363,16 @@ def test_a_page_is_never_overwritten_unasked(explain: Callable[..., Result]) -> 
     assert b"<!DOCTYPE html>" in Path("page.html").read_bytes()[:99]
 
 
+def test_neither_are_the_tensors_of_another_run(explain: Callable[..., Result]) -> None:
+    Path("kept").mkdir()
+    Path("kept/run.json").write_text("mine")
+    result = explain("-o", "page.html", "--save", "kept")
+    assert result.code == 2
+    assert "run.json" in result.stderr
+    assert Path("kept/run.json").read_text() == "mine"
+    assert [path.name for path in Path().rglob("*") if path.is_file()] == ["run.json"]
+
+
 def test_without_a_name_the_next_free_one_is_taken(explain: Callable[..., Result]) -> None:
     assert explain("--json").code == 0
     result = explain("-q", "--json")
@@ -442,6 +453,21 @@ def test_with_little_memory_the_page_shows_the_same(guided: Explained, tiny_mode
     made = ExplainedPage.read(Path("page.html"))
     assert (pixels(made.pictures()[0]) == pixels(guided.page.pictures()[0])).all()
     assert made.data[0]["texts"] == guided.page.data[0]["texts"]
+
+
+def test_two_runs_are_told_of_side_by_side_and_where_they_differ(pipeline: Pipeline) -> None:
+    runs = [explained(pipeline, prompt, steps=3)[0] for prompt in ("a dog", "the cat", "a dog")]
+    told = [Told(run, ["sdscratch"]) for run in runs]
+    made = ExplainedPage(page(pipeline, told[:2]))
+    assert [tag for tag, _ in made.outline.elements].count("h1") == 2
+    assert "“the cat”" in made.text
+    assert [each["steps"] for each in made.data] == [3, 3]
+    estimates = [np.stack([step.asked.denoised.numpy() for step in run.steps.values()]) for run in runs[:2]]
+    apart = np.sqrt(((estimates[0] - estimates[1]) ** 2).mean(1))
+    shown = np.stack(made.images("apart")).astype(float)
+    assert np.abs(shown * apart.max() / 255 - apart).max() <= apart.max() / 255 / 2 + 1e-6
+    assert "Both begin with the same noise" in made.text
+    assert "the same to the last bit" in ExplainedPage(page(pipeline, told[::2])).text
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def test_python_takes_the_names_of_the_command_line() -> None:
         "film_loop",
         "frames",
         "show",
+        "film_to",
+        "film_to_seed",
     }
     beside_init = {"init", "prompt", "init_img", "fit", "background"}
     of_a_line = {each.name for each in fields(LineOptions)}

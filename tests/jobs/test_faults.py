@@ -63,17 +63,20 @@ def whole(workplace: Path) -> tuple[dict[str, bytes], float]:
     return drawn, time.monotonic() - started
 
 
-def finish(workplace: Path, name: str) -> None:
-    """Run it to its end; nothing of what was done is done again."""
+def finish(workplace: Path, name: str, *, again: bool = True) -> None:
+    """Run it to its end; nothing that was done is done again: by the journal, and where it is run anew."""
     result = Command(*ARGUMENTS, "-o", f"{name}/", folder=workplace).result()
     assert result.code == 0, result.stderr
     lines = (workplace / name / "journal.jsonl").read_bytes().splitlines()
     assert Counter(json.loads(line)["name"] for line in lines).most_common(1)[0][1] == 1
-    again = Command(*ARGUMENTS, "-o", f"{name}/", "--json", folder=workplace).result()
-    assert [json.loads(line).get("done") for line in again.lines] == [True] * PICTURES
+    if again:
+        rerun = Command(*ARGUMENTS, "-o", f"{name}/", "--json", folder=workplace).result()
+        assert [json.loads(line).get("done") for line in rerun.lines] == [True] * PICTURES
 
 
-def killed_runs(workplace: Path, whole: tuple[dict[str, bytes], float], kills: int) -> None:
+def killed_runs(
+    workplace: Path, whole: tuple[dict[str, bytes], float], kills: int, *, again: bool = True
+) -> None:
     drawn, seconds = whole
     chance = Random(kills)
     left, number = kills, 0
@@ -87,7 +90,7 @@ def killed_runs(workplace: Path, whole: tuple[dict[str, bytes], float], kills: i
                 left -= 1
                 here = pictures(workplace / name)
                 assert all(drawn[each] == data for each, data in here.items())
-        finish(workplace, name)
+        finish(workplace, name, again=again)
         assert pictures(workplace / name) == drawn
 
 
@@ -97,7 +100,9 @@ def test_runs_that_are_killed_go_on_to_the_same_pictures(
     killed_runs(workplace, whole, 5)
 
 
-def full_disks(workplace: Path, whole: tuple[dict[str, bytes], float], points: int) -> None:
+def full_disks(
+    workplace: Path, whole: tuple[dict[str, bytes], float], points: int, *, again: bool = True
+) -> None:
     """Every file ends at a byte: in run.json, in a line of the journal, in a picture."""
     drawn, _ = whole
     journal = (workplace / "whole" / "journal.jsonl").stat().st_size
@@ -111,7 +116,7 @@ def full_disks(workplace: Path, whole: tuple[dict[str, bytes], float], points: i
         assert "Traceback" not in result.stderr
         assert all(drawn[each] == data for each, data in pictures(workplace / name).items())
         assert not list((workplace / name).glob(".*.part"))
-        finish(workplace, name)
+        finish(workplace, name, again=again)
         assert pictures(workplace / name) == drawn
 
 

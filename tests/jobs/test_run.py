@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,28 @@ def test_a_damaged_journal_says_nothing_and_hurts_nothing(plan: Path, tmp_path: 
     (out / "journal.jsonl").write_bytes(b'\xff\xfe{}\n[]\n{"key": 1}\n' + b"[" * 9999 + b"\n{")
     assert len(draw(plan, out, Drawing())) == 9
     assert Journal(out, Shard()).done
+
+
+def test_the_loop_costs_as_little_for_the_last_picture_as_for_the_first(tmp_path: Path) -> None:
+    """In calls of functions, which no other process's work changes."""
+    calls: list[int] = []
+    for count in (8, 40, 72):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text(
+            "".join(f'{{"prompt": "thing {index}", "seed": {index}}}\n' for index in range(count))
+        )
+        made = 0
+
+        def called(frame: object, event: str, about: object) -> None:
+            nonlocal made
+            made += event in ("call", "c_call")
+
+        sys.setprofile(called)
+        try:
+            draw(path, tmp_path / str(count), Drawing())
+        finally:
+            sys.setprofile(None)
+        calls.append(made)
+    each = [(more - fewer) / 32 for fewer, more in pairwise(calls)]
+    assert each[1] <= each[0] * 1.02
+    assert each[1] < 10_000  # about ten milliseconds

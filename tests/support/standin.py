@@ -30,6 +30,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.optim import optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -72,6 +73,9 @@ CROSSINGS: dict[tuple[str, str], Crossing] = {
     ("diffusion/samplers/dpm_solver.py", "dpm_adaptive"): Crossing(
         "its next step is as long as x allows", 1.0
     ),
+    ("training/engine/metrics.py", "flush"): Crossing("metrics are written, once a second at most"),
+    ("training/engine/state.py", "read"): Crossing("a checkpoint is written"),
+    ("training/tasks/autoencoder.py", "held_out_psnr"): Crossing("one number, at the end of a run", 20.0),
     ("fast/bands.py", "of_groups"): Crossing("a layer's statistics are summed up in float64, once a layer"),
 }
 
@@ -233,11 +237,11 @@ class StandIn(TorchDispatchMode):
 
         return made
 
-    def as_array(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """`Tensor.numpy`, `.tolist` and the like of a tensor on the device."""
-        if tensor.is_meta:
-            self._forbid("numbers are taken from the device")
-        return None
+    def taken(self, tensor: Tensor) -> Tensor:
+        """What `Tensor.numpy`, `.tolist` and the like take of a tensor on the device."""
+        self._crossed("numbers are taken from the device")
+        with _without_mode():
+            return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor.dtype)
 
     def memory(self, *args: Any, **kwargs: Any) -> Any:
         """How much memory there is, which no recorded computation may depend on."""
@@ -313,6 +317,7 @@ def standing_in(kind: str) -> Iterator[StandIn]:
             (torch.cuda, "memory_allocated", mode.memory),
             (torch.cuda, "empty_cache", mode.memory),
             (torch.mps, "empty_cache", mode.memory),
+            (optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta", "cpu", "cuda", "mps"]),
             # the same without numbers, and operators come in the parts that a kernel is for
             (torch, "inference_mode", torch.no_grad),
             (Tensor, "pin_memory", lambda tensor, device=None: tensor),
@@ -335,8 +340,7 @@ def _unless_on_device(mode: StandIn, name: str) -> Callable[..., Any]:
     own = getattr(Tensor, name)
 
     def taken(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        mode.as_array(tensor)
-        return own(tensor, *args, **kwargs)
+        return own(mode.taken(tensor) if tensor.is_meta else tensor, *args, **kwargs)
 
     return taken
 

@@ -8,6 +8,7 @@ generate.py          txt2img and img2img
 telling.py           pictures as they are made: shown, saved, told of
 explain.py           explain
 look.py              films, and pictures in the terminal
+films.py             films from one picture to another
 masks.py             what is asked of a mask, checked
 upscale.py           upscale, and what it shows:
 upscale_shown.py     how far a redrawing is

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdscratch.addons.requests import parse_lora
 from sdscratch.cli.look import check_film_options
 from sdscratch.cli.parameters import parameters_of, typed_values, with_parameters
 from sdscratch.errors import UsageError
 from sdscratch.jobs.options import LineOptions, sized
-from sdscratch.options import DTYPES, LOW_MEMORY_TILE, MODEL, GenerateOptions, check_placement
+from sdscratch.options import (
+    DTYPES,
+    LOW_MEMORY_TILE,
+    MAX_SEED,
+    MODEL,
+    GenerateOptions,
+    check_placement,
+)
 from sdscratch.settings import option_name, setting, settings_of
+
+if TYPE_CHECKING:
+    from sdscratch.generation.opening import Opened
 
 __all__ = ["DEVICES", "Arguments", "split", "with_arguments"]
 
@@ -71,7 +81,23 @@ class Arguments(LineOptions):
         OUTPUT,
         metavar="FILE",
     )
-    frames: int = setting(0, "Number of the film's frames.", OUTPUT, low=0, high=10_000, default="every step")
+    film_to: str | None = setting(
+        None,
+        "Prompt that the film goes to: its frames are finished pictures between PROMPT and this.",
+        OUTPUT,
+        metavar="PROMPT",
+    )
+    film_to_seed: int | None = setting(
+        None,
+        "Seed that the film goes to: its frames are finished pictures between --seed's noise and this one's.",
+        OUTPUT,
+        metavar="SEED",
+        low=0,
+        high=MAX_SEED,
+    )
+    frames: int = setting(
+        0, "Number of the film's frames.", OUTPUT, low=0, high=10_000, default="every step; to another: 24"
+    )
     film_loop: bool = setting(
         False, "Let the film go back to its beginning, so that it loops without a jump.", OUTPUT, negative=""
     )
@@ -89,6 +115,28 @@ class Arguments(LineOptions):
     json: bool = setting(False, "Print a line of JSON for each picture, not its path.", OUTPUT, negative="")
     quiet: bool = setting(False, "Show nothing but errors.", OUTPUT, aliases=("-q",), negative="")
     verbose: bool = setting(False, "Say more, and show tracebacks.", OUTPUT, aliases=("-v",), negative="")
+
+    @property
+    def films_between(self) -> bool:
+        """Whether the film goes from one picture to another."""
+        return self.film_to is not None or self.film_to_seed is not None
+
+    def opened(self) -> Opened:
+        """The model and all add-ons that are asked for.
+
+        Raises:
+            CheckpointError: one of the files is missing, unreadable or refused.
+        """
+        from sdscratch.generation.opening import open_all
+
+        return open_all(
+            self.model,
+            tokenizer=self.tokenizer,
+            lora=self.lora,
+            vae=self.vae,
+            taesd=self.taesd,
+            embedding=self.embedding,
+        )
 
     def check_machine(self) -> None:
         """Check the names of device and precision, and how LoRAs are asked for.

@@ -34,7 +34,7 @@ __all__ = ["explain"]
 KEPT = {"overwrite", "json", "quiet", "verbose", "preview", "taesd"}
 OWN = {name for name, about in settings_of(Arguments).items() if about.panel == OUTPUT} - KEPT
 # One picture is explained, by the network as it is.
-SINGLE = {"batch_count", "batch_size", "compile", "init_img"}
+SINGLE = {"batch_count", "batch_size", "compile", "init_img", "init_upscaler"}
 FROM_INIT = ("strength", "fit", "background")  # what is said of a picture to start from
 NAMES = (("run.npz", "run.json"), ("run-b.npz", "run-b.json"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from threading import Thread
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
+from sdscratch.cli.films import check_between, draw_between
 from sdscratch.cli.look import film_of
 from sdscratch.cli.masks import WITH_INIT, given_by
 from sdscratch.cli.progress import View, make_view
@@ -26,10 +27,12 @@ from sdscratch.texts import NotText, decode, without_end
 
 if TYPE_CHECKING:
     from sdscratch.checkpoints.layouts import Part
+    from sdscratch.generation.inits import Given
     from sdscratch.generation.outputs import OutputPlan
     from sdscratch.generation.pipeline import Pipeline
     from sdscratch.generation.requests import Request
     from sdscratch.jobs.wildcards import Expanded
+    from sdscratch.options import GenerateOptions
 
 __all__ = ["img2img", "txt2img"]
 
@@ -125,6 +128,9 @@ def draw_pictures(
     """Draw, show, save and report them."""
     from sdscratch.generation.generate import generate
 
+    if arguments.films_between:
+        draw_between(arguments, pipeline, plan, view, requests)
+        return
     events = generate(pipeline, requests, batch_size=arguments.batch_size)
     film = film_of(arguments, len(plan.seeds))
     Telling(arguments, pipeline, plan, view, film=film).all(events)
@@ -144,9 +150,6 @@ def draw(
         plan: where results go: what is refused before anything is loaded.
         carry_out: what is done with the requests, and with what `plan` gave.
     """
-    from sdscratch.addons.control import open_controls
-    from sdscratch.generation.opening import open_all
-
     typed, arguments = split(given)
     if [prompt, init, arguments.mask].count("-") > 1:
         raise UsageError("two of INIT, PROMPT and --mask are -, but stdin can be only one of them")
@@ -155,58 +158,67 @@ def draw(
     if expanded:
         asked |= {"prompt": expanded[0].prompt, "negative_prompt": expanded[0].negative_prompt}
     options = arguments.generate_options(asked)
+    if arguments.films_between:
+        check_between(arguments, options)
     seed = asked["seed"]
     count = arguments.batch_count
     if seed + count - 1 > MAX_SEED:
         raise UsageError(f"the seed is {seed}, too high for {count} pictures; the last is {MAX_SEED}")
-    start_from = None
-    if init is not None:
-        start_from = given_by(init, typed, arguments)
-    seeds = [each.seed for each in expanded] or seeds_of(options, seed, count)
-    planned = plan(arguments, seeds)
-    opened = open_all(
-        arguments.model,
-        tokenizer=arguments.tokenizer,
-        lora=arguments.lora,
-        vae=arguments.vae,
-        taesd=arguments.taesd,
-        embedding=arguments.embedding,
-    )
+    with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:  # shows what is logged, too
+        start_from = None if init is None else given_by(init, typed, arguments)
+        seeds = [each.seed for each in expanded] or seeds_of(options, seed, count)
+        planned = plan(arguments, seeds)
+        pipeline, requests = requested(options, seed, arguments, start_from, expanded, view)
+        carry_out(arguments, pipeline, planned, view, requests)
+
+
+def requested(
+    options: GenerateOptions,
+    seed: int,
+    arguments: Arguments,
+    start_from: Given | None,
+    expanded: Sequence[Expanded],
+    view: View,
+) -> tuple[Pipeline, Iterator[Request]]:
+    """What draws, and what it is to draw; all files are found and checked before torch is imported.
+
+    Raises:
+        SdscratchError: what is asked for is not there, or makes no sense.
+    """
+    from sdscratch.addons.control import open_controls
+
+    opened = arguments.opened()
     sized, beginning = options, None
     if start_from is not None:
         sized = start_from.sized(options, opened.files.defaults)
-        resolved = opened.files.resolve(sized, seed)
-        beginning = start_from.init(options, resolved)
+        beginning = start_from.init(options, opened.files.resolve(sized, seed))
     controls = open_controls(arguments.control, opened.files, arguments.background)
     for text in dict.fromkeys([options.prompt, *(each.prompt for each in expanded)]):
-        opened.check(changed(options, prompt=text))  # what is wrong is said before torch is imported
-    parts: list[Part] = (
-        ["text", "unet", "decoder"] if init is None else ["encoder", "text", "unet", "decoder"]
-    )
+        opened.check(changed(options, prompt=text))
+    parts: list[Part] = ["text", "unet", "decoder"]
+    if start_from is not None:
+        parts.insert(0, "encoder")
     Thread(target=opened.files.read_ahead, args=[parts], daemon=True).start()  # while torch is imported
+    with view.stage("starting", None):
+        from sdscratch.device import choose
+        from sdscratch.generation.pipeline import start
+        from sdscratch.generation.requests import Request, numbered
 
-    with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
-        with view.stage("starting", None):
-            from sdscratch.device import choose
-            from sdscratch.generation.pipeline import start
-            from sdscratch.generation.requests import Request, numbered
-
-            placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
-            pipeline = start(opened, placement, low_memory=arguments.low_memory)
-            log.info("computing on %s", pipeline.placement.reason)
-            resolved = pipeline.resolve(sized)
-        if start_from is not None:
-            start_from.notice(options, resolved, opened.files.defaults)  # the view shows it
-        pipeline.hash_ahead()
-        request = Request(resolved, beginning, controls)
-        requests: Iterable[Request] = numbered(request, arguments.batch_count)
-        if expanded:
-            settled = (pipeline.resolve(changed(sized, **each.asked)) for each in expanded)
-            requests = (
-                replace(request, options=own, template=each.template)
-                for own, each in zip(settled, expanded, strict=True)
-            )
-        carry_out(arguments, pipeline, planned, view, iter(requests))
+        placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
+        pipeline = start(opened, placement, low_memory=arguments.low_memory)
+        log.info("computing on %s", pipeline.placement.reason)
+        resolved = pipeline.resolve(sized)
+    if start_from is not None:
+        start_from.notice(options, resolved, opened.files.defaults)
+    pipeline.hash_ahead()
+    request = Request(resolved, beginning, controls)
+    if not expanded:
+        return pipeline, numbered(request, arguments.batch_count)
+    settled = (pipeline.resolve(changed(sized, **each.asked)) for each in expanded)
+    return pipeline, (
+        replace(request, options=own, template=each.template)
+        for own, each in zip(settled, expanded, strict=True)
+    )
 
 
 def expanded_prompts(asked: Mapping[str, Any], arguments: Arguments) -> list[Expanded]:

@@ -15,7 +15,10 @@ from sdscratch.files import make_folder, refuse_existing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Film", "check_film_options", "film_of", "show_picture"]
+__all__ = ["FILMS", "Film", "check_film_options", "film_of", "show_picture"]
+
+ABOUT_FILMS = {"frames": 0, "film_loop": False, "film_to": None, "film_to_seed": None}
+FILMS = ("film", *ABOUT_FILMS)
 
 
 class FilmOptions(Protocol):
@@ -41,8 +44,8 @@ def check_film_options(arguments: FilmOptions) -> None:
         UsageError: an option of films without --film, a suffix of none, or pictures drawn at once.
     """
     if arguments.film is None:
-        for name in ("frames", "film_loop"):
-            if getattr(arguments, name):
+        for name, default in ABOUT_FILMS.items():
+            if getattr(arguments, name) != default:
                 raise UsageError(f"--{name.replace('_', '-')} is about --film, so it goes with it alone")
         return
     from sdscratch.images.film import check_film

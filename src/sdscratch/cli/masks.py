@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # What says something of an init picture.
 WITH_INIT = (
-    *("strength", "init_img", "fit", "background", "mask", "extend", "strict"),
+    *("strength", "init_img", "init_upscaler", "fit", "background", "mask", "extend", "strict"),
     *MaskOptions.__dataclass_fields__,
 )
 
@@ -41,6 +41,7 @@ def given_by(init: str, typed: Mapping[str, Any], arguments: Arguments) -> Given
         fit=arguments.fit,
         background=arguments.background,
         strict=arguments.strict,
+        upscaler=arguments.init_upscaler,
     )
     check_masks(given, typed, arguments)
     return given

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
+from sdscratch.cli.look import FILMS
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.run_shown import LAUNCHERS, Warm, draw_all, draw_stream, placed, started_together
 from sdscratch.cli.telling import print_line
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 OWN = "Plan"
-WITHOUT = ("prompt", "overwrite", "init_img", "film", "frames", "film_loop")
+WITHOUT = ("prompt", "overwrite", "init_img", *FILMS)
 
 
 @with_arguments(without=WITHOUT)

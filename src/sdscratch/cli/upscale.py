@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sdscratch.cli.arguments import Arguments, split, with_arguments
+from sdscratch.cli.look import FILMS, show_picture
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.telling import Telling, print_line
 from sdscratch.cli.upscale_shown import duration, kept
@@ -34,8 +35,8 @@ SCALE = 4.0  # of filters, which have none of their own
 STRENGTH = 0.35  # of redrawing: what is there stays recognisable
 MOST_PIXELS = 500_000_000
 WITHOUT = (
-    *("prompt", "width", "height", "size", "init_img", "fit", "batch_count", "batch_size", "preview"),
-    *("seamless", "cfg_scale"),
+    *("prompt", "width", "height", "size", "init_img", "init_upscaler", "fit", "batch_count", "batch_size"),
+    *("preview", "seamless", "cfg_scale", *FILMS),
     *(each.name for each in fields(LargeOptions) if each.name.startswith("hires")),
 )  # fmt: skip
 
@@ -225,6 +226,8 @@ def _enlarge(
         made = _enlarged(upscaler, picture, size, view)
         seconds = time.perf_counter() - began
         path = plan.save(0, made, _extras(asked, upscaler))
+    if arguments.show:
+        show_picture(made)
     record = {"name": upscaler.name} if upscaler.file is None else _told(upscaler)
     if arguments.json:
         facts = {"path": path, "size": list(made.size), "scale": asked.scale, "upscaler": record}
@@ -273,34 +276,26 @@ def _redraw(
 ) -> None:
     """By a model, in windows; the upscaler comes first."""
     from sdscratch.addons.control import open_controls
-    from sdscratch.generation.opening import open_all
 
     options = arguments.generate_options(typed)
-    opened: Opened = open_all(
-        arguments.model,
-        tokenizer=arguments.tokenizer,
-        lora=arguments.lora,
-        vae=arguments.vae,
-        taesd=arguments.taesd,
-        embedding=arguments.embedding,
-    )
+    opened = arguments.opened()
     opened.check(options)
     controls = open_controls(arguments.control, opened.files, arguments.background)
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         upscaler = _started(asked, arguments, view)
         from sdscratch.device import choose
         from sdscratch.generation.generate import generate
+        from sdscratch.generation.inits import upscaler_told
         from sdscratch.generation.pipeline import start
         from sdscratch.generation.requests import Init, Request
-        from sdscratch.images import AddonRecord, picture_hash
+        from sdscratch.images import picture_hash
 
         placement = choose(arguments.device, arguments.dtype, compiled=arguments.compile)
         pipeline = start(opened, placement, low_memory=arguments.low_memory)
         resolved = pipeline.resolve(_windowed(options, opened))
         size = resolved.width, resolved.height
         enlarged = _enlarged(upscaler, picture, size, view)
-        by = None if upscaler.file is None else AddonRecord(**_told(upscaler))
-        background = arguments.background
+        by, background = upscaler_told(asked.name), arguments.background
         init = Init(enlarged, "stretch", picture_hash(picture), background, by)
         request = Request(resolved, init, controls)
         with kept(pipeline, request, plan, view):

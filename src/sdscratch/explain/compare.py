@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from torch import Tensor
 
 from sdscratch.explain.capture import Run
 from sdscratch.explain.charts import Axis, Chart, number
+from sdscratch.explain.inline import grey, one_sided
 from sdscratch.explain.updates import rms
+from sdscratch.explain.views.frames import Frames, pooled
+from sdscratch.explain.views.levels import SHOWN_LATENT
 
 __all__ = ["comparison", "differences"]
 
@@ -30,12 +35,21 @@ def differences(one: Run, other: Run) -> list[tuple[int, float, float]]:
     ]
 
 
-def comparison(one: Run, other: Run) -> dict[str, Any] | None:
-    """What the page says of the difference; None where there is nothing to compare."""
+def comparison(one: Run, other: Run, frames: Frames) -> dict[str, Any] | None:
+    """What the page says of the difference; None where there is nothing to compare.
+
+    Args:
+        frames: of the first run, which gets the pictures of where the two differ.
+    """
     found = differences(one, other)
     if not found:
         return None
-    final = max(found[-1][2], 1e-12)
+    apart = where(one, other, [index for index, *_ in found])
+    most = max(float(each.max()) for each in apart)
+    frames.index("apart", [index for index, *_ in found])
+    frames.images["apart"] = "apart", [grey(one_sided(pooled(each, SHOWN_LATENT)[0], most)) for each in apart]
+    frames.texts["apart"] = "apart", [number(estimate) for _, _, estimate in found]
+    final = found[-1][2]
     begins = next(index for index, _, estimate in found if estimate >= BEGINS * final)
     half = next(index for index, _, estimate in found if estimate >= 0.5 * final)
     pixels = pixel_difference(one, other)
@@ -43,10 +57,17 @@ def comparison(one: Run, other: Run) -> dict[str, Any] | None:
         "chart": chart(found),
         "begins": begins + 1,
         "half": half + 1,
-        "final": number(final),
-        "same": final <= 1e-12,
+        "most": number(most),
+        "same": max(max(x, estimate) for _, x, estimate in found) == 0.0,
         "pixels": pixels,
     }
+
+
+def where(one: Run, other: Run, steps: Sequence[int]) -> list[Tensor]:
+    """[1, h, w] of each step: the RMS over the channels of the difference of the estimates of x₀."""
+    left, right = dict(one.steps.items()), dict(other.steps.items())
+    apart = [left[index].asked.denoised - right[index].asked.denoised for index in steps]
+    return [each.square().mean(0, keepdim=True).sqrt() for each in apart]
 
 
 def pixel_difference(one: Run, other: Run) -> str:

@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 import jinja2
+import torch
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
@@ -33,6 +34,8 @@ from sdscratch.version import __version__
 
 __all__ = ["Told", "page"]
 
+SHOWN_AT_ONCE = 2048  # positions of latents that are made pictures of at once: eight of the built-in model's
+
 
 @dataclass(frozen=True)
 class Told:
@@ -50,13 +53,16 @@ def page(pipeline: Pipeline, told: Sequence[Told]) -> bytes:
     """
     environment = templates()
     views = [view_of(pipeline, each) for each in told]
+    compared = None
+    if len(told) > 1:  # before the frames are written out, which it adds to
+        compared = comparison(told[0].run, told[1].run, views[0]["frames"])
     html = environment.get_template("page.html").render(
         runs=views,
         stages=stages_of(pipeline, told[0].run),
         data=[
             view["frames"].to_json() | {"attention": maps_of(view), "heads": heads_of(view)} for view in views
         ],
-        compared=comparison(told[0].run, told[1].run) if len(told) > 1 else None,
+        compared=compared,
         glossary=dict(sorted(GLOSSARY.items(), key=lambda each: each[0].lower())),
         filters=filters(),
         style=asset(environment, "page.css"),
@@ -122,8 +128,10 @@ def view_of(pipeline: Pipeline, told: Told) -> dict[str, Any]:
 
 def previews(pipeline: Pipeline, latents: Sequence[Tensor]) -> list[Image.Image]:
     """Latents [c, h, w] as pictures, roughly and at once."""
-    # one at a time: a tiny autoencoder's channels at full size are many times what the pictures are
-    return [pipeline.preview(latent[None].to(pipeline.placement.device))[0] for latent in latents]
+    # a few at a time: a tiny autoencoder's channels at full size are many times what the pictures are
+    few = max(1, SHOWN_AT_ONCE // latents[0][0].numel())
+    batches = [torch.stack(list(latents[i : i + few])) for i in range(0, len(latents), few)]
+    return [each for batch in batches for each in pipeline.preview(batch.to(pipeline.placement.device))]
 
 
 def stages_of(pipeline: Pipeline, run: Run) -> list[dict[str, Any]]:

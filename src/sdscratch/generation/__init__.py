@@ -5,6 +5,8 @@ pipeline.py       a model that draws: what Python users hold
 generate.py       many pictures from one model, told of as they come
 requests.py       what is asked of it, and the events that it answers with
 conditioning.py   prompts → what the U-Net is told
+told.py           one text of a prompt, encoded
+between.py        two prompts mixed, for films
 inits.py          pictures that are given → what image-to-image starts from
 inpaint.py        masks carried out; what inpainting and instructed models are told
 controls.py       ControlNets and adapters at work

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,13 +13,16 @@ from sdscratch.addons.apply import applied_loras
 from sdscratch.addons.embedding import Embedding, check_width, read_embedding
 from sdscratch.checkpoints.places import known_embeddings
 from sdscratch.diffusion.catalogue import SAMPLERS
+from sdscratch.generation.between import between
 from sdscratch.generation.networks import Networks
+from sdscratch.generation.requests import Towards
+from sdscratch.generation.told import ToldPart
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import UNetConfig
 from sdscratch.options import ResolvedOptions
 from sdscratch.text.chunks import Chunk
 from sdscratch.text.emphasis import encode_part, insert_vectors
-from sdscratch.text.prompt import selected, take_tags
+from sdscratch.text.prompt import take_tags
 from sdscratch.text.reading import SYNTAXES, PlannedPart, plan_prompt
 from sdscratch.text.syntax.editing import check_edits
 
@@ -38,29 +40,6 @@ def planned_evaluations(sampler: str, steps: int) -> int:
     """How often the network is asked, as prompt editing counts it: a sampler's steps times its order."""
     asked = SAMPLERS[sampler].denoisings  # n, 2n-1, 3n-2, adaptive, …
     return steps * (int(asked[0]) if asked[0].isdigit() else 1)
-
-
-@dataclass(frozen=True)
-class ToldPart:
-    """One of the texts that AND joins, encoded: what the network is told of it at each evaluation."""
-
-    planned: PlannedPart
-    conditionings: tuple[Conditioning, ...]  # one a stage
-    embeddings: tuple[Embedding, ...]  # those whose vectors stand in it
-
-    @property
-    def weight(self) -> float:
-        """How hard it pulls."""
-        return self.planned.weight
-
-    @property
-    def changes(self) -> bool:
-        """Whether it is another in the course of the picture."""
-        return len(self.conditionings) > 1
-
-    def at(self, evaluation: int) -> Conditioning:
-        """What is told at an evaluation of the network, counted from 0."""
-        return self.conditionings[selected(self.planned.stages, evaluation)]  # type: ignore[arg-type]
 
 
 def named(part: PlannedPart) -> frozenset[str]:
@@ -115,8 +94,17 @@ class PromptEncoder:
             del self._kept[oldest]
         return told
 
-    def of(self, options: ResolvedOptions) -> tuple[tuple[ToldPart, ...], tuple[ToldPart, ...]]:
-        """The parts of the prompt, and those of the negative one: none where guidance needs none."""
+    def of(
+        self, options: ResolvedOptions, towards: Towards | None = None
+    ) -> tuple[tuple[ToldPart, ...], tuple[ToldPart, ...]]:
+        """The parts of the prompt, and those of the negative one: none where guidance needs none.
+
+        Args:
+            towards: another prompt that the prompt is mixed with.
+
+        Raises:
+            UsageError: the other one has another number of texts joined by AND.
+        """
         evaluations = planned_evaluations(options.sampler, options.steps)
         asked = partial(
             self,
@@ -133,6 +121,9 @@ class PromptEncoder:
         if scale > 1.0:
             negative = asked(options.negative_prompt, negative=True)
         prompt = asked(text)
+        if towards is not None:
+            empty = asked("")[0].at(0).context
+            prompt = between(prompt, asked(towards.prompt), towards.share, empty)
         if guides(scale, prompt) and not negative:
             negative = asked(options.negative_prompt, negative=True)
         self.newest = tuple(dict.fromkeys(each for part in (*prompt, *negative) for each in part.embeddings))

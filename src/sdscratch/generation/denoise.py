@@ -31,11 +31,12 @@ from sdscratch.diffusion.inpaint import instructed, with_channels
 from sdscratch.diffusion.samplers import Denoiser
 from sdscratch.diffusion.spacing import SigmaSchedule
 from sdscratch.fast.compute import Compute
-from sdscratch.generation.conditioning import ToldPart, second_pass
+from sdscratch.generation.conditioning import second_pass
 from sdscratch.generation.guided import alteration_of, guidance_of, prediction_of
 from sdscratch.generation.known import Predictions
 from sdscratch.generation.networks import PLAIN, Networks, dtype_of
 from sdscratch.generation.requests import Progress
+from sdscratch.generation.told import ToldPart
 from sdscratch.generation.windows import Window, cropped
 from sdscratch.models.altered import Alteration
 from sdscratch.models.conditioning import Conditioning

@@ -128,6 +128,18 @@ class SecondPass:
             if each.done:
                 yield replace(each, done=done + each.done, total=done + each.total)
 
+    def brought_to_size(self, request: Request) -> Request:
+        """A request whose picture to start from has the options' size, where it was to be enlarged first.
+
+        Raises:
+            SdscratchError: as of `enlarge.Upscaler`.
+        """
+        init, options = request.init, request.options
+        if init is None or init.enlarge_by is None:
+            return request
+        image = self.upscaler(init.enlarge_by)(init.image, (options.width, options.height))
+        return replace(request, init=replace(init, image=image, enlarge_by=None))
+
     def enlarged(self, latent: Tensor, first: ResolvedOptions, second: ResolvedOptions) -> list[Start]:
         """What the second pass starts from, picture by picture."""
         downscale = self.networks.files.config.autoencoder.downscale

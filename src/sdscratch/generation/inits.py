@@ -9,9 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdscratch.errors import ImageError
+from sdscratch.addons.upscaler import open_upscaler
+from sdscratch.errors import ImageError, UsageError
 from sdscratch.generation.requests import Init
 from sdscratch.images import (
+    AddonRecord,
     fit_picture,
     over_colour,
     picture_hash,
@@ -30,8 +32,9 @@ from sdscratch.options import (
     large_init_notice,
     size_of_init,
 )
+from sdscratch.options.large import LATENT_UPSCALERS, PIXEL_UPSCALERS, parse_upscaler
 
-__all__ = ["Given", "drawn_size", "given_pictures", "read_given"]
+__all__ = ["Given", "drawn_size", "given_pictures", "read_given", "upscaler_told"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class Given:
         fit: how it is brought to a size that was asked for.
         background: the colour of borders, and under transparent parts.
         strict: a mask of another size is refused.
+        upscaler: what brings it to a size, as `enlarge.Upscaler` takes it; None: Lanczos' filter.
     """
 
     whole: Image.Image
@@ -55,6 +59,7 @@ class Given:
     fit: Fit = "cover"
     background: str = "white"
     strict: bool = False
+    upscaler: str | None = None
 
     @property
     def masked(self) -> bool:
@@ -82,9 +87,14 @@ class Given:
             invert: the mask is turned round.
 
         Raises:
-            UsageError: the borders make no sense.
+            UsageError: the borders make no sense, or an upscaler does not go with a mask.
+            CheckpointError: the upscaler is missing, unreadable or none.
             ImageError: the mask is empty, or of another size where that is refused.
         """
+        if self.upscaler is not None:
+            if self.masked:
+                raise UsageError("--init-upscaler enlarges all of INIT, so it goes with no mask or border")
+            upscaler_told(self.upscaler)
         borders = self.borders
         if isinstance(self.mask, Image.Image) and self.mask.size != self.whole.size:
             sizes = [f"{each.width}x{each.height}" for each in (self.mask, self.whole)]
@@ -111,6 +121,10 @@ class Given:
             ImageError: the mask is empty, or of another size where that is refused.
         """
         fit = fit_of_init(asked, self.fit)
+        if self.upscaler is not None:
+            by = parse_upscaler(self.upscaler)
+            told, digest = upscaler_told(by), picture_hash(self.plain)
+            return Init(self.plain, "stretch", digest, self.background, told, enlarge_by=by)
         if not self.masked:
             fitted = fit_picture(self.plain, options.width, options.height, fit, self.background)
             return Init(fitted, fit, picture_hash(self.plain), self.background)
@@ -138,6 +152,22 @@ class Given:
             log.warning(told)
 
 
+def upscaler_told(name: str) -> AddonRecord | None:
+    """What a record says of an upscaler; nothing of Lanczos' filter, which always brings pictures to size.
+
+    Raises:
+        CheckpointError: missing, unreadable, or no upscaler.
+        UsageError: what enlarges latents.
+    """
+    name = parse_upscaler(name)
+    if name in LATENT_UPSCALERS:
+        raise UsageError(f"{name} enlarges latents between two passes (--hires); name a file or a filter")
+    if name in PIXEL_UPSCALERS:
+        return None if name == "lanczos" else AddonRecord(name, "")
+    file = open_upscaler(name)
+    return AddonRecord(file.name, file.hash())
+
+
 def given_pictures(
     image: Image.Image,
     mask: Image.Image | str | None,
@@ -145,10 +175,11 @@ def given_pictures(
     fit: Fit,
     background: str,
     strict: bool,
+    upscaler: str | None = None,
 ) -> Given:
     """Pictures that Pillow has in hand, of any mode; arguments as of `Given`."""
     mask = whole_picture(mask) if isinstance(mask, Image.Image) else mask
-    return Given(whole_picture(image), mask, extend, fit, background, strict)
+    return Given(whole_picture(image), mask, extend, fit, background, strict, upscaler)
 
 
 def drawn_size(
@@ -188,6 +219,7 @@ def read_given(
     fit: Fit = "cover",
     background: str = "white",
     strict: bool = False,
+    upscaler: str | None = None,
 ) -> Given:
     """Read what image-to-image starts from; `-` is standard input. What is wrong with it `check` says.
 
@@ -196,4 +228,4 @@ def read_given(
     """
     whole = read_whole(init)
     read = None if mask is None else ALPHA if str(mask) == ALPHA else read_whole(mask)
-    return Given(whole, read, extend, fit, background, strict)
+    return Given(whole, read, extend, fit, background, strict, upscaler)

@@ -270,6 +270,7 @@ class Pipeline:
             DeviceError: out of memory.
             ValueError: the init picture has another size.
         """
+        request = self.second_pass.brought_to_size(request)
         options, init = request.options, request.init
         if init is not None and init.image.size != (options.width, options.height):
             raise ValueError(f"the init picture is {init.image.size}, not {options.width, options.height}")
@@ -367,6 +368,7 @@ class Pipeline:
         strict: bool = False,
         fit: Fit = "cover",
         background: str = "white",
+        init_upscaler: str | None = None,
         control: Controls = (),
         **options: Any,
     ) -> Image.Image | list[Image.Image]:
@@ -375,15 +377,13 @@ class Pipeline:
         Args:
             image: the picture to start from, of any mode.
             batch_size: how many are made at once.
-            mask: what of it is repainted: white, or opaque, in a picture of its size; "alpha": what is
-                transparent in `image`. All other pixels stay as they are.
+            mask: what of it is repainted: white, or opaque; "alpha": what is transparent in `image`.
             extend: borders to add and paint, in pixels, like "left=128,top=64".
             strict: refuse a mask of another size, which is resized else.
-            fit: how it is brought to another size, where one is asked for.
-            background: the colour under transparent parts and borders.
+            fit, background, init_upscaler: as of `inits.Given`, how it is brought to another size.
             control, options: as of `txt2img`.
         """
-        given = given_pictures(image, mask, extend, fit, background, strict)
+        given = given_pictures(image, mask, extend, fit, background, strict, init_upscaler)
         asked = GenerateOptions(prompt, **options)
         given.check(invert=asked.mask_invert)
         resolved = self.resolve(given.sized(asked, self.files.defaults), given.whole)

@@ -30,6 +30,7 @@ __all__ = [
     "Request",
     "Stage",
     "Started",
+    "Towards",
     "numbered",
 ]
 
@@ -46,7 +47,8 @@ class Init:
         hash: `images.picture_hash` of the picture as it was read, before that; with its transparency, where
             a part of it is repainted.
         background: the colour under its transparent parts, and of borders.
-        upscaler: the file that enlarged it first, if one did.
+        upscaler: what enlarged it first, if something did: a file, or a filter, which has no hash.
+        enlarge_by: the upscaler that is still to bring it to the options' size.
         repaint: what of it is repainted; None: all.
     """
 
@@ -56,6 +58,20 @@ class Init:
     background: str = "white"
     upscaler: AddonRecord | None = None
     repaint: Repaint | None = None
+    enlarge_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Towards:
+    """Another prompt, which a picture is on the way to.
+
+    Attributes:
+        prompt: without LoRAs' tags.
+        share: of it, 0 to 1; what is left is the picture's own prompt's.
+    """
+
+    prompt: str
+    share: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class Request:
 
     Attributes:
         template: where its prompts came from, if they had wildcards.
+        towards: where the picture is one of a film's, between two prompts.
         variants: others that begin alike are drawn before or after it: what they share is computed once.
     """
 
@@ -71,13 +88,15 @@ class Request:
     init: Init | None = None
     controls: tuple[OpenedControl, ...] = ()
     template: TemplateRecord | None = None
+    towards: Towards | None = None
     variants: bool = False
 
     def joins(self, first: Request) -> bool:
         """Whether both can be drawn at once: all but the seeds is the same."""
         own = first.options
         same = replace(self.options, seed=own.seed, variation_seed=own.variation_seed)
-        return self.init is first.init and self.controls == first.controls and same == own
+        beside = self.controls == first.controls and self.towards == first.towards
+        return self.init is first.init and beside and same == own
 
 
 def numbered(request: Request, count: int) -> Iterator[Request]:

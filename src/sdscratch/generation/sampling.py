@@ -143,7 +143,7 @@ class LatentSampler:
         denoise: Denoiser | None = None
         ranges = LoraSteps(self.networks, options.sampler)
         if total:
-            told = self.encode_prompts.of(options)
+            told = self.encode_prompts.of(options, request.towards)
             prompt, negative = self.steer(request.controls, options, path, *told)
             self.unet.window = None
             self.unet.known = self.known if request.variants else None

@@ -62,6 +62,14 @@ class LineOptions:
     background: str = setting(
         "white", "Colour of borders, and under transparent parts.", PICTURE, metavar="COLOUR"
     )
+    init_upscaler: str | None = setting(
+        None,
+        "Upscaler that brings INIT to the size, as upscale --redraw does: an upscaler's file or name, or a "
+        "filter (lanczos, bicubic, nearest).",
+        PICTURE,
+        metavar="NAME|FILE",
+        default="Lanczos' filter",
+    )
     model: str = setting(
         "default",
         "Model to draw with: a .safetensors or .ckpt file, a diffusers folder, a name in ./weights, or a "

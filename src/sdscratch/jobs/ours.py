@@ -35,13 +35,16 @@ def told_by_record(record: Record, like: str | None = None) -> Told:
         model=Wanted("model", record.model, (record.model_hash,)),
         vae=_wanted("vae", record.vae) if record.vae else None,
         taesd=_wanted("vae", record.taesd) if record.taesd else None,
-        upscaler=_wanted("upscaler", record.upscaler) if record.upscaler and record.options.hires else None,
+        upscaler=_wanted("upscaler", record.upscaler) if record.upscaler and record.upscaler.hash else None,
+        upscales="hires_upscaler" if record.options.hires else "init_upscaler",
         init_hash=record.init_hash,
         from_picture=record.mode == "img2img",
         exact=None if other else record.options,
     )
     if told.from_picture:
         values |= {"fit": record.fit or "cover", "background": record.background or "white"}
+        if record.upscaler is not None and not record.upscaler.hash:  # a filter
+            values["init_upscaler"] = record.upscaler.name
     if record.mask is None:
         for name in MASK_ALONE & values.keys():  # which mean nothing, and are refused, without one
             del values[name]

@@ -197,6 +197,8 @@ def job_of(
             )
         if source.init_img is None and "strength" in own:
             raise UsageError("it has a strength, but no init_img to start from")
+        if source.init_img is None and "init_upscaler" in own:
+            raise UsageError("it has an init_upscaler, but no init_img to enlarge")
         if source.init_img is None and ("mask" in own or "extend" in own):
             raise UsageError("it has a mask or borders, but no init_img to start from")
         if source.mask is None and source.extend is None and (name := useless_without_mask(own)):

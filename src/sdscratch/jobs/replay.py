@@ -180,6 +180,8 @@ def prepare(
         differs.append("like")
     options = None
     if told.exact is not None and not differs:
-        kept = ("prompt", "negative_prompt", *(["hires_upscaler"] if told.upscaler else []))  # as found here
+        kept = ["prompt", "negative_prompt"]
+        if told.exact.hires is not None and told.upscaler is not None:
+            kept.append("hires_upscaler")  # where it is here
         options = replace(told.exact, **{name: line[name] for name in kept})
     return Replay(recipe, line, options, tuple(differs), tuple(told.unmatched), tuple(search.by_name))

@@ -110,6 +110,7 @@ class _Run:
                 "changes": [change.record() for change in self.models.changes(task.job, task.options.prompt)],
                 **({} if task.template is None else {"template": asdict(task.template)}),
                 "init": None if init is None else [init.hash, init.fit, task.job.source.background],
+                **({} if init is None or init.upscaler is None else {"upscaler": asdict(init.upscaler)}),
                 # what is new is said where it is there alone, so that runs begun before it go on
                 **({} if init is None or init.repaint is None else {"mask": init.repaint.record.to_record()}),
             }

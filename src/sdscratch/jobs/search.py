@@ -18,8 +18,6 @@ from sdscratch.show import printable
 
 __all__ = ["Search", "control_files"]
 
-KEYS = {"upscaler": "hires_upscaler"}  # options that are not called as what they name
-
 
 class Search:
     """One picture's files looked for.
@@ -46,8 +44,8 @@ class Search:
             line["vae"] = self.found(told.vae).path
         if told.taesd is not None and "taesd" not in changes:
             line["taesd"] = self.found(told.taesd).path
-        if told.upscaler is not None and "hires_upscaler" not in changes:
-            line["hires_upscaler"] = self.found(told.upscaler).path
+        if told.upscaler is not None and told.upscales not in changes:
+            line[told.upscales] = self.found(told.upscaler).path
         if "lora" not in changes:
             self.add_loras(line)
         if "embedding" not in changes:
@@ -70,9 +68,10 @@ class Search:
     def found(self, wanted: Wanted) -> Found:
         found = self.library.find(wanted)
         if found is None:
+            option = self.told.upscales if wanted.kind == "upscaler" else wanted.kind
             raise CheckpointError(
                 f"{printable(self.source)} was drawn with the {wanted}, which is not here; name its "
-                f"folder by --look-in, or another file by --set {KEYS.get(wanted.kind, wanted.kind)}=FILE"
+                f"folder by --look-in, or another file by --set {option}=FILE"
             )
         note = named_only(wanted, found)
         if note is not None and note not in self.by_name:

@@ -38,7 +38,7 @@ __all__ = [
 MODELS_OPEN = 4  # files of models that stay open: headers alone
 HINTS_OPEN = 16  # hints that stay in memory
 
-GivenKey = tuple[str, str | None, str | None, Fit, str, bool]
+GivenKey = tuple[str, str | None, str | None, Fit, str, bool, str | None]
 ModelKey = tuple[str, str | None, tuple[str, ...], str | None, tuple[str, ...], str | None]
 
 
@@ -190,7 +190,8 @@ def settled(
 def given_key(job: Job) -> GivenKey:
     """What says which pictures a job with an init picture starts from."""
     source = job.source
-    return source.init_img or "", source.mask, source.extend, source.fit, source.background, source.strict
+    init, by = source.init_img or "", source.init_upscaler
+    return init, source.mask, source.extend, source.fit, source.background, source.strict, by
 
 
 def given_of(key: GivenKey) -> Given:
@@ -199,8 +200,8 @@ def given_of(key: GivenKey) -> Given:
     Raises:
         ImageError: one is missing, unreadable or refused.
     """
-    init, mask, extend, fit, background, strict = key
-    return read_given(init, mask, extend, fit=fit, background=background, strict=strict)
+    init, mask, extend, fit, background, strict, by = key
+    return read_given(init, mask, extend, fit=fit, background=background, strict=strict, upscaler=by)
 
 
 def looked_at(key: GivenKey, invert: bool) -> tuple[int, int]:

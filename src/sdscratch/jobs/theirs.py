@@ -128,6 +128,7 @@ class Told:
     Attributes:
         values: fields of a line, without files.
         model, vae, taesd, upscaler, embeddings: the files that it names.
+        upscales: the option that the upscaler is asked for by.
         loras: those that stand beside the prompt, not as tags in it.
         hashes: of the LoRAs that the prompt's tags may name, by name in lower case.
         controls: ControlNets and adapters, with their hints.
@@ -144,6 +145,7 @@ class Told:
     vae: Wanted | None = None
     taesd: Wanted | None = None
     upscaler: Wanted | None = None
+    upscales: str = "hires_upscaler"
     embeddings: list[Wanted] = field(default_factory=list)
     loras: list[tuple[LoraRequest, Wanted]] = field(default_factory=list)
     hashes: dict[str, tuple[str, ...]] = field(default_factory=dict)

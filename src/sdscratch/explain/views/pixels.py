@@ -50,7 +50,7 @@ def latent_view(run: Run) -> dict[str, Any] | None:
     if run.end is None:
         return None
     return {
-        "image": grey(tiles(two_sided(pooled(run.end, SHOWN_LATENT), 3.0), columns=2)),
+        "image": grey(tiles(two_sided(pooled(run.end, SHOWN_LATENT), 3.0))),
         "shape": tuple(run.end.shape),
         "rms": number(float(run.end.square().mean().sqrt())),
     }

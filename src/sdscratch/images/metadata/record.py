@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from reprlib import repr as short
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 from sdscratch.diffusion.catalogue import SAMPLERS, SPACINGS
 from sdscratch.errors import ImageError
@@ -21,6 +21,7 @@ from sdscratch.images.metadata.infotext import HASHES, NEGATIVE, quote
 from sdscratch.images.metadata.sampling_words import sampling_words
 from sdscratch.options import Fit, ResolvedOptions
 from sdscratch.options.large import spelled_upscaler
+from sdscratch.settings import hints_of
 from sdscratch.version import __version__
 
 __all__ = ["AddonRecord", "LoraRecord", "MaskRecord", "Record", "TemplateRecord"]
@@ -306,7 +307,7 @@ def _typed(kind: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         TypeError: a value of another type, or a name that is unknown or missing.
     """
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     for name, value in values.items():
         if name not in hints:
             raise TypeError(f"it has a field {short(name)}, unknown to version {__version__}")

@@ -178,7 +178,7 @@ class CachedLatents:
         picture = to_tensor([self.source.levels(view)], self.device)
         with torch.autocast(device_kind(self.device), enabled=False):
             mean: Tensor = self.encoder(picture).mean
-        return mean[0].float()
+        return mean[0].float().cpu()  # where what was kept is, too: batches are made of both
 
 
 class CachedTexts:

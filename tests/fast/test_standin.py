@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import inference_mode  # the stand-in takes no_grad in its place
 
 from support import standin
 from support.standin import CROSSINGS, GPU, PACKAGE, Forbidden, standing_in
@@ -26,7 +27,6 @@ def mixed_convolution(x, w): return F.conv2d(x[None, None], w[None, None])
 def mixed_embedding(x, w): return F.embedding(torch.zeros(2, dtype=torch.long), x)
 def mixed_sum(x, w): return x + w
 def mixed_concatenation(x, w): return torch.cat([x, w])
-def mixed_attention(x, w): return F.scaled_dot_product_attention(x[None], w[None], w[None])
 def mixed_index(x, w): return x[torch.tensor([0, 1])]
 def mixed_in_place(x, w): return w.add_(x)
 def mixed_norm(x, w): return F.layer_norm(x, (3,), w[0], w[0])
@@ -103,7 +103,7 @@ def test_each_act_is_caught_and_its_line_is_named(
     with (
         pytest.raises(Forbidden, match=rf"acts\.py:{line_of(ACTS, name)} in {name}"),
         standing_in("cuda"),
-        torch.inference_mode(inference),
+        inference_mode(inference),
     ):
         act(x(), torch.zeros(2, 3))
 
@@ -126,7 +126,7 @@ def test_what_a_gpu_does_gladly_passes(
     name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     act = getattr(as_project(FINE, tmp_path, monkeypatch), name)
-    with standing_in(kind), torch.inference_mode():
+    with standing_in(kind), inference_mode():
         act(x())
 
 
@@ -179,7 +179,7 @@ def test_a_crossing_gives_numbers_and_is_counted(tmp_path: Path, monkeypatch: py
     )
     place = ("acts.py", "crossing")
     monkeypatch.setitem(CROSSINGS, place, standin.Crossing("a test", True))
-    with standing_in("cuda") as mode, torch.inference_mode():
+    with standing_in("cuda") as mode, inference_mode():
         numbers, finite = module.crossing(x())
     assert (numbers.device.type, numbers.shape, finite) == ("cpu", (2, 3), True)
     assert mode.reads == {place: 2}
