@@ -1,5 +1,6 @@
 # make demo   a first picture, from nothing but Python and make
 # make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy, the layering and the maps
+# make test-faults   mutated files by the hundred thousand: an hour of a core; FAULTS="--help" tells more
 # make docs   docs/options.md and the line counts in README.md, brought up to date with the code
 # make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 30 to 80 minutes on two cores
 # make model   the built-in model from nothing, and its score; goes on where it was stopped. See its variables below
@@ -15,7 +16,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full check docs model judge scribble bench-peers gpu-check constraints clean
+.PHONY: demo test test-full test-faults check docs model judge scribble bench-peers gpu-check constraints clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +56,10 @@ test: $(VENV)/.installed-test
 
 test-full: $(VENV)/.installed-test
 	$(PYTEST) -m full
+
+test-faults: export OMP_NUM_THREADS := 1
+test-faults: $(VENV)/.installed-test
+	PYTHONPATH=src:tests $(BIN)/python -m faults $(FAULTS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests
