@@ -117,7 +117,8 @@ def control(common: list[object], output: Path, steps: int, *more: object) -> Re
 def test_a_run_in_two_parts_is_one_run_and_draws(
     common: list[object], tiny_model: Path, tmp_path: Path
 ) -> None:
-    made = ["--preprocess", "canny:20:60", "--validation-prompt", "a dog", "--cache", tmp_path / "cache"]
+    made = ["--preprocess", "canny:20:60", "--validation-prompt", "a dog", "--lr-scheduler", "constant"]
+    made += ["--cache", str(tmp_path / "cache")]
     whole = control(common, tmp_path / "whole", 4, *made, "--json")
     assert whole.code == 0, whole.stderr
     path = Path(json.loads(whole.stdout)["path"])
