@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sdscratch.cli.help import with_numbers
 from sdscratch.images import masks_kept, read_records, read_whole
@@ -98,6 +99,25 @@ def test_a_changed_pixel_outside_the_mask_is_found(change: Draw) -> None:
     picture = read_whole("out.png")
     picture.putpixel((0, 0), (1, 2, 3))
     assert masks_kept(record, read_whole("init.png"), read_whole("mask.png"), picture) is False
+
+
+def test_verify_says_whether_what_lies_outside_is_kept(change: Draw, tiny_model: Path) -> None:
+    change("init.png", "a dog", "--mask", "mask.png", "-o", "out.png")
+    look = ("--look-in", tiny_model.parent, "--json")
+    proven = sdscratch("verify", "out.png", *look)
+    assert proven.code == 0, proven.stderr
+    assert "outside its mask every pixel is" in json.loads(proven.lines[0])["why"]
+    with Image.open("out.png") as image:
+        picture, texts = image.convert("RGB"), PngInfo()
+        for name, text in image.text.items():  # type: ignore[attr-defined]
+            texts.add_text(name, text)
+    picture.putpixel((0, 0), (1, 2, 3))
+    picture.save("changed.png", pnginfo=texts)
+    refused = sdscratch("verify", "changed.png", *look)
+    assert refused.code == 1
+    told = json.loads(refused.lines[0])
+    assert not told["identical"]
+    assert "outside its mask it is not the picture that was repainted" in told["why"]
 
 
 def test_no_paste_says_so(change: Draw) -> None:
