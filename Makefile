@@ -1,8 +1,10 @@
 # make demo   a first picture, from nothing but Python and make
 # make test   the tests (minutes); test-full adds the full-size parity runs; check is ruff, mypy, the layering and the maps
+# make test-faults   mutated files by the hundred thousand: an hour of a core; FAULTS="--help" tells more
 # make docs   docs/options.md and the line counts in README.md, brought up to date with the code
 # make judge   trains the classifier that `sdscratch evaluate MODEL pictograms` asks: 30 to 80 minutes on two cores
 # make model   the built-in model from nothing, and its score; goes on where it was stopped. See its variables below
+# make scribble   trains the built-in model's adapter that follows sketches; goes on where it was stopped
 # make bench-peers   ours and others in turn: 24 GB of memory, 15 GB of disk, 15 minutes; PEERS="--help" tells more
 # make constraints   docs/constraints.txt and docs/sbom.cdx.json: the versions that the tests run with
 # make gpu-check   every GPU path beside the CPU, then its speed: 10 minutes of a GPU. GPU="--help" tells more
@@ -14,7 +16,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-full check docs model judge bench-peers gpu-check constraints clean
+.PHONY: demo test test-full test-faults check docs model judge scribble bench-peers gpu-check constraints clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +56,10 @@ test: $(VENV)/.installed-test
 
 test-full: $(VENV)/.installed-test
 	$(PYTEST) -m full
+
+test-faults: export OMP_NUM_THREADS := 1
+test-faults: $(VENV)/.installed-test
+	PYTHONPATH=src:tests $(BIN)/python -m faults $(FAULTS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests
@@ -119,6 +125,10 @@ $(MODEL): | $(RUN)/.diffusion
 # goes on where it was stopped; JUDGE="--help" tells more
 judge: $(VENV)/.installed-test
 	$(BIN)/python -m sdscratch.pictograms judge $(JUDGE)
+
+SCRIBBLE_MINUTES ?= 90
+scribble: $(VENV)/.installed-test
+	$(EMBEDDED) scribble --output $(RUN)/scribble.safetensors --folder $(RUN) $(TRAINING) $(SCRIBBLE_MINUTES)
 
 bench-peers: $(VENV)/.installed-bench
 	$(BIN)/python -m sdscratch.bench.peers $(PEERS)

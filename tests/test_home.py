@@ -74,3 +74,13 @@ def test_the_embedded_model_is_told_in_a_container_without_users(tmp_path: Path)
     )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")
     assert "U-Net" in result.stdout
+
+
+def test_an_empty_variable_is_no_home_and_not_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", "")
+    assert home.home() is None
+    assert home.expanded("~/x") == Path("~/x")
+    assert home.expanded("~") == Path("~")
+    assert home.user_folder("XDG_CACHE_HOME", ".cache") is None

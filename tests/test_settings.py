@@ -160,3 +160,9 @@ def test_what_a_file_says_wrongly_is_told_by_its_key(record: dict[str, Any], sai
 def test_values_are_written_as_toml() -> None:
     written = [toml_value(value) for value in (None, True, 3, 1e-5, 'a"b\x7f', ("a", "b"))]
     assert written == ["nothing", "true", "3", "1e-05", '"a\\"b\\u007F"', '["a", "b"]']
+
+
+def test_a_value_of_a_page_is_told_in_a_line() -> None:
+    with pytest.raises(UsageError, match="steps is 'bbb") as caught:
+        read_values(Options, {"steps": "b" * 5000}, "a.toml")
+    assert len(str(caught.value)) < 400

@@ -7,6 +7,7 @@ import re
 from itertools import pairwise
 
 from sdscratch.errors import UsageError
+from sdscratch.show import quoted
 
 __all__ = [
     "DTYPES",
@@ -36,7 +37,8 @@ def parse_interval(text: str) -> tuple[float, float]:
         interval = (0.0, 0.0)
     if not colon or not 0.0 <= interval[0] < interval[1]:
         raise UsageError(
-            f"the cfg-interval is {text!r}, but must be FROM:TO, two noise levels of which the first is "
+            f"the cfg-interval is {quoted(text)}, but must be FROM:TO, two noise levels of which the first "
+            "is "
             "lower, like 0.28:5.42"
         )
     return interval
@@ -53,7 +55,7 @@ def parse_size(size: str, what: str = "the size") -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", size.strip())
     if match is None:
-        raise UsageError(f"{what} is {size!r}, but must be WIDTHxHEIGHT, like 512x768")
+        raise UsageError(f"{what} is {quoted(size)}, but must be WIDTHxHEIGHT, like 512x768")
     return int(match[1]), int(match[2])
 
 
@@ -66,7 +68,8 @@ def parse_freeu(text: str) -> tuple[float, float, float, float]:
     values = _numbers(text)
     if len(values) != 4 or not all(0.0 <= value < math.inf for value in values):
         raise UsageError(
-            f"the freeu is {text!r}, but must be B1,B2,S1,S2, four factors from 0 on, like 1.5,1.6,0.9,0.2 "
+            f"the freeu is {quoted(text)}, but must be B1,B2,S1,S2, four factors from 0 on, like "
+            "1.5,1.6,0.9,0.2 "
             "for SD 1.5"
         )
     return values[0], values[1], values[2], values[3]
@@ -84,7 +87,7 @@ def parse_apg(text: str) -> tuple[float, float, float]:
         if math.isfinite(eta) and -1.0 < momentum < 1.0 and 0.0 <= length < math.inf:
             return eta, momentum, length
     raise UsageError(
-        f"the apg is {text!r}, but must be ETA, ETA,MOMENTUM or ETA,MOMENTUM,LENGTH: the share of the "
+        f"the apg is {quoted(text)}, but must be ETA, ETA,MOMENTUM or ETA,MOMENTUM,LENGTH: the share of the "
         "parallel part, a momentum between -1 and 1, and the most that a change may be long (0: any), "
         "like 0,-0.5,15"
     )
@@ -100,7 +103,8 @@ def parse_threshold(text: str) -> tuple[float, float]:
     mimic, percentile = values if len(values) == 2 else (values[0] if len(values) == 1 else -1.0, 100.0)
     if not (0.0 <= mimic < math.inf and 0.0 < percentile <= 100.0):
         raise UsageError(
-            f"the dynamic-threshold is {text!r}, but must be SCALE or SCALE,PERCENTILE: the guidance whose "
+            f"the dynamic-threshold is {quoted(text)}, but must be SCALE or SCALE,PERCENTILE: the guidance "
+            "whose "
             "range is kept, and how many per cent of the values lie within its bounds, like 7,99.5"
         )
     return mimic, percentile
@@ -123,7 +127,7 @@ def parse_sigmas(text: str) -> tuple[float, ...]:
     try:
         levels = tuple(float(word) for word in text.replace(",", " ").split())
     except ValueError:
-        raise UsageError(f"--sigmas is {text!r}, but must be numbers with commas between") from None
+        raise UsageError(f"--sigmas is {quoted(text)}, but must be numbers with commas between") from None
     if len(levels) < 2:
         raise UsageError("--sigmas needs two noise levels or more, the last usually 0")
     for before, after in pairwise(levels):
@@ -142,9 +146,11 @@ def check_placement(device: str, dtype: str) -> None:
         UsageError: a name that means nothing.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", device):
-        raise UsageError(f"no device is called {device!r}; say auto, cpu, cuda, cuda:1 (a number) or mps")
+        raise UsageError(
+            f"no device is called {quoted(device)}; say auto, cpu, cuda, cuda:1 (a number) or mps"
+        )
     if dtype != "auto" and dtype not in DTYPES:
-        raise UsageError(f"no precision is called {dtype!r}; say auto, {', '.join(DTYPES)}")
+        raise UsageError(f"no precision is called {quoted(dtype)}; say auto, {', '.join(DTYPES)}")
 
 
 def check_text(name: str, text: str) -> None:

@@ -13,15 +13,19 @@ __all__ = ["expanded", "home", "user_folder"]
 
 def home() -> Path | None:
     """The user's home; None where neither $HOME nor the list of users says one."""
+    if os.environ.get("HOME") == "":  # no home, though Python takes it for the root of all files
+        return None
     try:
         found = Path.home()
     except (RuntimeError, KeyError):
         return None
-    return found if found.is_absolute() else None  # HOME= is no home
+    return found if found.is_absolute() else None
 
 
 def expanded(name: str | Path) -> Path:
     """A path with `~` at its beginning put in full; as it stands where nobody is called so."""
+    if Path(name).parts[:1] == ("~",) and home() is None:
+        return Path(name)
     try:
         return Path(name).expanduser()
     except (RuntimeError, KeyError):

@@ -24,6 +24,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sdscratch.errors import UsageError
+from sdscratch.show import quoted
 
 __all__ = [
     "Setting",
@@ -145,7 +146,7 @@ def check_ranges(options: Any, spell: Callable[[str], str] = option_name) -> Non
         value = getattr(options, name)
         choices = choices_of(hints[name]) or about.choices
         if choices and value is not None and value not in choices:
-            raise UsageError(f"{spell(name)} is {value!r}, but must be one of {', '.join(choices)}")
+            raise UsageError(f"{spell(name)} is {quoted(value)}, but must be one of {', '.join(choices)}")
         if isinstance(value, int | float) and not isinstance(value, bool) and about.low is not None:
             _check_range(spell(name), value, about.low, about.high)
         if about.check is not None and value is not None:
@@ -169,11 +170,11 @@ def read_values(kind: type[Any], record: Mapping[str, Any], place: str) -> dict[
         if plain not in known:
             near = difflib.get_close_matches(plain, known, n=1, cutoff=0.0)
             raise UsageError(
-                f"{place} has a key {plain!r}, which nothing is called; the nearest is {near[0]!r}"
+                f"{place} has a key {quoted(plain)}, which nothing is called; the nearest is {near[0]!r}"
             )
         name = known[plain]
         if name in values:
-            raise UsageError(f"{place} says {name} twice; the second time as {key!r}")
+            raise UsageError(f"{place} says {name} twice; the second time as {quoted(key)}")
         values[name] = _typed(f"{place}: {plain}", hints[name], value)
     return values
 
@@ -225,5 +226,5 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
     expected = str if get_origin(kind) is Literal else kind
     if type(value) is not expected:
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-        raise UsageError(f"{name} is {value!r}, but must be {words.get(expected, 'a list of strings')}")
+        raise UsageError(f"{name} is {quoted(value)}, but must be {words.get(expected, 'a list of strings')}")
     return value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["escaped", "listed", "printable"]
+__all__ = ["escaped", "listed", "printable", "quoted"]
 
 LONGEST = 200  # characters of a name that an error tells
 LISTED = 3  # names that an error tells before it counts the others
@@ -29,6 +29,11 @@ def escaped(text: object, keep: str = "\n") -> str:
     Unlike `printable` it keeps the spaces and joiners that other scripts are written with.
     """
     return "".join(c if c in keep or _still(c) else ascii(c)[1:-1] for c in str(text))
+
+
+def quoted(value: object) -> str:
+    """A value as Python would write it, in one line and no longer than `printable` has it."""
+    return printable(repr(value))
 
 
 def listed(names: Sequence[str], what: str = "tensors") -> str:

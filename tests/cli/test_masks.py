@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sdscratch.cli.help import with_numbers
 from sdscratch.images import masks_kept, read_records, read_whole
@@ -100,6 +101,25 @@ def test_a_changed_pixel_outside_the_mask_is_found(change: Draw) -> None:
     assert masks_kept(record, read_whole("init.png"), read_whole("mask.png"), picture) is False
 
 
+def test_verify_says_whether_what_lies_outside_is_kept(change: Draw, tiny_model: Path) -> None:
+    change("init.png", "a dog", "--mask", "mask.png", "-o", "out.png")
+    look = ("--look-in", tiny_model.parent, "--json")
+    proven = sdscratch("verify", "out.png", *look)
+    assert proven.code == 0, proven.stderr
+    assert "outside its mask every pixel is" in json.loads(proven.lines[0])["why"]
+    with Image.open("out.png") as image:
+        picture, texts = image.convert("RGB"), PngInfo()
+        for name, text in image.text.items():  # type: ignore[attr-defined]
+            texts.add_text(name, text)
+    picture.putpixel((0, 0), (1, 2, 3))
+    picture.save("changed.png", pnginfo=texts)
+    refused = sdscratch("verify", "changed.png", *look)
+    assert refused.code == 1
+    told = json.loads(refused.lines[0])
+    assert not told["identical"]
+    assert "outside its mask it is not the picture that was repainted" in told["why"]
+
+
 def test_no_paste_says_so(change: Draw) -> None:
     change("init.png", "a dog", "--mask", "mask.png", "--no-paste", "-o", "out.png")
     record = read_records("out.png").record
@@ -110,13 +130,11 @@ def test_no_paste_says_so(change: Draw) -> None:
     assert (np.asarray(read_whole("out.png"))[:5] != np.asarray(read_whole("init.png"))[:5]).any()
 
 
-def test_webp_keeps_the_pixels_and_jpeg_does_not_claim_to(
-    change: Draw, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_webp_keeps_the_pixels_and_jpeg_does_not_claim_to(change: Draw) -> None:
     change("clear.png", "a dog", "--mask", "mask.png", "-o", "out.webp")
     assert kept("out.webp", "clear.png") is True
-    change("init.png", "a dog", "--mask", "mask.png", "-o", "out.jpg")
-    assert "JPEG changes pixels" in caplog.text
+    result = change("init.png", "a dog", "--mask", "mask.png", "-o", "out.jpg")
+    assert "JPEG changes pixels" in result.stderr
     assert kept("out.jpg", "init.png") is None
 
 
@@ -158,10 +176,13 @@ def test_what_makes_no_sense_is_one_sentence_and_nothing_is_written(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_mask_of_another_size_is_resized_and_said(change: Draw, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mask_of_another_size_is_resized_and_said(change: Draw) -> None:
     result = change("init.png", "a dog", "--mask", "other.png", "-o", "out.png")
     assert result.code == 0
-    assert caplog.text.count("the mask is 101x70, and is resized to the init picture's 101x75") == 1
+    said = " ".join(result.stderr.split())
+    assert said.count("the mask is 101x70, and is resized to the init picture's 101x75") == 1
+    quiet = change("init.png", "a dog", "--mask", "other.png", "-o", "quiet.png", "-q")
+    assert quiet.stderr == ""
     assert kept("out.png", "init.png", "other.png") is True
 
 

@@ -333,6 +333,7 @@ def test_a_run_goes_on_from_an_earlier_checkpoint(common: list[object], tmp_path
     assert refused.code == 3
 
 
+@pytest.mark.full
 def test_two_processes_are_one(common: list[object], tmp_path: Path) -> None:
     """torchrun with gloo: the losses of one process with the same global batch, to 1e-5."""
     one, two = tmp_path / "one", tmp_path / "two"

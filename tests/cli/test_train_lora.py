@@ -127,6 +127,7 @@ def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Pope
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.full
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(common: list[object], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     more = [
@@ -151,6 +152,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(common: list[object], t
     assert losses[0] == losses[1]
 
 
+@pytest.mark.full
 def test_two_processes_are_one(common: list[object], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert lora(common, one, 3, "--gradient-accumulation-steps", 2, "--mixed-precision", "no").code == 0

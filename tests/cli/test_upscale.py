@@ -13,6 +13,7 @@ from PIL import Image
 from sdscratch.generation.journal import WindowJournal
 from sdscratch.images import read_picture, read_records
 from support.cli import sdscratch
+from support.controlnets import TINY_CONTROL, write_control
 from support.upscalers import TINY_COMPACT, TINY_RRDB, random_tensors, write_pth
 
 
@@ -103,6 +104,23 @@ def test_redrawing_is_image_to_image_in_windows(folder: Path) -> None:
     )
     assert by_hand.code == 0
     assert Path("hand.png").read_bytes() == Path("large.png").read_bytes()
+
+
+def test_a_tile_controlnet_keeps_windows_to_what_is_there(folder: Path) -> None:
+    write_control(Path("tile.safetensors"), TINY_CONTROL)
+    tile = ("--control", "tile.safetensors,image=owl.png,weight=4")
+    for name, more in (("plain.png", ()), ("tiled.png", tile)):
+        assert sdscratch("upscale", "owl.png", name, *REDRAW, *more, "-q").code == 0
+    assert Path("plain.png").read_bytes() != Path("tiled.png").read_bytes()
+    words = [*REDRAW[2:], "--fit", "stretch", *tile]
+    by_hand = sdscratch(
+        "img2img", "owl.png", "leaves", *words, "--size", "96x64", "--seed", 0, "-o", "hand.png", "-q"
+    )
+    assert by_hand.code == 0
+    assert Path("hand.png").read_bytes() == Path("tiled.png").read_bytes()
+    refused = sdscratch("upscale", "owl.png", "x.png", *REDRAW, "--control", "none,image=owl.png")
+    assert refused.code == 3
+    assert not Path("x.png").exists()
 
 
 def test_a_network_comes_before_the_model_and_is_recorded(folder: Path) -> None:

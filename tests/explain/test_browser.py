@@ -242,8 +242,8 @@ def test_words_resolutions_and_steps_of_attention_can_be_chosen(opened: Opened, 
     source = page.locator("[data-large]").get_attribute("src").partition(",")[2]
     assert np.abs(levels_of(source) * peak / 255 - maps[4, index]).max() <= peak / 510 + 1e-6
     assert page.locator("[data-name]").text_content() == "sunglasses"
-    page.locator("[data-layer]").select_option(value="0")
-    page.locator("[data-head]").select_option(value="2")
+    page.locator("[data-layer]").select_option(index=0)
+    page.locator("[data-head]").select_option(index=2)
     source = page.locator("[data-heads]").get_attribute("src").partition(",")[2]
     assert (levels_of(source) == levels_of(plain.page.data[0]["heads"][0][2])).all()
 

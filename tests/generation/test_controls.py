@@ -172,6 +172,49 @@ def test_a_controlled_picture_is_the_references(case: Case, models: Models) -> N
     assert mean <= 0.01
 
 
+@pytest.mark.parametrize(
+    ("sampler", "strength", "weight", "span", "scale"),
+    [("ddim", 1.0, 1.5, (0.0, 1.0), 7.5), ("euler", 0.7, 0.8, (0.0, 0.6), 1.0)],
+)
+def test_a_control_under_inpainting_is_the_references(
+    sampler: str, strength: float, weight: float, span: tuple[float, float], scale: float, models: Models
+) -> None:
+    import diffusers
+
+    init, mask = sketch(64, 72), Image.new("L", (64, 72))
+    mask.paste(255, (20, 16, 60, 60))
+    control = models.request("one", weight=weight, start=span[0], end=span[1])
+    mine = models.ours.img2img(
+        init, PROMPT, mask=mask, like="diffusers", sampler=sampler, steps=5, cfg_scale=scale, seed=3,
+        strength=strength, mask_blur=0, paste=False, control=[control],
+    )  # fmt: skip
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        pipeline = diffusers.StableDiffusionControlNetInpaintPipeline(
+            **models.theirs.text.components, controlnet=controlnet_of_diffusers(NAMES["one"], SEEDS["one"])
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.scheduler = reference_scheduler(sampler)
+        result = pipeline(
+            PROMPT,
+            image=init,
+            mask_image=mask,
+            control_image=hint(),
+            generator=torch.Generator("cpu").manual_seed(3),
+            width=64,
+            height=72,
+            num_inference_steps=5,
+            guidance_scale=scale,
+            strength=strength,
+            controlnet_conditioning_scale=weight,
+            control_guidance_start=span[0],
+            control_guidance_end=span[1],
+        )
+    greatest, mean = difference(mine, result.images[0])
+    assert greatest <= 1, f"{greatest} levels apart"
+    assert mean <= 0.01
+
+
 def ours(models: Models, *controls: ControlRequest, **options: Any) -> Image.Image:
     asked = {"sampler": "euler", "steps": 4, "seed": 3, "width": 64, "height": 72} | options
     return models.ours.txt2img(PROMPT, control=controls, **asked)

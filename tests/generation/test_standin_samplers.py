@@ -74,7 +74,7 @@ def test_noise_varied_in_each_way(name: str) -> None:
 COMBINES: dict[str, Callable[[], Combine]] = {
     "guidance": lambda: classifier_free(7.0),
     "threshold": lambda: dynamically_thresholded(7.0, 3.0, 0.995),
-    "projected": lambda: adaptive_projected(7.0, 0.2, -0.5, 15.0),
+    "projected": lambda: adaptive_projected(7.0, eta=0.2, momentum=-0.5, norm_threshold=15.0),
 }
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 
 from sdscratch.errors import ImageError, UsageError
 from sdscratch.images import fit_picture, parse_colour, picture_hash, picture_size, read_picture, read_records
+from sdscratch.images.chunks import before_pixels
 from support.pictures import gradient, png, png_chunk
 
 GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # PNG's colour types
@@ -442,3 +443,22 @@ def test_a_crop_can_lie_anywhere_along_what_is_left_over() -> None:
         assert (
             fit_picture(wide, 32, 32, at=(at, 0.3)).tobytes() == wide.crop((left, 0, left + 32, 32)).tobytes()
         )
+
+
+class Asked(io.BytesIO):
+    """Remembers how much was asked for at once: a file makes room for that, whether it is there or not."""
+
+    most = 0
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        self.most = max(self.most, count or 0)
+        return super().read(count)
+
+
+def test_no_room_is_made_for_a_chunk_that_only_says_it_is_large() -> None:
+    data = io.BytesIO()
+    gradient().save(data, "PNG")
+    lying = data.getvalue()[:33] + (2**31 - 1).to_bytes(4, "big") + b"tEXtparameters"
+    file = Asked(lying)
+    before_pixels(file)
+    assert file.most <= 1 << 20

@@ -100,6 +100,15 @@ def test_runs_that_are_killed_go_on_to_the_same_pictures(
     killed_runs(workplace, whole, 5)
 
 
+@pytest.mark.full
+def test_fifty_five_more_kills_and_seventeen_more_full_disks_cost_nothing(
+    workplace: Path, whole: tuple[dict[str, bytes], float]
+) -> None:
+    """With those that every run of the tests sees, sixty and twenty."""
+    killed_runs(workplace, whole, 55, again=False)
+    full_disks(workplace, whole, 17, again=False)
+
+
 def full_disks(
     workplace: Path, whole: tuple[dict[str, bytes], float], points: int, *, again: bool = True
 ) -> None:

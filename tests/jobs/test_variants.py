@@ -94,7 +94,6 @@ def test_what_acts_later_is_all_that_is_computed_anew(asked: list[int]) -> None:
         {"prompt": "a dog", "sampler": "euler", "lora": ["ink:0.8:stop=2"]},
         {"prompt": "a dog", "sampler": "euler", "lora": ["ink:0.8:stop=3"]},  # 2: another model's line
         {"prompt": "a dog <lora:ink:0.8:stop=1>", "sampler": "euler"},  # 1
-        {"prompt": "a dog", "sampler": "euler", "lora": ["ink:0.8:start=3"]},  # its text was read with it
     ]
     check(lines, 4 + 6 + 4 + 2 + 1, asked, "later")
 

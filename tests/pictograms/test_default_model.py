@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 from torch import Tensor
 
 import sdscratch
@@ -14,6 +19,7 @@ from sdscratch.options import GenerateOptions
 from sdscratch.pictograms.agreement import agreement, prompts
 from sdscratch.pictograms.judge import load_judge
 from sdscratch.pictograms.vocabulary import concepts
+from support.absent import absent
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 10**6
@@ -69,3 +75,30 @@ def test_its_tiny_decoder_is_small_and_shows_nearly_what_is_decoded() -> None:
             np.asarray(draw(last.latent)[0], dtype=float) for draw in (pipeline.preview, pipeline.decode)
         )
         assert 10 * np.log10(255**2 / np.mean((shown - exact) ** 2)) > 22.0  # the linear sketch: 20
+
+
+@pytest.mark.full
+def test_an_installed_wheel_draws_from_any_folder(tmp_path: Path) -> None:
+    made = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT))
+    if made.returncode:
+        absent(f"a package registry to build a wheel with ({made.stderr[-200:]})")
+    (wheel,) = tmp_path.glob("sdscratch-*.whl")
+    site = tmp_path / "site"
+    assert not run(
+        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)
+    ).returncode
+    assert (site / "sdscratch" / "weights" / "default-taesd.safetensors").is_file()
+    (tmp_path / "elsewhere").mkdir()
+    drawn = run(
+        *(sys.executable, "-P", "-m", "sdscratch", "txt2img", "a dog wearing sunglasses", "--json"),
+        cwd=tmp_path / "elsewhere",
+        env={**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"},
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    (picture,) = (tmp_path / "elsewhere" / "outputs").iterdir()
+    with Image.open(picture) as opened:
+        assert opened.size == (128, 128)
+
+
+def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload,no-any-return]

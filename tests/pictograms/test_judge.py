@@ -302,6 +302,7 @@ def test_a_judge_is_measured_on_held_out_scenes_of_every_kind(monkeypatch: pytes
 BLIND = Verdict((1,), (1,), "one", "orange", "its own", "plain", frozenset())
 
 
+@pytest.mark.full
 def test_the_judge_in_the_checkout_is_right_on_99_of_100_held_out_renders(tmp_path: Path) -> None:
     need_font()
     judge = load_judge(ROOT / "weights" / "judge.safetensors", [concept.name for concept in concepts()])

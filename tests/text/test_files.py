@@ -254,6 +254,7 @@ BROKEN = {
     "a huge id": (vocabulary(" 5,", f" {2**40},"), "distinct whole numbers"),
     "a merge of three": (spoiled(merges_txt="a b\na b c\n"), "'a b c' is not a merge"),
     "a merge of nothing known": (spoiled(merges_txt="a b\nab b\n"), "its merge of 'ab' and 'b'"),
+    "a merge of a page": (spoiled(merges_txt=f"a b\n{'a' * 5000} b\n"), "its merge of 'aaa"),
     "merges of numbers": (table(vocab={"a</w>": 0}, merges=[[1, 2]]), "is broken"),
     "half a gzip": (spoiled(merges_txt=gzip.compress(b"a b\n")[:-6]), "is broken"),
     "a damaged gzip": (spoiled(merges_txt=b"\x1f\x8b" + b"\xff" * 40), "cannot be read"),

@@ -51,7 +51,7 @@ def approximations(pipeline: Pipeline, options: ResolvedOptions) -> Iterator[App
     pipeline.preview(exact[0][1])
     previews = [timed(pipeline, lambda latent=latent: pipeline.preview(latent)[0]) for _, latent in exact]
     seconds = [s for s, _ in decoded], [s for s, _ in previews]
-    name = "--preview" if pipeline.taesd is None else "--taesd"
+    name = "--preview" if pipeline.taesd is None else "--decoder tiny (--preview with --taesd)"
     yield compared(f"{name}, by a decoding", *seconds, pictures, [picture for _, picture in previews])
 
 

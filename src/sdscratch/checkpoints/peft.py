@@ -115,7 +115,7 @@ def _of_config(config: Path, size: int, changed: int) -> PeftSettings:
     except NotText as error:
         raise CheckpointError(str(error)) from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where} is broken ({error}); save the LoRA again") from None
+        raise CheckpointError(f"{where} is broken ({printable(error)}); save the LoRA again") from None
     return _settings(values, where)
 
 

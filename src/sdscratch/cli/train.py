@@ -1,4 +1,4 @@
-"""`train`: autoencoder, diffusion, lora, taesd; the options are defined once, in `training.run.options`."""
+"""`train`: a command for each kind of network; the options are defined once, in `training.run.options`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sdscratch.cli.progress import make_view
 from sdscratch.cli.shapes import shapes
 from sdscratch.cli.telling import print_line
 from sdscratch.errors import SdscratchError, UsageError
+from sdscratch.training.run.control_options import ControlOptions
 from sdscratch.training.run.lora_options import LoraOptions
 from sdscratch.training.run.options import (
     AutoencoderOptions,
@@ -105,6 +106,23 @@ Examples:
 
   sdscratch txt2img "a castle" -m v1-5.safetensors \\
     --preview now.png --taesd runs/taesd/taesd.safetensors
+"""
+
+CONTROL_HELP = f"""Train a ControlNet or a T2I-Adapter, which lets pictures follow a hint.
+
+The model stays as it is. Hints are made of the pictures in DATA by
+--preprocess, or lie in --hints FOLDER under the pictures' names. The result is
+RUN/control.safetensors, which txt2img --control and other tools take.
+{COMMON}
+Examples:
+
+  sdscratch train control photos/ --preprocess canny --model v1-5.safetensors \\
+    --learning-rate 1e-5 --output runs/edges --max-train-steps 20000
+
+  sdscratch train control faces/ --hints outlines/ --kind t2i-adapter \\
+    --hint-channels 1 --output runs/outlines --max-train-minutes 60
+
+  sdscratch txt2img "a face" --control runs/outlines/control.safetensors,image=me.png
 """
 
 OWN = "Run"
@@ -248,6 +266,13 @@ def make_lora(options: LoraOptions) -> Job:
     return LoraJob(options)
 
 
+def make_control(options: ControlOptions) -> Job:
+    """The same for `train control`."""
+    from sdscratch.training.tasks.control_job import ControlJob
+
+    return ControlJob(options)
+
+
 def make_taesd(options: TaesdOptions) -> Job:
     """The same for `train taesd`."""
     from sdscratch.training.tasks.taesd_job import TaesdJob
@@ -258,5 +283,6 @@ def make_taesd(options: TaesdOptions) -> Job:
 train_command("autoencoder", AutoencoderOptions, make_autoencoder, AUTOENCODER_HELP)
 train_command("diffusion", DiffusionOptions, make_diffusion, DIFFUSION_HELP)
 train_command("lora", LoraOptions, make_lora, LORA_HELP)
+train_command("control", ControlOptions, make_control, CONTROL_HELP)
 train_command("taesd", TaesdOptions, make_taesd, TAESD_HELP)
 app.command("shapes", cls=Command)(shapes)

@@ -110,6 +110,9 @@ def upscale(
       sdscratch upscale owl.png owl-large.png --upscaler lanczos --scale 3
 
       sdscratch upscale photo.png --redraw "a harbour" -m v1-5.safetensors
+
+      sdscratch upscale photo.png --redraw "a harbour" -m v1-5.safetensors \\
+        --control control_v11f1e_sd15_tile.pth,image=photo.png
     """
     asked = Asked(image, upscaler, scale, redraw)
     typed, arguments = split(given | {"cfg_scale": cfg_scale})
@@ -272,9 +275,12 @@ def _redraw(
     asked: Asked, arguments: Arguments, picture: Image, typed: dict[str, Any], plan: OutputPlan
 ) -> None:
     """By a model, in windows; the upscaler comes first."""
+    from sdscratch.addons.control import open_controls
+
     options = arguments.generate_options(typed)
     opened = arguments.opened()
     opened.check(options)
+    controls = open_controls(arguments.control, opened.files, arguments.background)
     with make_view(quiet=arguments.quiet, verbose=arguments.verbose) as view:
         upscaler = _started(asked, arguments, view)
         from sdscratch.device import choose
@@ -291,7 +297,7 @@ def _redraw(
         enlarged = _enlarged(upscaler, picture, size, view)
         by, background = upscaler_told(asked.name), arguments.background
         init = Init(enlarged, "stretch", picture_hash(picture), background, by)
-        request = Request(resolved, init)
+        request = Request(resolved, init, controls)
         with kept(pipeline, request, plan, view):
             Telling(arguments, pipeline, replace(plan, seeds=(resolved.seed,)), view).all(
                 generate(pipeline, [request])

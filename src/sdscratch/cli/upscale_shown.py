@@ -57,6 +57,7 @@ def kept(pipeline: Pipeline, request: Any, plan: OutputPlan, view: View) -> Iter
             pipeline.model_hash(),
             picture_hash(request.init.image),
             pipeline.placement.dtype_name,
+            *(control.record().to_record() for control in request.controls),
         ]
     )
     timing = Timing(total, view)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdscratch.cli.progress import View, make_view
 from sdscratch.cli.replay import (
@@ -26,6 +28,7 @@ from sdscratch.options import check_placement
 from sdscratch.show import printable
 
 if TYPE_CHECKING:
+    from sdscratch.images import Record
     from sdscratch.jobs.finding import Library
     from sdscratch.jobs.redraw import Redrawer
     from sdscratch.jobs.verify import Verdict
@@ -44,7 +47,8 @@ def verify(
 ) -> None:
     """Prove that pictures are what their records say: draw them again, compare every pixel.
 
-    Also what a picture's texts say is compared. It ends with 0 only if every
+    Also what a picture's texts say is compared, and that a repainted picture has
+    kept what lies outside its mask. It ends with 0 only if every
     picture is identical; JPEG and lossy WebP pass at 30 dB of PSNR.
 
     Examples:
@@ -97,11 +101,30 @@ def proven(source: Path, library: Library, redrawer: Redrawer, view: View) -> Ve
         )
     fault = text_fault(recipe.record, recipe.records.texts)
     made = prepare(recipe, library)
+    kept = kept_outside(source, recipe.record, made.line)
+    if kept is False and fault is None:
+        fault = "outside its mask it is not the picture that was repainted"
     drawn = redrawn(redrawer, made, view)
     elsewhere = [f"{name} is another than it was drawn with" for name in drawn.elsewhere]
     there = "; ".join([*elsewhere, *made.by_name])
     lossless = is_lossless(source)
-    return verdict(drawn.likeness, fault, there, lossless=lossless, as_kept=drawn.as_kept and not lossless)
+    found = verdict(drawn.likeness, fault, there, lossless=lossless, as_kept=drawn.as_kept and not lossless)
+    note = "outside its mask every pixel is the repainted picture's"
+    return replace(found, why="; ".join(filter(None, (found.why, note)))) if kept else found
+
+
+def kept_outside(source: Path, record: Record, line: Mapping[str, Any]) -> bool | None:
+    """Whether a repainted picture has kept what lies outside its mask; None where it does not say so.
+
+    Args:
+        line: with the paths of the picture and the mask, as they were found.
+    """
+    from sdscratch.images import masks_kept, read_whole
+
+    if record.mask is None or not record.mask.kept:
+        return None
+    mask = None if record.mask.from_alpha or "mask" not in line else read_whole(line["mask"])
+    return masks_kept(record, read_whole(line["init_img"]), mask, read_whole(source))
 
 
 def is_lossless(source: Path) -> bool:

@@ -56,7 +56,7 @@ class _Walk:
             if only_head and kind == b"IDAT":
                 kept.append(start)
                 return b"".join(kept)
-            body = self.file.read(length + 4) if length <= 1 << 31 else b""
+            body = _read(self.file, length + 4) if length <= 1 << 31 else b""
             reason = self._burden(kind, body[:-4]) if len(body) == length + 4 else None
             if reason is None:
                 kept += [start, body]
@@ -84,6 +84,15 @@ class _Walk:
                 return f"{what}, beyond {MOST_TEXT >> 20} MiB of text in all"
             self.text += size
         return None
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    """So many bytes, or those that there are; a file's own `read` makes room for as many as a liar says."""
+    pieces = []
+    while count > 0 and (piece := file.read(min(count, 1 << 20))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
 
 
 def _packed(kind: bytes, rest: bytes) -> bytes | None:

@@ -85,10 +85,12 @@ def over_colour(picture: Image.Image, background: str) -> Image.Image:
     Raises:
         UsageError: `background` is no colour.
     """
-    backdrop = Image.new("RGB", picture.size, parse_colour(background))
+    colour = parse_colour(background)
     if picture.mode == "RGB":
         return picture
-    return Image.composite(picture.convert("RGB"), backdrop, picture.getchannel("A"))
+    backdrop = Image.new("RGB", picture.size, colour)
+    backdrop.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
+    return backdrop
 
 
 def whole_picture(image: Image.Image) -> Image.Image:
@@ -136,7 +138,7 @@ def _from_16_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Apply an embedded ICC profile where it fits the picture and is not sRGB itself; RGB comes out."""
-    plain = image.convert("RGB")
+    plain = image if image.mode == "RGB" else image.convert("RGB")  # it is our own copy
     if not profile:
         return plain
     try:

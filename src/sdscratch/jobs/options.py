@@ -14,6 +14,7 @@ from sdscratch.checks import parse_size
 from sdscratch.errors import UsageError
 from sdscratch.options import MASKS, MAX_SEED, MODEL, PICTURE, Fit, GenerateOptions
 from sdscratch.settings import check_ranges, kind_of, read_values, setting
+from sdscratch.show import quoted
 
 __all__ = ["HINTS", "LINE", "LineOptions", "line_values", "parse_size", "sized"]
 
@@ -188,14 +189,14 @@ def _from_text(key: str, value: Any, place: str) -> Any:
     kind = kind_of(hint)
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise UsageError(f"{place}: {key} is {value!r}, but must be true or false")
+            raise UsageError(f"{place}: {key} is {quoted(value)}, but must be true or false")
         return value.lower() == "true"
     if kind in (int, float):
         try:
             return kind(value)
         except ValueError:
             word = "a whole number" if kind is int else "a number"
-            raise UsageError(f"{place}: {key} is {value!r}, but must be {word}") from None
+            raise UsageError(f"{place}: {key} is {quoted(value)}, but must be {word}") from None
     return value
 
 

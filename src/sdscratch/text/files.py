@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sdscratch.errors import TokenizerError
+from sdscratch.show import printable
 from sdscratch.text.vocabulary import WORD_END, AddedToken, Merge, Vocabulary
 from sdscratch.texts import decode
 
@@ -75,9 +76,13 @@ def read_vocabulary(path: Path) -> Vocabulary:
         return Vocabulary.from_merges(_read_merges(path))
     except OSError as error:  # a broken gzip has no strerror
         reason = error.strerror or error
-        raise TokenizerError(f"the tokenizer {shown(path)} cannot be read ({reason}); {ADVICE}") from None
+        raise TokenizerError(
+            f"the tokenizer {shown(path)} cannot be read ({printable(reason)}); {ADVICE}"
+        ) from None
     except MISSHAPEN as error:
-        raise TokenizerError(f"the tokenizer {shown(path)} is broken ({error}); {ADVICE}") from None
+        raise TokenizerError(
+            f"the tokenizer {shown(path)} is broken ({printable(error)}); {ADVICE}"
+        ) from None
 
 
 def read_merges(path: Path) -> list[Merge]:
@@ -89,7 +94,9 @@ def read_merges(path: Path) -> list[Merge]:
     try:
         return _read_table(path)[1] if path.suffix == ".json" else _read_merges(path)
     except (OSError, *MISSHAPEN) as error:
-        raise TokenizerError(f"the tokenizer {shown(path)} cannot be read ({error}); {ADVICE}") from None
+        raise TokenizerError(
+            f"the tokenizer {shown(path)} cannot be read ({printable(error)}); {ADVICE}"
+        ) from None
 
 
 def _read_folder(folder: Path) -> Vocabulary:

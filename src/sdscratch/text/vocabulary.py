@@ -13,6 +13,7 @@ from dataclasses import MISSING, asdict, astuple, dataclass, fields
 from typing import Any, Self
 
 from sdscratch.errors import TokenizerError
+from sdscratch.show import printable
 
 __all__ = ["WORD_END", "AddedToken", "Merge", "Vocabulary", "byte_pieces", "clip_vocabulary"]
 
@@ -30,8 +31,8 @@ def byte_pieces() -> list[str]:
     GPT-2's idea (Radford et al. 2019, section 2.2): every byte gets a visible character. Printable Latin-1
     stands for itself and comes first; the other 68 bytes follow as the characters from U+0100 on.
     """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [chr(byte) for byte in printable] + [chr(0x100 + n) for n in range(256 - len(printable))]
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(byte) for byte in visible] + [chr(0x100 + n) for n in range(256 - len(visible))]
 
 
 def clip_vocabulary(merges: Sequence[Merge], start: str = START, end: str = END) -> dict[str, int]:
@@ -124,7 +125,8 @@ class Vocabulary:
             return cls._from_record(json.loads(text))
         except (RecursionError, TypeError, ValueError) as error:
             raise TokenizerError(
-                f"the tokenizer inside the model file is broken ({error}); give one with --tokenizer"
+                f"the tokenizer inside the model file is broken ({printable(error)}); give one with "
+                "--tokenizer"
             ) from None
 
     @classmethod

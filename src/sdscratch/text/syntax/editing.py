@@ -133,9 +133,10 @@ def check_edits(text: str, steps: int, *, first_pass: int | None = None) -> None
         first, final = _Timeline(first_pass or steps, None, False), _Timeline(steps, first_pass, False)
         if first.value(group.number) < 0 or final.value(group.number) > steps:
             edit = "".join((pieces or [])[place : group.end + 1])
+            asked = "is 1 evaluation" if last == 1 else f"are {last} evaluations"
             raise UsageError(
-                f"the prompt's {edit!r} changes at {group.number}, but there are {last} evaluations of the "
-                f"network; say a number from 0 to {last}, or a share with a point, like 0.5"
+                f"the prompt's {edit!r} changes at {group.number}, but there {asked} of the network; "
+                f"say a number from 0 to {last}, or a share with a point, like 0.5"
             )
 
 

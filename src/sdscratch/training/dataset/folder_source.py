@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from sdscratch.training.dataset.folder import Folder, Picture, read_folder, writ
 from sdscratch.training.dataset.plan import Plan, View
 from sdscratch.training.dataset.source import Batch
 
-__all__ = ["FolderSource", "Framing", "open_folder", "to_tensor"]
+__all__ = ["Ahead", "FolderSource", "Framing", "framed", "open_folder", "to_tensor"]
 
 AHEAD = 2  # steps that are decoded before they are asked for
 
@@ -124,7 +124,7 @@ class FolderSource:
         )
         self.broken: dict[str, str] = {}  # by path, what was found out while decoding
         self.threads = threads
-        self._ahead = _Ahead(self._levels_at, threads)
+        self._ahead = Ahead(self._levels_at, threads)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -178,7 +178,7 @@ class FolderSource:
         Raises:
             ImageError: the picture is broken.
         """
-        return _framed(self.path(view), view)
+        return framed(self.path(view), view)
 
     def batch(self, step: int, indices: range, device: torch.device) -> Batch:
         """The pictures at `indices` of step `step`'s batch.
@@ -202,7 +202,7 @@ class FolderSource:
         for picture in (pictures[index * len(pictures) // count] for index in range(count)):
             try:
                 path = self.apart.root / picture.path
-                found.append((_framed(path, View(0, (side, side))), picture.caption))
+                found.append((framed(path, View(0, (side, side))), picture.caption))
             except ImageError as error:
                 self._tell(picture.path, error)
         if not found:
@@ -237,16 +237,16 @@ class FolderSource:
             logging.getLogger(__name__).warning("skipping a picture: %s", error)
 
 
-class _Ahead:
+class Ahead(Generic[T]):
     """Calls `make(step, index)` in threads, before anyone asks for it."""
 
-    def __init__(self, make: Callable[[int, int], tuple[View, Levels]], threads: int) -> None:
+    def __init__(self, make: Callable[[int, int], T], threads: int) -> None:
         self.make = make
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self.lock = threading.Lock()
-        self.begun: dict[tuple[int, int], Future[tuple[View, Levels]]] = {}
+        self.begun: dict[tuple[int, int], Future[T]] = {}
 
-    def __call__(self, step: int, indices: range) -> list[tuple[View, Levels]]:
+    def __call__(self, step: int, indices: range) -> list[T]:
         """What stands at `indices`; the same indices of the next steps are begun."""
         with self.lock:
             for key in [key for key in self.begun if not step <= key[0] <= step + AHEAD]:
@@ -265,7 +265,12 @@ def to_tensor(pictures: Sequence[Levels], device: torch.device) -> Tensor:
     return (levels.permute(0, 3, 1, 2).float().contiguous() / 255.0) * 2.0 - 1.0
 
 
-def _framed(path: Path, view: View) -> Levels:
+def framed(path: Path, view: View) -> Levels:
+    """A picture's pixels as a view shows them, [H, W, 3].
+
+    Raises:
+        ImageError: it is missing or broken.
+    """
     picture = fit_picture(read_picture(path), *view.size, at=view.at)
     return np.array(ImageOps.mirror(picture) if view.flipped else picture)
 

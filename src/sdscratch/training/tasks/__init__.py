@@ -14,6 +14,7 @@ diffusion_job.py      `train diffusion`
 lora.py               adapters beside frozen layers, and their file
 lora_job.py           `train lora`
 control.py            ControlNets and adapters beside a frozen U-Net, and their file
+control_job.py        `train control`
 taesd.py              a tiny decoder taught by the model's own
 taesd_job.py          `train taesd`
 """

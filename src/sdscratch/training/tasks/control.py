@@ -28,7 +28,7 @@ from sdscratch.models.controlnet import ControlNet, HintedControlNet
 from sdscratch.models.t2i_adapter import Adapter, HintedAdapter
 from sdscratch.models.unet import UNet
 
-__all__ = ["Steered", "adapter_for", "controlnet_for", "save_control", "stored_weights"]
+__all__ = ["Steered", "adapter_for", "controlnet_for", "hinted", "save_control", "stored_weights"]
 
 HINT_WIDTHS = (16, 32, 96, 256, 512)  # of a ControlNet's hint encoder: the published ones', and one more
 

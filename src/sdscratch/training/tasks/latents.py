@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +14,14 @@ from torch import Tensor
 from sdscratch.hardware import device_kind
 from sdscratch.models.vae import Encoder
 from sdscratch.training.dataset.cache import CachedLatents
-from sdscratch.training.dataset.folder_source import FolderSource
+from sdscratch.training.dataset.folder_source import Ahead, FolderSource, Levels, to_tensor
+from sdscratch.training.dataset.plan import View
 from sdscratch.training.dataset.source import Latents, LatentSource, RewordingSource, Source
 from sdscratch.training.engine.distributed import DistributedContext
 from sdscratch.training.engine.rng import seed_of
 from sdscratch.training.tasks.autoencoder_files import AutoencoderFiles
 
-__all__ = ["Encode", "FreshLatents", "ReplayLatents", "encode_with", "latents_of"]
+__all__ = ["Encode", "FreshLatents", "HintedLatents", "ReplayLatents", "encode_with", "latents_of"]
 
 PASSES = 8  # over a buffer
 # Pictures of a buffer. With 64 the loss fell by 8 % while one was gone over, to rise again with the next.
@@ -46,9 +48,14 @@ def latents_of(
     distributed: DistributedContext,
     cache: Path,
     seed: int,
+    hint: Callable[[View], Levels] | None = None,
 ) -> LatentSource:
-    """From a cache where views never change, else encoded as they come; on a CPU, each a few times over."""
+    """From a cache where views never change, else encoded as they come; on a CPU, each a few times over.
+
+    With hints, those that come are encoded once each.
+    """
     scale = autoencoder.config.latent_scale
+    device = distributed.device
 
     def load_encoder() -> Encoder:
         encoder = autoencoder.load("encoder", distributed.device)
@@ -59,11 +66,60 @@ def latents_of(
         kept = CachedLatents(source, load_encoder, autoencoder.config, cache, distributed.device)
         kept.fill(distributed.rank, distributed.processes)
         distributed.agree(0.0)  # all wait until all is there
-        return kept
+        return kept if hint is None else HintedLatents(source, hint, kept, unused, device)
     encode = encode_with(load_encoder(), scale, distributed)
+    if hint is not None:
+        return HintedLatents(source, hint, None, encode, device)
     if device_kind(distributed.device) == "cpu" and len(source.plan.buckets) == 1:
         return ReplayLatents(source, encode, distributed.device, seed)
     return FreshLatents(source, encode, distributed.device)
+
+
+def unused(pictures: Tensor) -> Tensor:
+    """Stands for an encoder where all is encoded already."""
+    raise AssertionError
+
+
+class HintedLatents:
+    """The latents of a folder's pictures, each with the hint of the very view.
+
+    Args:
+        source: the folder.
+        hint: a view → its hint's pixels, [H, W, 3].
+        kept: the latents where they are kept; None: pictures are cropped at random, and encoded as they come.
+    """
+
+    def __init__(
+        self,
+        source: FolderSource,
+        hint: Callable[[View], Levels],
+        kept: CachedLatents | None,
+        encode: Encode,
+        device: torch.device,
+    ) -> None:
+        self.source, self.hint, self.kept, self.encode, self.device = source, hint, kept, encode, device
+        self.ahead = Ahead(self._made, source.threads)
+
+    def __call__(self, step: int, indices: range) -> Latents:
+        """Latents and hints at `indices` of step `step`'s batch.
+
+        Raises:
+            ImageError: all pictures of a bucket, or their hints, are broken.
+        """
+        found = self.ahead(step, indices)
+        captions = tuple(self.source.caption(view) for view, _ in found)
+        pictures, hints = zip(*(made for _, made in found), strict=True)
+        levels = to_tensor(hints, self.device)
+        if self.kept is None:
+            values = self.encode(to_tensor(pictures, self.device))
+        else:
+            values = torch.stack(pictures).to(self.device) * self.kept.scale
+        return Latents(values, captions, (levels + 1.0) / 2.0)
+
+    def _made(self, step: int, index: int) -> tuple[View, tuple[Any, Levels]]:
+        picture: Callable[[View], Any] = self.source.levels if self.kept is None else self.kept.mean
+        view = self.source.plan.view(step, index)
+        return self.source.sound(view, lambda each: (picture(each), self.hint(each)))
 
 
 class FreshLatents:

@@ -18,6 +18,7 @@ from sdscratch.diffusion.spacing import make_sigma_schedule
 from sdscratch.files import atomic_write
 from sdscratch.models.conditioning import Conditioning
 from sdscratch.models.config import ModelConfig
+from sdscratch.models.control import Control
 from sdscratch.options import Defaults
 from sdscratch.training.engine.distributed import DistributedContext
 
@@ -40,15 +41,23 @@ class SampleGrid:
     distributed: DistributedContext
 
     @torch.no_grad()
-    def draw(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Tensor:
-        """A picture of each prompt with the same seed; [n, 3, H, W] float32 on the CPU."""
+    def draw(
+        self, unet: nn.Module, prompts: Sequence[str], seed: int, controls: Sequence[Control] = ()
+    ) -> Tensor:
+        """A picture of each prompt with the same seed; [n, 3, H, W] float32 on the CPU.
+
+        Args:
+            controls: none, or one for each prompt.
+        """
         with self.distributed.autocast():
-            latents = list(self._latents(unet, prompts, seed))
+            latents = list(self._latents(unet, prompts, seed, controls))
             decoder = self.decoder()
             scale = self.config.autoencoder.latent_scale
             return torch.cat([decoder(latent / scale).float().cpu() for latent in latents])
 
-    def _latents(self, unet: nn.Module, prompts: Sequence[str], seed: int) -> Iterator[Tensor]:
+    def _latents(
+        self, unet: nn.Module, prompts: Sequence[str], seed: int, controls: Sequence[Control]
+    ) -> Iterator[Tensor]:
         defaults, device = self.defaults, self.distributed.device
         schedule = Schedule(self.config.schedule)
         steps = min(defaults.steps, len(schedule))
@@ -56,7 +65,8 @@ class SampleGrid:
         downscale = self.config.autoencoder.downscale
         sides = (defaults.height // downscale, defaults.width // downscale)
         negative = self.encode("")
-        for prompt in prompts:
+        for index, prompt in enumerate(prompts):
+            steering = tuple(controls[index : index + 1])
             source = Noise([seed], (self.config.unet.latent_channels, *sides))
 
             def noise(
@@ -68,8 +78,8 @@ class SampleGrid:
                 lambda x, timesteps, told: unet(x, timesteps, told).float(),
                 path,
                 self.config.schedule.prediction,
-                prompt=Conditioning(self.encode(prompt)),
-                negative=Conditioning(negative),
+                prompt=Conditioning(self.encode(prompt), controls=steering),
+                negative=Conditioning(negative, controls=steering),
                 scale=defaults.cfg_scale,
             )
             x = noise() * path.start_scale
