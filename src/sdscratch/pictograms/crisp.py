@@ -41,8 +41,8 @@ def mottling(made: Reconstruction) -> Tensor:
 CRISP_TERMS: Mapping[str, Term] = {**TERMS, "mottling": mottling}
 WEIGHTS = {"l1": 1.0, "gradient": 1.0, "perceptual": 0.1, "mottling": 2.0}
 
-# Squared error, which PSNR is made of, for encoded latents alone: these hold where each edge is, so that it does
-# not blur. Weighted by their share of the examples.
+# Squared error, which PSNR is made of, for encoded latents alone: these hold where each edge is, so that it
+# does not blur. Weighted by their share of the examples.
 CLEAN_WEIGHT = 4.0
 
 # Not balanced against the other terms (`adversarial.adaptive_weight`): a discriminator that knows nothing yet

@@ -44,8 +44,8 @@ GROUP = 16  # latents that are sampled together, at least; as many as a batch, w
 FIRST = 4  # groups that there are before the first step
 NEWEST = 24  # groups that are drawn from
 USES = 8  # how often a latent is seen, about, before new ones have pushed it out
-# Of a batch: encoded renders, as image-to-image at little strength leaves them. With a quarter, what the decoder
-# made of them fell to 25.3 dB in 1,500 steps.
+# Of a batch: encoded renders, as image-to-image at little strength leaves them. With a quarter, what the
+# decoder made of them fell to 25.3 dB in 1,500 steps.
 CLEAN_SHARE = 0.5
 
 # How many of 20 steps are left when a render is taken up again, and how often. Details are the U-Net's own
