@@ -25,7 +25,7 @@ from sdscratch.checkpoints.layouts import PARTS, weights
 from sdscratch.checkpoints.model import open_model
 from sdscratch.checkpoints.names import Layout, canonical
 from sdscratch.checkpoints.shapes import SHAPES
-from sdscratch.checkpoints.writer import Model, save_model
+from sdscratch.checkpoints.writer import save_model
 from sdscratch.errors import CheckpointError, SdscratchError, TokenizerError, UsageError
 from sdscratch.options import Defaults
 from support.checkpoints import (
@@ -314,11 +314,11 @@ def test_verifying_notices_a_single_bit(
             f.seek(-1, os.SEEK_END)
             f.write(bytes([last ^ 1]))
 
-    name = "write_single" if layout == "ldm" else "write_folder"
+    name = "write_safetensors" if layout == "ldm" else "write_folder"
     original: Callable[..., None] = getattr(module, name)
 
-    def damaging(file: Any, model: Model, report: Any) -> None:
-        original(file, model, report)
+    def damaging(file: Any, *model: Any) -> None:
+        original(file, *model)
         if layout == "ldm":
             file.flush()
         flip(file)

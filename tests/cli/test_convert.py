@@ -93,7 +93,7 @@ def test_the_result_is_named_like_the_source(options: list[str], name: str) -> N
         (["model.safetensors", "out.ckpt"], 2, "would be a .safetensors file"),
         (["model.safetensors", ""], 2, "DST is empty"),
         (["model.safetensors", "no/such/folder.safetensors"], 1, "its folder does not exist"),
-        (["model.safetensors", "--dtype", "int8"], 2, "int8"),
+        (["model.safetensors", "--dtype", "int4"], 2, "int4"),
         (["model.safetensors", "--to", "onnx"], 2, "onnx"),
         (["model.safetensors", "--tokenizer", "nowhere"], 3, "no tokenizer at nowhere"),
         (["plain.safetensors", "--ema"], 3, "no moving averages"),

@@ -43,6 +43,7 @@ def recipe(steps: int) -> Recipe:
     return Recipe(Budget(steps=steps), 1e-3, batch=2, warm_up=1, ema=0.5)
 
 
+@pytest.mark.full
 def test_from_nothing_to_a_grown_model_with_its_tiny_decoder(tmp_path: Path) -> None:
     small, large = made(tmp_path / "small", SMALL), made(tmp_path / "large", LARGE)
     small.autoencoder(recipe(2))
